@@ -1,0 +1,102 @@
+"""Finished stages on disk, found again by the hash of what went into them.
+
+A stage's folder is written under another name and renamed when it is complete: what exists is
+whole. A run that was interrupted continues from its last finished stage without being told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgelr.errors import EnvironmentProblem
+
+
+def default_root() -> Path:
+    """``$EDGELR_CACHE``, else ``edgelr`` in the user's cache folder."""
+    if "EDGELR_CACHE" in os.environ:
+        return Path(os.environ["EDGELR_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgelr"
+
+
+def digest(*parts: Any) -> str:
+    """Hash JSON-serializable parts to 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(paths: list[Path]) -> str:
+    """Hash the contents of files, in the given order, to 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Stage folders below ``root``; ``reuse=False`` makes every stage anew."""
+
+    root: Path
+    reuse: bool = True
+
+    def stage(self, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+        """Return the folder of a finished stage, building it first where it is missing.
+
+        Args:
+            name: what the stage is, for people who look into the cache.
+            key: hash of everything that decides the result.
+            build: fills an empty folder.
+
+        Returns:
+            The folder, and whether it was reused.
+        """
+        folder = self.root / f"{name}-{key}"
+        if folder.is_dir() and self.reuse:
+            return folder, True
+        write_atomically(folder, build)
+        return folder, False
+
+
+def write_atomically(folder: Path, build: Callable[[Path], None]) -> None:
+    """Let ``build`` fill a sibling of ``folder``, then put it in the place of ``folder``."""
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        build(partial)
+        replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(finished: Path, folder: Path) -> None:
+    """Move ``finished`` to ``folder``; what stood there goes away only after the move."""
+    previous = folder.with_name(f".{folder.name}.previous-{os.getpid()}")
+    if folder.exists():
+        folder.rename(previous)
+    finished.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        EnvironmentProblem: fewer than ``needed_bytes`` are free where ``folder`` is or will be.
+    """
+    existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise EnvironmentProblem(
+            f"{purpose} needs about {needed_bytes / 2**20:,.0f} MiB below {existing}, and "
+            f"{free / 2**20:,.0f} MiB are free. Free some space, or set EDGELR_CACHE and --out to "
+            f"another disk."
+        )

@@ -1,0 +1,40 @@
+"""Errors that a user can mend. Everything else is a bug and keeps its traceback.
+
+A message has three parts: what was found (with numbers), what was expected, what to do now.
+"""
+
+
+class EdgelrError(Exception):
+    """Base of every error that the command line prints without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(EdgelrError):
+    """A model, text, option or file that cannot be used as it is."""
+
+    exit_code = 2
+
+
+class GateError(EdgelrError):
+    """The accuracy gate failed: the bundle is kept, and marked as failed."""
+
+    exit_code = 3
+
+
+class BudgetError(EdgelrError):
+    """No plan fits the budget; the message names the nearest feasible point."""
+
+    exit_code = 4
+
+
+class ProviderError(EdgelrError):
+    """The execution provider that was asked for is not the one that would run."""
+
+    exit_code = 5
+
+
+class EnvironmentProblem(EdgelrError):
+    """The machine lacks something: a package, disk space, memory."""
+
+    exit_code = 6

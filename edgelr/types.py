@@ -1,0 +1,463 @@
+"""The values that travel between the stages. Frozen; units are in the names; no heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgelr.exporter import Exporter
+
+Form = Literal["dense", "low_rank", "pivoted"]
+Precision = Literal["float32", "float16"]
+Task = Literal["text-generation", "feature-extraction"]
+Axis = Literal["rows", "columns"]
+Phase = Literal["prefill", "decode", "forward"]
+Pooling = Literal["mean", "cls"]
+
+PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}
+
+
+# --- the model and its linears -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSite:
+    """One dense linear of the model, ``y = x @ weight.T + bias``.
+
+    ``input_name`` names the distinct input that the site reads: sites with the same name see the
+    same tensor (query, key and value, for instance) and share one input Gram.
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+    has_bias: bool
+    role: str
+    block: int | None
+    input_name: str
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the dense weight; the bias is never compressed."""
+        return self.in_features * self.out_features
+
+
+@dataclass(frozen=True, slots=True)
+class SiteGroup:
+    """Sites factorized together: they share one ``down``, so a rank belongs to a group."""
+
+    name: str
+    sites: tuple[LinearSite, ...]
+
+    @property
+    def in_features(self) -> int:
+        return self.sites[0].in_features
+
+    @property
+    def out_features(self) -> int:
+        return sum(site.out_features for site in self.sites)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, with what is needed to trace it and to run it again.
+
+    ``folder`` is a Hugging Face folder with the same weights in float32, the configuration and the
+    tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
+    ``pooling`` is None for models that do not embed.
+    """
+
+    module: nn.Module
+    exporter: Exporter
+    task: Task
+    folder: Path
+    source: str
+    revision: str | None
+    digest: str
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    attention_heads: int
+    kv_heads: int
+    head_size: int
+    vocab_size: int
+
+
+# --- statistics and decompositions -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStatistics:
+    """Second moments of one site over the calibration tokens.
+
+    Attributes:
+        input_gram: mean of ``x x^T`` per token, ``(in_features, in_features)``, or None.
+        output_gradient_gram: mean of ``g g^T`` per token, ``(out_features, out_features)``, where
+            ``g`` is the gradient of the summed loss with respect to the site's output; or None.
+        units_per_token: losses counted per token. A language model has one loss per token; an
+            encoder one per text, so that the reciprocal of its mean length belongs here.
+    """
+
+    input_gram: Tensor | None
+    output_gradient_gram: Tensor | None
+    units_per_token: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """``x @ down @ up``. Shapes: ``down (in_features, rank)``, ``up (rank, out_features)``."""
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pivoted:
+    """The same matrix as a ``LowRank``, ``rank**2`` parameters cheaper (PIFA, arXiv:2501.19090).
+
+    With ``axis="rows"`` some outputs are linear in the others:
+    ``z = x @ first``; ``y = concat(z, z @ second)[..., argsort(order)]``; shapes
+    ``first (in_features, rank)``, ``second (rank, out_features - rank)``, ``order (out_features,)``.
+
+    With ``axis="columns"`` the inputs are mixed before they are projected:
+    ``p = x[..., order]``; ``y = (p[..., :rank] + p[..., rank:] @ first) @ second``; shapes
+    ``first (in_features - rank, rank)``, ``second (rank, out_features)``, ``order (in_features,)``.
+    """
+
+    axis: Axis
+    first: Tensor
+    second: Tensor
+    order: Tensor
+
+
+Factors = LowRank | Pivoted
+FactorSet = dict[str, Factors]
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """Factors of one group at every rank, with what each rank costs.
+
+    Attributes:
+        down: ``(in_features, k)``; the first ``r`` columns are the factor of rank ``r``.
+        up: ``(k, out_features)``; the first ``r`` rows are the factor of rank ``r``.
+        loss: ``(k + 1,)``; predicted loss when ``r`` components are kept, in the method's metric.
+    """
+
+    down: Tensor
+    up: Tensor
+    loss: Tensor
+
+    def truncate(self, rank: int) -> LowRank:
+        """Keep the first ``rank`` components."""
+        return LowRank(self.down[:, :rank].contiguous(), self.up[:rank].contiguous())
+
+
+# --- plan --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing that a site may become."""
+
+    form: Form
+    rank: int
+    precision: Precision
+    bytes: int
+    flops: int
+    predicted_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an allocator decided for one group, and why."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """What one site becomes. ``dense_bytes`` is what it was, at the same precision."""
+
+    name: str
+    in_features: int
+    out_features: int
+    candidate: Candidate
+    dense_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Form, rank and precision of every site. ``predicted_loss`` is in the method's metric."""
+
+    sites: tuple[SitePlan, ...]
+    recipe: str
+    allocator: str
+    budget_bytes: int
+    planned_bytes: int
+    predicted_loss: float
+
+    @property
+    def dense_bytes(self) -> int:
+        return sum(site.dense_bytes for site in self.sites)
+
+    @property
+    def kept(self) -> float:
+        """Share of the factorizable weights' bytes that the plan keeps, in [0, 1]."""
+        return self.planned_bytes / self.dense_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where a device's memory goes; what is left is for the factorizable weights."""
+
+    device_bytes: int
+    reserved_bytes: int
+    runtime_bytes: int
+    fixed_weight_bytes: int
+    activation_bytes: int
+    cache_bytes: int
+    context_tokens: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes left for the factorizable weights; negative when nothing fits."""
+        return self.device_bytes - (
+            self.reserved_bytes
+            + self.runtime_bytes
+            + self.fixed_weight_bytes
+            + self.activation_bytes
+            + self.cache_bytes
+        )
+
+
+# --- what was written, and what was found about it ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle; ``path`` is relative to the folder, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
+
+    ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
+    ``gate_passed`` is None until the bundle was validated.
+    """
+
+    task: Task
+    precision: Precision
+    model_file: str
+    source: str
+    revision: str | None
+    digest: str
+    opset: int
+    ir_version: int
+    context_tokens: int
+    pooling: Pooling | None = None
+    profile: str | None = None
+    gate_passed: bool | None = None
+    files: tuple[BundleFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportBundle:
+    """A finished folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / self.manifest.model_file
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the graph file and its sidecar."""
+        sidecar = self.model_path.with_name(self.model_path.name + ".data")
+        return self.model_path.stat().st_size + (sidecar.stat().st_size if sidecar.exists() else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """ONNX Runtime against the compressed torch model, on the same inputs.
+
+    ``greedy_*`` are zero for models that do not generate. ``float16_max_error`` is the largest
+    absolute difference between the shipped float16 file and its float32 twin, where one ships.
+    """
+
+    max_abs_error: float
+    max_abs_error_limit: float
+    padded_max_abs_error: float
+    greedy_prompts: int
+    greedy_identical: int
+    greedy_tokens: int
+    float16_max_error: float | None = None
+    float16_limit: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        errors_fit = max(self.max_abs_error, self.padded_max_abs_error) <= self.max_abs_error_limit
+        tokens_equal = self.greedy_identical == self.greedy_prompts
+        half_fits = (
+            self.float16_max_error is None
+            or self.float16_limit is None
+            or self.float16_max_error <= self.float16_limit
+        )
+        return errors_fit and tokens_equal and half_fits
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One accuracy figure of the bundle; ``baseline`` is the original model's, where it has one."""
+
+    name: str
+    value: float
+    baseline: float | None
+    samples: int
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The figure that decides: ``value`` must not be worse than ``limit``."""
+
+    metric: str
+    value: float
+    limit: float
+    higher_is_better: bool
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.limit if self.higher_is_better else self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Same answers? Parity with torch, accuracy against the original, and the gate's word."""
+
+    parity: Parity | None
+    metrics: tuple[Metric, ...]
+    gate: Gate | None
+    precision: Precision
+    provider: str
+    text: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return (self.parity is None or self.parity.passed) and (
+            self.gate is None or self.gate.passed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseLatency:
+    """Latency of one phase. Prefill and forward: ``tokens`` new tokens; decode: one token."""
+
+    phase: Phase
+    batch: int
+    tokens: int
+    context_tokens: int
+    repetitions: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Memory of a fresh process, from /proc: steady state after the runs, and the peak."""
+
+    rss_anon_bytes: int
+    rss_file_bytes: int
+    peak_bytes: int
+    baseline_bytes: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How fast and how big, in a child process, with the provider that was really used."""
+
+    name: str
+    provider: str
+    precision: Precision
+    threads: int
+    file_bytes: int
+    load_ms: float
+    phases: tuple[PhaseLatency, ...]
+    memory: MemoryUse
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The dense export and the bundle, measured alternately.
+
+    ``ratios`` maps a phase key such as ``"prefill 128"`` to the median over repetitions of
+    bundle time divided by dense time.
+    """
+
+    dense: Measurement
+    bundle: Measurement
+    ratios: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Figures for a device that was not at hand: a roofline, never a measurement."""
+
+    dense_decode_ms: float | None
+    bundle_decode_ms: float | None
+    dense_prefill_ms: float
+    bundle_prefill_ms: float
+    prefill_tokens: int
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is known about one bundle on one device (``reports/<profile>.json``)."""
+
+    schema_version: int
+    created: str
+    command: str
+    source: str
+    digest: str
+    task: Task
+    profile: str
+    profile_title: str
+    recipe: str
+    fits: bool
+    headroom_bytes: int
+    dense_file_bytes: int
+    bundle_file_bytes: int
+    budget: Budget
+    plan: Plan
+    validation: Validation | None
+    comparison: Comparison | None
+    prediction: Prediction | None
+    host_is_device: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
