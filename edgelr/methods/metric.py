@@ -1,0 +1,76 @@
+"""The one factorization behind svd, svd_llm and fisher: truncated SVD between two metrics.
+
+Replacing ``W`` by ``W'`` costs ``1/2 ||R (W - W') S||_F^2`` where ``R^T R = G`` weighs the outputs
+and ``S S^T = H`` the inputs. The best answer of every rank is the truncated SVD of ``M = R W S``,
+and dropping component k costs ``1/2 sigma_k^2``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgelr.types import Decomposition
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def damped(gram: Tensor, damping: float) -> Tensor:
+    """Blend the mean diagonal into ``gram (n, n)``: directions never seen make it singular.
+
+    A Gram of zeros (a linear that nothing reads) becomes the identity times the smallest normal
+    number, so that its factors stay finite and its loss is zero for every purpose.
+    """
+    gram = gram.double()
+    mean = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    eye = torch.eye(len(gram), dtype=gram.dtype)
+    return (1 - damping) * gram + damping * mean * eye
+
+
+def factorize_between(
+    weight: Tensor, output_gram: Tensor | None, input_gram: Tensor | None
+) -> Decomposition:
+    """Minimize ``1/2 tr(D^T G D H)`` over every rank at once.
+
+    Cholesky factors serve as roots: unlike eigenvectors they cost next to nothing, and the
+    singular values do not depend on which root is taken. The eigenvectors are those of the
+    smaller of ``M M^T`` and ``M^T M``.
+
+    Args:
+        weight: ``(out_features, in_features)``, float64.
+        output_gram: ``G``, positive definite, or None for the identity.
+        input_gram: ``H``, positive definite, or None for the identity.
+    """
+    weight = weight.double()
+    left = None if output_gram is None else torch.linalg.cholesky(output_gram)  # G = L L^T, R = L^T
+    right = None if input_gram is None else torch.linalg.cholesky(input_gram)  # S
+    weighted = weight if left is None else left.T @ weight  # R W
+    matrix = weighted if right is None else weighted @ right  # M = R W S, (out, in)
+    if matrix.shape[0] <= matrix.shape[1]:
+        sigma, vectors = _sorted_eigenvectors(matrix @ matrix.T)  # U, (out, k)
+        lifted = vectors if left is None else _solve(left.T, vectors)  # R^-1 U
+        down, up = (vectors.T @ weighted).T, lifted.T
+    else:
+        sigma, vectors = _sorted_eigenvectors(matrix.T @ matrix)  # V, (in, k)
+        lifted = vectors if right is None else _solve(right.T, vectors)  # S^-T V
+        product = weight @ (vectors if right is None else right @ vectors)  # W S V
+        down, up = lifted, product.T
+    return Decomposition(down.contiguous(), up.contiguous(), tail_loss(sigma))
+
+
+def tail_loss(sigma_squared: Tensor) -> Tensor:
+    """Half the sum of the dropped squares, for every number of kept components: ``(k + 1,)``."""
+    tail = sigma_squared.flip(0).cumsum(0).flip(0)
+    return 0.5 * torch.cat([tail, tail.new_zeros(1)])
+
+
+def _sorted_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of a symmetric matrix in descending order, clipped at zero, and vectors."""
+    values, vectors = torch.linalg.eigh(gram)
+    return values.flip(0).clamp_min(0), vectors.flip(1)
+
+
+def _solve(upper_triangular: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(upper_triangular, right, upper=True)
