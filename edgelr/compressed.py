@@ -1,0 +1,161 @@
+"""The compressed model in torch: what the exported graph must agree with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgelr.calibration import Calibration
+from edgelr.forms import apply
+from edgelr.statistics import pool
+from edgelr.types import Factors, FactorSet, LoadedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgelr.decompose import SpectrumTable
+    from edgelr.types import Plan
+
+EVALUATION_BATCH_TOKENS = 1024
+
+
+class FactorizedLinear(nn.Module):
+    """A linear that computes with factors; it shows what an ``nn.Linear`` shows.
+
+    Args:
+        dense: the linear that it stands in for.
+        factors: of its weight.
+    """
+
+    def __init__(self, dense: nn.Linear, factors: Factors) -> None:
+        super().__init__()
+        self.factors = factors
+        self.weight, self.bias = dense.weight, dense.bias
+        self.in_features, self.out_features = dense.in_features, dense.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        y = apply(self.factors, x)
+        return y if self.bias is None else y + self.bias
+
+
+@contextmanager
+def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
+    """Let the sites of ``module`` compute with their factors, for as long as the block runs."""
+    dense = {name: module.get_submodule(name) for name in factors}
+    try:
+        for name, linear in dense.items():
+            assert isinstance(linear, nn.Linear)
+            module.set_submodule(name, FactorizedLinear(linear, factors[name]))
+        yield
+    finally:
+        for name, linear in dense.items():
+            module.set_submodule(name, linear)
+
+
+@contextmanager
+def planned(module: nn.Module, spectra: SpectrumTable, plan: Plan) -> Iterator[None]:
+    """Let the sites of ``module`` hold their truncated weights, for as long as the block runs.
+
+    The product of the factors is the same matrix in every form, and costs what dense costs.
+    """
+    kept: dict[str, Tensor] = {}
+    try:
+        for site in plan.sites:
+            if site.candidate.form == "dense":
+                continue
+            linear = module.get_submodule(site.name)
+            kept[site.name] = linear.weight.data  # type: ignore[assignment]
+            factors = spectra.decomposition(site.name).truncate(site.candidate.rank)
+            linear.weight.data = (factors.down @ factors.up).T  # type: ignore[union-attr]
+        yield
+    finally:
+        for name, weight in kept.items():
+            module.get_submodule(name).weight.data = weight  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def mean_loss(model: LoadedModel, texts: Calibration) -> float:
+    """Mean next-token cross entropy of a decoder, in nats per token."""
+    total, count = 0.0, 0
+    for ids, mask in _tensors(texts):
+        logits = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        losses = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        )
+        real = mask[:, 1:].flatten().bool()
+        total += float(losses[real].double().sum())
+        count += int(real.sum())
+    return total / count
+
+
+@torch.no_grad()
+def embeddings(model: LoadedModel, texts: Calibration) -> Tensor:
+    """Pooled, normalized embeddings of an encoder, ``(texts, hidden)``."""
+    rows = [
+        pool(
+            model.module(input_ids=ids, attention_mask=mask).last_hidden_state, mask, model.pooling
+        )
+        for ids, mask in _tensors(texts)
+    ]
+    return functional.normalize(torch.cat(rows), dim=-1)
+
+
+@torch.no_grad()
+def write_answers(
+    model: LoadedModel, prompts: Sequence[Sequence[int]], new_tokens: int, path: Path
+) -> None:
+    """Write what the model answers to ``prompts``, for the graph to be compared with.
+
+    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Encoders: the
+    last hidden states.
+    """
+    arrays: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    if model.task == "text-generation":
+        longest = max(len(prompt) for prompt in prompts)
+        padded = [list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]
+        arrays["prompts"] = np.array(padded, np.int64)
+        arrays["lengths"] = np.array([len(prompt) for prompt in prompts], np.int64)
+        greedy = []
+        for index, prompt in enumerate(prompts):
+            logits, tokens = _continue(model.module, prompt, new_tokens)
+            arrays[f"logits_{index}"] = logits
+            greedy.append(tokens)
+        arrays["greedy"] = np.array(greedy, np.int64)
+    else:
+        for index, prompt in enumerate(prompts):
+            ids = torch.tensor([list(prompt)])
+            hidden = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+            arrays[f"input_ids_{index}"] = np.array(prompt, np.int64)
+            arrays[f"hidden_{index}"] = hidden.last_hidden_state[0].numpy()
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _continue(
+    module: nn.Module, prompt: Sequence[int], new_tokens: int
+) -> tuple[np.ndarray, list[int]]:  # type: ignore[type-arg]
+    """Logits of the prompt ``(length, vocabulary)`` and its greedy continuation."""
+    output = module(input_ids=torch.tensor([list(prompt)]), use_cache=True)
+    logits, tokens = output.logits[0].numpy(), []
+    for _ in range(new_tokens):
+        tokens.append(int(output.logits[0, -1].argmax()))
+        output = module(
+            input_ids=torch.tensor([tokens[-1:]]),
+            past_key_values=output.past_key_values,
+            use_cache=True,
+        )
+    return logits, tokens
+
+
+def _tensors(texts: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = max(1, math.ceil(EVALUATION_BATCH_TOKENS / texts.ids.shape[1]))
+    for ids, mask in texts.batches(rows):
+        yield torch.tensor(ids), torch.tensor(mask)

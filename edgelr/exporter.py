@@ -1,0 +1,74 @@
+"""What edgelr must know about a model family: a declaration, and nothing else.
+
+The files in ``exporters/`` fill this in; they are reached only through the entry-point group
+``edgelr.exporters``, so that a family can ship in someone else's package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgelr.errors import InputError
+from edgelr.registry import Registry
+from edgelr.types import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One model family.
+
+    Attributes:
+        model_types: values of ``config.model_type`` that this family answers to.
+        task: what its models do.
+        auto_class: the transformers class that loads it.
+        loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
+            from the model. ``embedding``: squared distance of the pooled, normalized embedding.
+        trace: writes the dense float32 graph ``model.onnx`` of ``(module, model folder)`` into a
+            folder.
+        fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
+            ``trace`` already emits fused attention.
+        example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``.
+        tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
+        keep_dense: last name components of linears that are not edgelr's to split.
+        node_names: replacements that turn a module's name into its node's path in the graph.
+        load_options: further keyword arguments of the auto class's ``from_pretrained``.
+    """
+
+    model_types: tuple[str, ...]
+    task: Task
+    auto_class: str
+    loss: Literal["next_token", "embedding"]
+    trace: Callable[[nn.Module, Path, Path], None]
+    example_inputs: Callable[[Any, int, int], dict[str, Any]]
+    tiny_config: Callable[[], Any]
+    fuse: Callable[[Any], None] | None = None
+    keep_dense: tuple[str, ...] = ()
+    node_names: tuple[tuple[str, str], ...] = ()
+    load_options: tuple[tuple[str, Any], ...] = ()
+
+
+EXPORTERS: Registry[Exporter] = Registry("exporter", group="edgelr.exporters")
+
+
+def exporter_for(model_type: str) -> Exporter:
+    """Find the family of ``config.model_type``.
+
+    Raises:
+        InputError: no family answers to it.
+    """
+    known: list[str] = []
+    for _, exporter in EXPORTERS.items():
+        if model_type in exporter.model_types:
+            return exporter
+        known += exporter.model_types
+    raise InputError(
+        f"No exporter knows the model type {model_type!r}. Known model types: "
+        f"{', '.join(sorted(known))}. A family is one small file: see exporters/llama.py, and "
+        f"register yours in the entry-point group 'edgelr.exporters'."
+    )

@@ -1,0 +1,248 @@
+"""Load a model from where people keep it: the Hub, a folder, a GGUF file or their own code.
+
+Weights come from safetensors or GGUF only: a pickled checkpoint can run code when it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from edgelr.cache import Cache, digest, file_digest
+from edgelr.errors import InputError
+from edgelr.exporter import exporter_for
+from edgelr.types import LoadedModel, ModelShape, Pooling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def load(
+    source: str, cache: Cache, revision: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load ``source`` in float32.
+
+    Args:
+        source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
+            id. A local path is never looked up on the Hub. The factory returns
+            ``(model, tokenizer)``.
+        cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
+        revision: branch, tag or commit of a Hub id.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        InputError: the source is none of these, is pickled, or holds weights that are not finite.
+    """
+    path = Path(source)
+    if source.endswith(".onnx"):
+        raise InputError(
+            f"{source} is an ONNX graph; this version compresses Hugging Face and GGUF models. "
+            f"Give the model that the graph was exported from."
+        )
+    if path.suffix == ".gguf":
+        folder = _from_gguf(_existing(path), cache)
+    elif path.is_dir():
+        folder = path
+    elif ":" in source and not path.exists():
+        folder = _from_factory(source, cache)
+    elif path.exists() or source.startswith((".", "/", "~")):
+        raise InputError(
+            f"{source} is {'a file' if path.exists() else 'missing'}; expected a model folder, a "
+            f".gguf file, package.module:factory or a Hub id. Give the folder of config.json."
+        )
+    else:
+        folder = _from_hub(source, revision)
+    return _from_folder(folder, source, revision, trust_remote_code)
+
+
+def _from_folder(
+    folder: Path, source: str, revision: str | None, trust_remote_code: bool
+) -> LoadedModel:
+    _refuse_pickled(folder)
+    config = _configuration(folder, trust_remote_code)
+    exporter = exporter_for(config.model_type)
+    auto_class = getattr(transformers, exporter.auto_class)
+    with _quiet_transformers():
+        module: PreTrainedModel = auto_class.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            **dict(exporter.load_options),
+        )
+    module.eval().requires_grad_(False)
+    require_finite(module, source)
+    weights = sorted(folder.glob("*.safetensors"))
+    return LoadedModel(
+        module=module,
+        exporter=exporter,
+        task=exporter.task,
+        folder=folder,
+        source=source,
+        revision=revision,
+        digest=file_digest([folder / "config.json", *weights]),
+        pooling=pooling_of(folder) if exporter.loss == "embedding" else None,
+    )
+
+
+def require_finite(module: torch.nn.Module, source: str) -> None:
+    """Refuse weights that no compression can mean.
+
+    Raises:
+        InputError: a parameter holds NaN or infinite values.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise InputError(
+                f"{source}: the weight {name} holds {bad:,} NaN or infinite values; expected finite "
+                f"numbers. The checkpoint is damaged: download or convert it again."
+            )
+
+
+def _configuration(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} has no configuration that transformers {transformers.__version__} can read "
+            f"({error}). Expected config.json of a supported model; --trust-remote-code runs a "
+            f"model's own code, if you trust it."
+        ) from error
+
+
+def _refuse_pickled(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} has no config.json; expected a Hugging Face model folder.")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = [path.name for pattern in PICKLED for path in folder.glob(pattern)]
+    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+    raise InputError(
+        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so convert "
+        f"it once where you trust it: AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a .gguf file.")
+    return path
+
+
+def _from_gguf(path: Path, cache: Cache) -> Path:
+    """Keep a GGUF file's weights, dequantized to float32, as a Hugging Face folder."""
+
+    def build(folder: Path) -> None:
+        with _quiet_transformers():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True
+            )
+        _save(model, tokenizer, folder)
+
+    return cache.stage("model", file_digest([path]), build)[0]
+
+
+def _from_factory(source: str, cache: Cache) -> Path:
+    """Keep what ``package.module:factory`` returns as a Hugging Face folder."""
+    module_name, _, attribute = source.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{source} cannot be imported ({error}); expected package.module:factory, on the Python "
+            f"path, where factory() returns (model, tokenizer)."
+        ) from error
+    model, tokenizer = factory()
+    state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
+    key = digest(source, model.config.to_json_string(), state)
+    return cache.stage("model", key, lambda folder: _save(model, tokenizer, folder))[0]
+
+
+def _from_hub(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py", "*/config.json"]
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{source!r} is no local folder or file, and the Hub gave no model of that name "
+            f"({type(error).__name__}). Check the spelling, the network and your access, or give a "
+            f"local folder or .gguf file."
+        ) from error
+
+
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path
+) -> None:
+    """Write a plain float32 Hugging Face folder, without the marks of a quantized origin."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if getattr(model, "hf_quantizer", None) is not None:
+        model.hf_quantizer = None
+        model.is_quantized = False
+    with _quiet_transformers():
+        model.float().save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+
+
+class _quiet_transformers:  # noqa: N801 - reads as a statement
+    """Silence progress bars that would break ours."""
+
+    def __enter__(self) -> None:
+        transformers.utils.logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers.utils.logging.enable_progress_bar()
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """Read how a sentence encoder pools its tokens: ``mean`` (also where nothing says) or ``cls``."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return "mean"
+    modes = json.loads(path.read_text())
+    if modes.get("pooling_mode_cls_token"):
+        return "cls"
+    if modes.get("pooling_mode_mean_tokens", True):
+        return "mean"
+    raise InputError(
+        f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
+    )
+
+
+def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
+    """Read the sizes that decide about memory, and the longest sequence that the model takes."""
+    from optimum.utils import NormalizedConfigManager
+
+    config = model.module.config
+    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    heads = sizes.num_attention_heads
+    generates = model.task == "text-generation"
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    shape = ModelShape(
+        layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=config.intermediate_size,
+        attention_heads=heads,
+        kv_heads=kv_heads if generates else 0,
+        head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
+        vocab_size=sizes.vocab_size,
+    )
+    return shape, int(config.max_position_embeddings)

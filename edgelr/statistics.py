@@ -1,0 +1,267 @@
+"""One calibration pass: the Gram of every distinct input, then of every output gradient.
+
+Both Grams are running sums over batches, and each half of the pass writes its result to disk, a
+block per file, before the other starts: the peak is the model, one kind of Gram, and one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from edgelr.types import LinearSite, LoadedModel, SiteStatistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgelr.calibration import Calibration
+    from edgelr.methods import Need
+
+Progress = Callable[[str, int, int], None]
+
+INPUT_BATCH_TOKENS = 2048
+GRADIENT_BATCH_TOKENS = 1024  # logits and their gradient: 0.4 GB at a vocabulary of 49 thousand
+SAMPLED_TOKENS = 128
+
+
+def collect(
+    model: LoadedModel,
+    sites: tuple[LinearSite, ...],
+    parts: list[Calibration],
+    gradient_parts: list[Calibration],
+    needs: frozenset[Need],
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Write the statistics that a recipe needs into ``folder``.
+
+    Args:
+        model: in float32.
+        sites: the linears to watch.
+        parts: calibration texts; where there are several, each weighs by its tokens.
+        gradient_parts: the texts for the backward passes, usually a subset.
+        needs: which Grams.
+        folder: receives ``<kind>-<block>.safetensors``.
+        seed: of the sampled labels or probes.
+        progress: called with ``(stage, done, total)`` in tokens.
+    """
+    if "input_gram" in needs:
+        grams = _input_grams(model, sites, parts, progress)
+        _save_blocks(folder, "input_gram", grams, sites)
+        del grams
+    if "output_gradient_gram" in needs:
+        generator = torch.Generator().manual_seed(seed)
+        grams = _gradient_grams(model, sites, gradient_parts, generator, progress)
+        _save_blocks(folder, "output_gradient_gram", grams, sites)
+
+
+@dataclass(frozen=True)
+class StatisticsStore:
+    """Reads back what ``collect`` wrote, one site at a time."""
+
+    folder: Path
+    needs: frozenset[Need]
+    units_per_token: float
+
+    def of(self, site: LinearSite) -> SiteStatistics:
+        """Load the Grams of one site."""
+        has_input, has_gradient = "input_gram" in self.needs, "output_gradient_gram" in self.needs
+        return SiteStatistics(
+            self._read("input_gram", site.input_name, site) if has_input else None,
+            self._read("output_gradient_gram", site.name, site) if has_gradient else None,
+            self.units_per_token,
+        )
+
+    def _read(self, kind: str, key: str, site: LinearSite) -> Tensor:
+        with safe_open(_block_file(self.folder, kind, site), framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+            return tensor
+
+
+def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
+    """Losses per token: one for a language model, one per text for an encoder."""
+    if model.exporter.loss == "next_token":
+        return 1.0
+    return sum(len(part.ids) for part in parts) / sum(part.tokens for part in parts)
+
+
+def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:
+    return folder / f"{kind}-{'rest' if site.block is None else site.block}.safetensors"
+
+
+def _save_blocks(
+    folder: Path, kind: str, grams: dict[str, Tensor], sites: tuple[LinearSite, ...]
+) -> None:
+    files: dict[Path, dict[str, Tensor]] = {}
+    for site in sites:
+        key = site.input_name if kind == "input_gram" else site.name
+        files.setdefault(_block_file(folder, kind, site), {})[key] = grams[key]
+    for path, tensors in files.items():
+        save_file(tensors, path)
+
+
+def _input_grams(
+    model: LoadedModel,
+    sites: tuple[LinearSite, ...],
+    parts: list[Calibration],
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Mean of ``x x^T`` for every distinct input, ``{input_name: (in, in)}``."""
+    grams = {site.input_name: torch.zeros(site.in_features, site.in_features) for site in sites}
+    watched = {name: model.module.get_submodule(name) for name in grams}
+    real = torch.ones(0, dtype=torch.bool)  # which positions of the running batch are no padding
+
+    def add(name: str, x: Tensor) -> None:
+        flat = x.detach()[real]  # (tokens, in)
+        grams[name].addmm_(flat.T, flat)
+
+    total = sum(part.tokens for part in parts)
+    done = 0
+    with torch.no_grad(), _input_hooks(watched, add):
+        for ids, mask in _batches(parts, INPUT_BATCH_TOKENS):
+            real = mask.bool()
+            _base(model)(input_ids=ids, attention_mask=mask)
+            done += int(mask.sum())
+            progress("input statistics", done, total)
+    return {name: gram / total for name, gram in grams.items()}
+
+
+def _gradient_grams(
+    model: LoadedModel,
+    sites: tuple[LinearSite, ...],
+    parts: list[Calibration],
+    generator: torch.Generator,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Mean of ``g g^T`` for every site, ``{site: (out, out)}``; padding has no gradient."""
+    grams = {site.name: torch.zeros(site.out_features, site.out_features) for site in sites}
+    watched = {name: model.module.get_submodule(name) for name in grams}
+
+    def add(name: str, gradient: Tensor) -> None:
+        flat = gradient.flatten(0, -2)  # (tokens, out)
+        grams[name].addmm_(flat.T, flat)
+
+    total = sum(part.tokens for part in parts)
+    done = 0
+    with torch.enable_grad(), _checkpointed(model.module), _gradient_hooks(watched, add):
+        for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS):
+            _backward(model, ids, mask, generator)
+            done += int(mask.sum())
+            progress("gradient statistics", done, total)
+    return {name: gram / total for name, gram in grams.items()}
+
+
+def _backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+    """Send back gradients whose second moment is the Fisher information of the model.
+
+    Next token: the gradient of the cross entropy against labels sampled from the model itself,
+    ``p - onehot(label)``; labels from data would give the empirical Fisher instead. Embedding: an
+    encoder has no head, and what its users compare are pooled, normalized embeddings. Read as the
+    mean of a Gaussian of unit variance, an embedding ``e`` has the Fisher ``J^T J``, and the
+    gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
+    half the squared distance of the embeddings, which is one minus their cosine.
+    """
+    embedded = model.module.get_input_embeddings()(ids).requires_grad_()
+    if model.exporter.loss == "next_token":
+        logits = model.module(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
+        logits.backward(_sampled_residual(logits.detach(), generator))
+        return
+    hidden = model.module(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+    pooled = pool(hidden, mask, model.pooling)
+    noise = torch.randn(pooled.shape, generator=generator)
+    functional.normalize(pooled, dim=-1).backward(noise)
+
+
+def _sampled_residual(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Probabilities minus one-hot labels drawn from them, the shape of ``logits``."""
+    residual = logits.softmax(-1)
+    for row in residual:  # (tokens, vocabulary): a row at a time, because drawing makes a copy
+        for piece in row.split(SAMPLED_TOKENS):
+            labels = torch.multinomial(piece, 1, generator=generator)
+            piece.scatter_add_(1, labels, piece.new_full(labels.shape, -1.0))
+    return residual
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str | None) -> Tensor:
+    """Pool ``(batch, tokens, hidden)`` to ``(batch, hidden)`` over the real tokens."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def _base(model: LoadedModel) -> nn.Module:
+    """The model without its head, whose logits the input Grams do not need."""
+    return getattr(model.module, "base_model", model.module)
+
+
+def _batches(parts: list[Calibration], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``(ids, mask)`` of about ``tokens`` tokens, whole rows."""
+    for part in parts:
+        for ids, mask in part.batches(max(1, tokens // part.ids.shape[1])):
+            yield torch.tensor(ids), torch.tensor(mask)
+
+
+@contextmanager
+def _checkpointed(module: nn.Module) -> Iterator[None]:
+    """Keep the activations of one block at a time, where the family supports it.
+
+    transformers checkpoints a block only in training mode. Only the blocks themselves get the
+    mark, not what is in them, so that no dropout wakes up.
+    """
+    if not getattr(module, "supports_gradient_checkpointing", False):
+        yield
+        return
+    module.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    blocks = [part for part in module.modules() if getattr(part, "gradient_checkpointing", False)]
+    for block in blocks:
+        block.training = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.training = False
+        module.activation_checkpointing_disable()  # type: ignore[operator]
+
+
+@contextmanager
+def _input_hooks(
+    modules: dict[str, nn.Module], add: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _gradient_hooks(
+    modules: dict[str, nn.Module], add: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    def watch(name: str, output: Tensor) -> None:
+        output.register_hook(lambda gradient: add(name, gradient))
+
+    handles = [
+        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,40 @@
+"""BERT encoders: learned positions, post-norm blocks, a bias on every linear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelr.exporter import Exporter
+from exporters.inputs import padded_text_batch
+from exporters.routes import fuse_with_transformers, trace_with_transformers
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
+
+
+def tiny_bert() -> BertConfig:
+    """Two blocks; no two axes have one size."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=160,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        max_position_embeddings=72,
+    )
+
+
+BERT = Exporter(
+    model_types=("bert",),
+    task="feature-extraction",
+    auto_class="AutoModel",
+    loss="embedding",
+    trace=trace_with_transformers,
+    fuse=fuse_with_transformers,
+    example_inputs=padded_text_batch,
+    tiny_config=tiny_bert,
+    # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
+    load_options=(("add_pooling_layer", False),),
+)

@@ -1,0 +1,43 @@
+"""Example inputs, from optimum's dummy-input generators and normalized configurations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def token_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
+    """Random token ids ``(batch, tokens)`` with a full mask, for decoders."""
+    import torch
+
+    ids = _token_ids(config, "text-generation", batch, tokens)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def padded_text_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
+    """Random token ids ``(batch, tokens)`` whose first row is padded on the right.
+
+    A mask of ones only would be traced away.
+    """
+    import torch
+
+    ids = _token_ids(config, "feature-extraction", batch, tokens)
+    mask = torch.ones_like(ids)
+    mask[0, tokens // 2 :] = 0
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros_like(ids),
+    }
+
+
+def _token_ids(config: Any, task: str, batch: int, tokens: int) -> Tensor:
+    from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+
+    normalized = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    generator = DummyTextInputGenerator(
+        task, normalized, batch_size=batch, sequence_length=tokens
+    )
+    return generator.generate("input_ids", framework="pt")

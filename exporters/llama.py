@@ -1,0 +1,45 @@
+"""Llama-style decoders: rotary attention, gated MLP, no biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelr.exporter import Exporter
+from exporters.inputs import token_batch
+from exporters.routes import trace_with_genai_builder
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
+
+def tiny_llama() -> LlamaConfig:
+    """Two blocks with grouped-query attention and a tied head; no two axes have one size."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=160,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+LLAMA = Exporter(
+    model_types=("llama",),
+    task="text-generation",
+    auto_class="AutoModelForCausalLM",
+    loss="next_token",
+    trace=trace_with_genai_builder,
+    example_inputs=token_batch,
+    tiny_config=tiny_llama,
+    keep_dense=("lm_head",),
+    node_names=(("self_attn", "attn"),),
+)

@@ -1,0 +1,65 @@
+"""Routes from a loaded model to a dense float32 ONNX graph."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgelr.errors import EdgelrError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def trace_with_genai_builder(module: nn.Module, folder: Path, out: Path) -> None:
+    """Build a decoder with onnxruntime-genai: one graph for prefill and decode.
+
+    Attention is GroupQueryAttention by construction, nothing is traced, and nodes carry the
+    modules' paths. The builder loads the weights itself and never gives memory back, so it runs
+    in a child process.
+    """
+    del module
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
+    command += ["-i", str(folder), "-o", str(out), "-p", "fp32", "-e", "cpu"]
+    command += ["-c", str(out / "cache"), "--extra_options", "fuse_qkv=false", "hf_token=false"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EdgelrError(
+            f"onnxruntime-genai's builder ended with {done.returncode} on {folder}:\n"
+            f"{done.stderr[-2000:]}"
+        )
+
+
+def trace_with_transformers(module: nn.Module, folder: Path, out: Path) -> None:
+    """Trace an encoder through transformers' exporter, unfused, so that scopes bind its linears."""
+    del folder
+    import logging
+
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    inputs = example_for_tracing(module)
+    config = OnnxConfig(dynamic=True, opset_version=18)  # 18: what every fusion pattern expects
+    exported = OnnxExporter().export(module, inputs, config=config)
+    exported.save_pretrained(out)
+
+
+def example_for_tracing(module: Any) -> dict[str, Any]:
+    """A padded batch whose sizes are neither 0 nor 1, which tracing would specialize."""
+    from exporters.inputs import padded_text_batch
+
+    return padded_text_batch(module.config, batch=2, tokens=12)
+
+
+def fuse_with_transformers(model: Any) -> None:
+    """Fuse an ``onnx_ir.Model`` into ONNX Runtime's operators, in place.
+
+    The steps for CUDA are the ones that form MultiHeadAttention, which the CPU runs as well.
+    """
+    from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
+
+    fuse_for_onnxruntime(model, "cuda")
