@@ -1,0 +1,1 @@
+"""Everything that knows ONNX: trace, tidy, bind, rewrite, fuse, precision, save."""

@@ -1,0 +1,73 @@
+"""From a loaded model to graph files: the dense export, and the rewritten graph of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr.graph.bind import bind
+from edgelr.graph.precision import to_float16
+from edgelr.graph.rewrite import factorize_linears
+from edgelr.graph.save import load_graph, save_graph
+from edgelr.graph.tidy import tidy_decoder
+from edgelr.types import FactorSet, LinearSite, LoadedModel, Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
+LATEST_IR_VERSION = 1000
+
+
+def trace(model: LoadedModel, folder: Path) -> None:
+    """Write the dense float32 graph ``model.onnx`` into ``folder``, with its linears unpacked."""
+    traced = folder / "traced"
+    traced.mkdir()
+    model.exporter.trace(model.module, model.folder, traced)
+    graph = load_graph(traced / "model.onnx")
+    if model.task == "text-generation":
+        tidy_decoder(graph)
+    save_graph(graph, folder / "model.onnx", LATEST_OPSET, LATEST_IR_VERSION)
+
+
+def build(
+    model: LoadedModel,
+    traced: Path,
+    sites: tuple[LinearSite, ...],
+    factors: FactorSet,
+    path: Path,
+    precision: Precision,
+    max_opset: int = LATEST_OPSET,
+    ir_version: int = LATEST_IR_VERSION,
+) -> tuple[int, int]:
+    """Write the graph in which the sites of ``factors`` are factorized; none gives dense.
+
+    Args:
+        model: its weights verify the binding.
+        traced: the graph that ``trace`` wrote.
+        sites: of the model.
+        factors: of the sites that do not stay dense.
+        path: of the graph file.
+        precision: of every weight, input and output.
+        max_opset: newest operator set of the device's ONNX Runtime.
+        ir_version: newest file format that it reads.
+
+    Returns:
+        The operator set and the file format version that were written.
+    """
+
+    def weight_of(name: str) -> NDArray[np.float32]:
+        weight: NDArray[np.float32] = model.module.get_submodule(name).weight.numpy()
+        return weight
+
+    graph = load_graph(traced)
+    chosen = [site for site in sites if site.name in factors]
+    bindings = bind(graph.graph, chosen, weight_of, model.exporter.node_names)
+    factorize_linears(graph, bindings, factors)
+    if model.exporter.fuse is not None:
+        model.exporter.fuse(graph)
+    if precision == "float16":
+        to_float16(graph)
+    save_graph(graph, path, max_opset, ir_version)
+    return graph.opset_imports[""], graph.ir_version

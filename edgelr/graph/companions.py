@@ -1,0 +1,55 @@
+"""The files beside the graph: tokenizer and configuration, and what onnxruntime-genai reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "preprocessor_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+GENAI = "genai_config.json"
+
+
+def copy_companions(source: Path, out: Path) -> None:
+    """Copy what an app needs beside the graph from a Hugging Face folder."""
+    for pattern in COMPANIONS:
+        for path in source.glob(pattern):
+            target = out / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def write_genai_config(
+    traced: Path, out: Path, model_file: str, provider: str, context_tokens: int
+) -> None:
+    """Adapt the builder's ``genai_config.json`` to a bundle, so that the folder runs in genai too.
+
+    Args:
+        traced: folder in which the builder left its file; without one nothing is written.
+        out: the bundle.
+        model_file: the graph, relative to ``out``.
+        provider: ``cpu`` or ``cuda``.
+        context_tokens: the longest sequence that was planned for: genai reserves its cache.
+    """
+    if not (traced / GENAI).exists():
+        return
+    config = json.loads((traced / GENAI).read_text())
+    decoder = config["model"]["decoder"]
+    decoder["filename"] = model_file
+    decoder["session_options"]["provider_options"] = [{"cuda": {}}] if provider == "cuda" else []
+    config["search"]["max_length"] = min(config["model"]["context_length"], context_tokens)
+    (out / GENAI).write_text(json.dumps(config, indent=4) + "\n")

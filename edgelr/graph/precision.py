@@ -1,0 +1,63 @@
+"""Store a float32 graph in float16."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgelr.errors import EdgelrError
+
+LARGEST = float(np.finfo(np.float16).max)
+SINGLE, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def to_float16(model: ir.Model) -> None:
+    """Turn every float32 weight, value, input and output into float16, in place.
+
+    Norms and softmax inside ONNX Runtime's fused operators still accumulate in float32.
+
+    Raises:
+        EdgelrError: a weight is too large for float16.
+    """
+    graph = model.graph
+    for value in graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype == SINGLE:
+            value.const_value = _half(value.const_value)
+            value.type = ir.TensorType(HALF)
+    for value in (*graph.inputs, *graph.outputs):
+        _retype(value)
+    for node in graph:
+        for output in node.outputs:
+            _retype(output)
+        _convert_attributes(node)
+
+
+def _retype(value: ir.Value) -> None:
+    if value.dtype == SINGLE:
+        value.type = ir.TensorType(HALF)
+
+
+def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+    """Convert when the file is written, so that no two copies of the weights are in memory."""
+
+    def convert() -> ir.TensorProtocol:
+        array = tensor.numpy()
+        if array.size and float(np.abs(array).max()) > LARGEST:
+            # A mask's "minus infinity" is any number that is far enough below every score.
+            if array.size > 1 or array.max() > LARGEST:
+                raise EdgelrError(
+                    f"The weight {tensor.name} reaches {np.abs(array).max():.3g}; float16 ends at "
+                    f"{LARGEST:.0f}. Export this model with --precision float32."
+                )
+            array = np.clip(array, -LARGEST, LARGEST)
+        return ir.tensor(array.astype(np.float16), name=tensor.name)
+
+    return ir.LazyTensor(convert, dtype=HALF, shape=tensor.shape, name=tensor.name)
+
+
+def _convert_attributes(node: ir.Node) -> None:
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == SINGLE:
+        node.attributes["to"] = ir.AttrInt64("to", int(HALF))
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == SINGLE:
+            node.attributes[name] = ir.AttrTensor(name, _half(attribute.as_tensor()))

@@ -1,0 +1,85 @@
+"""Write a graph for one device: its opset, its IR version, one sidecar; then check the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as common_passes
+
+from edgelr.errors import EdgelrError
+
+
+def load_graph(path: Path) -> ir.Model:
+    """Read a graph; its weights stay on disk until they are used."""
+    return ir.load(path)
+
+
+def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> None:
+    """Write ``path`` and ``path.data``, and check what was written.
+
+    Args:
+        model: the graph; unused initializers and nodes are removed from it.
+        path: of the graph file; its folder exists.
+        max_opset: newest ONNX operator set that the device's ONNX Runtime knows.
+        ir_version: newest file format that it reads.
+
+    Raises:
+        EdgelrError: an operator has no equal form in that operator set, or the checker refuses
+            the file.
+    """
+    common_passes.RemoveUnusedNodesPass()(model)
+    common_passes.DeduplicateInitializersPass()(model)
+    _lower_opset(model, max_opset)
+    model.ir_version = min(model.ir_version, ir_version)
+    model.producer_name = "edgelr"
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EdgelrError(f"The ONNX checker refuses {path.name}: {error}") from error
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers as they would be stored."""
+    return sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def _lower_opset(model: ir.Model, max_opset: int) -> None:
+    """Declare an older operator set where every operator means the same in it.
+
+    Most releases only add types. An operator whose number of inputs or whose attributes changed
+    between the two sets is refused, because its meaning may have changed.
+    """
+    current = model.opset_imports[""]
+    if current <= max_opset:
+        return
+    for node in model.graph:
+        if node.domain in ("", "ai.onnx"):
+            _require_same(node, current, max_opset)
+    model.opset_imports[""] = max_opset
+
+
+def _require_same(node: ir.Node, current: int, target: int) -> None:
+    new = onnx.defs.get_schema(node.op_type, current, "")
+    try:
+        old = onnx.defs.get_schema(node.op_type, target, "")
+    except onnx.defs.SchemaError:
+        old = None
+    used = set(node.attributes)
+    if (
+        old is None
+        or len(node.inputs) > old.max_input
+        or not used <= set(old.attributes)
+        or old.min_input != new.min_input
+    ):
+        raise EdgelrError(
+            f"The operator {node.op_type} of {node.name!r} changed between opset {target} and "
+            f"{current}, and the device's ONNX Runtime knows opset {target} at most. Choose a "
+            f"profile with a newer ONNX Runtime."
+        )

@@ -1,0 +1,195 @@
+"""Mend the decoder graph that onnxruntime-genai's builder emits, before anything is rewritten.
+
+1. A tied head is stored once and nothing is transposed at load time::
+
+       weight (H, V) ── Transpose ── Gather(ids)      table (V, H) ── Gather(ids)
+                     └─ MatMul(x)                becomes           └─ FusedMatMul(x, transB)
+
+2. A batch may be padded on the left. GroupQueryAttention takes row lengths and expects real
+   tokens first, so the graph rolls each row to the front and its hidden states back again.
+3. Only operators that the ONNX checker knows, or knows to be ONNX Runtime's, remain.
+4. The caches' last axis is the head size, not a symbol.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+MICROSOFT = "com.microsoft"
+
+
+def tidy_decoder(model: ir.Model) -> None:
+    """Apply the four changes in place."""
+    graph = model.graph
+    # The builder declares a wrong shape for one constant; an initializer brings its own.
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _share_tied_table(graph)
+    _rename_first_norm(graph)
+    _fix_head_size(graph)
+    _accept_left_padding(graph)
+
+
+def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    """Register ``array`` as an initializer, or find the one of that name."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def insert(graph: ir.Graph, before: ir.Node, node: ir.Node) -> ir.Value:
+    """Insert ``node`` before another one and return its output, named after the node."""
+    node.outputs[0].name = f"{node.name}/output_0"
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def _share_tied_table(graph: ir.Graph) -> None:
+    for transpose in [node for node in graph if node.op_type == "Transpose"]:
+        weight = transpose.inputs[0]
+        if weight is None or weight.const_value is None:
+            continue
+        heads = [use.node for use in weight.uses() if use.node.op_type == "MatMul"]
+        if len(heads) != 1:
+            continue
+        stored = weight.const_value
+        lazy = ir.LazyTensor(
+            lambda stored=stored: ir.tensor(np.ascontiguousarray(stored.numpy().T)),
+            dtype=stored.dtype,
+            shape=ir.Shape(tuple(reversed(stored.shape.numpy()))),
+            name="model.embed_tokens.weight",
+        )
+        table = ir.Value(
+            name=lazy.name, shape=lazy.shape, type=ir.TensorType(lazy.dtype), const_value=lazy
+        )
+        graph.register_initializer(table)
+        ir.convenience.replace_all_uses_with(transpose.outputs[0], table)
+        _multiply_by_transposed(graph, heads[0], table)
+        graph.remove(transpose, safe=True)
+        del graph.initializers[weight.name or ""]
+
+
+def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> None:
+    """Replace ``head`` by a product with ``table (V, H)`` transposed on the fly."""
+    fused = ir.node(
+        "FusedMatMul",
+        [head.inputs[0], table],
+        {"transB": 1},
+        domain=MICROSOFT,
+        name=head.name,
+    )
+    output, old = fused.outputs[0], head.outputs[0]
+    graph.insert_after(head, fused)
+    output.name, output.shape, output.type = old.name, old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, output, replace_graph_outputs=True)
+    graph.remove(head, safe=True)
+
+
+def _rename_first_norm(graph: ir.Graph) -> None:
+    """Replace SimplifiedLayerNormalization, which ONNX Runtime alone knows in ONNX's own domain.
+
+    ``norm(x + x)`` with four times the epsilon is ``norm(x)``, to the last bit: SkipSimplified-
+    LayerNormalization of ``x`` with itself is the same operator in ONNX Runtime's own domain.
+    """
+    for norm in [node for node in graph if node.op_type == "SimplifiedLayerNormalization"]:
+        x, scale = norm.inputs[0], norm.inputs[1]
+        epsilon = norm.attributes["epsilon"].as_float()
+        skip = ir.node(
+            "SkipSimplifiedLayerNormalization",
+            [x, x, scale],
+            {"epsilon": 4 * epsilon},
+            domain=MICROSOFT,
+            name=norm.name,
+        )
+        output, old = skip.outputs[0], norm.outputs[0]
+        graph.insert_after(norm, skip)
+        output.name, output.shape, output.type = old.name, old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, output)
+        graph.remove(norm, safe=True)
+
+
+def _fix_head_size(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type != "GroupQueryAttention":
+            continue
+        cosines = node.inputs[7]  # (positions, half of the rotated size)
+        if cosines is None or cosines.shape is None:
+            continue
+        size = 2 * int(cosines.shape[1])
+        for value in (node.inputs[3], node.inputs[4], node.outputs[1], node.outputs[2]):
+            if value is not None and value.shape is not None:
+                value.shape = ir.Shape([*value.shape[:3], size])
+
+
+def _accept_left_padding(graph: ir.Graph) -> None:
+    """Roll every row of a left-padded prompt to the front, and its hidden states back.
+
+    shift = (tokens - mask.sum()) where the row's first mask is 0; a decode step never shifts.
+    """
+    inputs = {value.name: value for value in graph.inputs}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    head = next(node for node in graph if node.outputs[0].name == "logits")
+    first = graph[0]
+    shift, count = _shift(graph, first, ids, mask)
+    rolled = _rolled(graph, first, "forward", shift, count, "Add")
+    back = _rolled(graph, first, "back", shift, count, "Sub")
+    users = [use for use in ids.uses() if use.node.op_type == "Gather"]
+    moved = insert(
+        graph,
+        first,
+        ir.node("GatherElements", [ids, rolled], {"axis": 1}, name="/padding/input_ids"),
+    )
+    for use in users:
+        use.node.replace_input_with(use.idx, moved)
+    axis = constant(graph, "/padding/axis_2", np.array([2], np.int64))
+    index = insert(graph, first, ir.node("Unsqueeze", [back, axis], name="/padding/index"))
+    hidden = head.inputs[0]
+    restored = insert(
+        graph, head, ir.node("GatherND", [hidden, index], {"batch_dims": 1}, name="/padding/hidden")
+    )
+    if hidden is not None:
+        restored.shape, restored.type = hidden.shape, hidden.type
+    head.replace_input_with(0, restored)
+
+
+def _shift(
+    graph: ir.Graph, before: ir.Node, ids: ir.Value, mask: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Padding in front of each row, ``(batch, 1)``, and the number of tokens, ``()``."""
+    one = constant(graph, "/padding/one", np.array([1], np.int64))
+    zero = constant(graph, "/padding/zero", np.array([0], np.int64))
+    scalar = constant(graph, "/padding/scalar_1", np.array(1, np.int64))
+    end = constant(graph, "/padding/end", np.array([np.iinfo(np.int64).max], np.int64))
+
+    def add(op: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+        return insert(graph, before, ir.node(op, inputs, attributes, name=f"/padding/{name}"))
+
+    shape = add("Shape", [ids], "shape")
+    count = add("Gather", [shape, scalar], "tokens", axis=0)
+    last = add("Neg", [add("Unsqueeze", [count, zero], "tokens_1d")], "from_end")
+    recent = add("Slice", [mask, last, end, one], "recent_mask")  # (batch, tokens)
+    first = add("Slice", [recent, zero, one, one], "first_mask")  # (batch, 1)
+    real = add("ReduceSum", [recent, one], "real", keepdims=1)  # (batch, 1)
+    padded = add("Sub", [count, real], "padded")
+    absent = add("Sub", [scalar, first], "first_is_padding")
+    return add("Mul", [padded, absent], "shift"), count
+
+
+def _rolled(
+    graph: ir.Graph, before: ir.Node, name: str, shift: ir.Value, count: ir.Value, op: str
+) -> ir.Value:
+    """Positions ``(arange(tokens) + or - shift) mod tokens``, ``(batch, tokens)``."""
+    start = constant(graph, "/padding/start", np.array(0, np.int64))
+    step = constant(graph, "/padding/scalar_1", np.array(1, np.int64))
+    prefix = f"/padding/{name}"
+    positions = insert(
+        graph, before, ir.node("Range", [start, count, step], name=f"{prefix}/positions")
+    )
+    moved = insert(graph, before, ir.node(op, [positions, shift], name=f"{prefix}/moved"))
+    return insert(graph, before, ir.node("Mod", [moved, count], name=f"{prefix}/mod"))
