@@ -1,0 +1,102 @@
+"""The model card: a bundle's README.md, complete enough to run the bundle without edgelr."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from edgelr.report import tables
+from edgelr.report.figures import NOT_MEASURED, percent, verdicts
+from edgelr.report.markdown import draw, fence
+
+if TYPE_CHECKING:
+    from edgelr.types import Report, Task
+
+GENERATE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `generate.py` and run
+`python generate.py FOLDER "The capital of France is"`. The prompt is taken as it is: a chat model
+expects its chat template around it."""
+
+GENAI = """The same folder runs in
+[onnxruntime-genai](https://github.com/microsoft/onnxruntime-genai), and gives the same tokens:"""
+
+EMBED = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `embed.py` and run
+`python embed.py FOLDER "A dog runs." "A puppy is running."`"""
+
+PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
+The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
+checksums of all files in `edgelr/manifest.json`."""
+
+
+def model_card(report: Report) -> str:
+    """Write the README.md of the bundle that ``report`` is about."""
+    sections = [
+        _front_matter(report),
+        f"# {_model_name(report.source)}, compressed for {report.profile_title}",
+        _what_it_is(report),
+        "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
+        draw(tables.size_table(report)),
+        _accuracy(report),
+        *_how_to_run(report.task),
+        "## How it was made",
+        fence("bash", report.command),
+        PROOF,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def snippet(name: str) -> str:
+    """Read one of the runnable examples, for instance ``"generate.py"``."""
+    return files("edgelr.report").joinpath("snippets", name).read_text(encoding="utf-8")
+
+
+def _front_matter(report: Report) -> str:
+    import yaml
+
+    facts = {
+        "base_model": _model_name(report.source),
+        "library_name": "onnxruntime",
+        "pipeline_tag": report.task,
+        "tags": ["onnx", "edgelr", "low-rank", report.profile],
+    }
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
+
+
+def _model_name(source: str) -> str:
+    """Name the model: a Hub id as it is, a path by its last part without the file type."""
+    stem = re.sub(r"\.(gguf|onnx)$", "", source.rstrip("/\\"))
+    is_hub_id = stem == source and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) is not None
+    return source if is_hub_id else re.split(r"[/\\]", stem)[-1]
+
+
+def _what_it_is(report: Report) -> str:
+    plan = report.plan
+    precision = plan.sites[0].candidate.precision if plan.sites else "float32"
+    return (
+        f"An ONNX model in {precision}, made from `{_model_name(report.source)}` by edgelr with "
+        f"the recipe `{report.recipe}`. Its linear layers are factorized into products of two "
+        f"small matrices, each with a rank of its own, or kept dense where that is better: "
+        f"{percent(plan.kept)} of their bytes are kept."
+    )
+
+
+def _accuracy(report: Report) -> str:
+    validation = report.validation
+    if validation is None:
+        return f"Accuracy: {NOT_MEASURED}."
+    if not validation.metrics:
+        return f"Accuracy on {validation.text}: {NOT_MEASURED}."
+    return f"{draw(tables.accuracy_table(validation))}\n\nMeasured on {validation.text}."
+
+
+def _how_to_run(task: Task) -> list[str]:
+    if task == "text-generation":
+        plain = fence("python", snippet("generate.py"))
+        return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    return [EMBED, fence("python", snippet("embed.py"))]

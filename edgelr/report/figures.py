@@ -1,0 +1,90 @@
+"""How figures and verdicts read, in every kind of report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgelr.types import Gate, Report, Validation
+
+NOT_MEASURED = "not measured"
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows of text. The first column is a label; the others are figures."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One sentence, and whether it is good news; None where nothing was measured."""
+
+    good: bool | None
+    text: str
+
+
+def mib(size: float) -> str:
+    """Write a number of bytes in MiB; small ones keep three decimals."""
+    value = size / MIB
+    return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    """Write a share in [0, 1] as percent."""
+    return f"{100 * share:.1f} %"
+
+
+def figure(value: float | None) -> str:
+    """Write a figure with five significant digits, or say that there is none."""
+    return NOT_MEASURED if value is None else f"{value:,.5g}"
+
+
+def verdicts(report: Report) -> list[Verdict]:
+    """Say whether the bundle fits, whether it is accurate enough, and whether answers agree."""
+    return [_fit(report), _gate(report.validation), _parity(report.validation)]
+
+
+def measured_heading(report: Report) -> str:
+    """Say on which machine latency and memory were measured."""
+    if report.host_is_device:
+        return f"Measured on {report.profile_title}"
+    return f"Measured on this host, not on {report.profile_title}"
+
+
+def _fit(report: Report) -> Verdict:
+    size = mib(abs(report.headroom_bytes))
+    if report.fits:
+        return Verdict(
+            True, f"Fits the memory budget of {report.profile_title}, {size} MiB to spare."
+        )
+    return Verdict(False, f"Does not fit {report.profile_title}: {size} MiB are missing.")
+
+
+def _gate(validation: Validation | None) -> Verdict:
+    if validation is None:
+        return Verdict(None, f"Accuracy: {NOT_MEASURED}.")
+    if validation.gate is None:
+        return Verdict(None, "Accuracy: no gate was set.")
+    return Verdict(validation.gate.passed, _gate_sentence(validation.gate))
+
+
+def _gate_sentence(gate: Gate) -> str:
+    word = "passed" if gate.passed else "FAILED"
+    bound = "at least" if gate.higher_is_better else "at most"
+    return (
+        f"Accuracy gate {word}: {gate.metric} is {figure(gate.value)}, "
+        f"allowed is {bound} {figure(gate.limit)}."
+    )
+
+
+def _parity(validation: Validation | None) -> Verdict:
+    if validation is None or validation.parity is None:
+        return Verdict(None, f"Parity with torch: {NOT_MEASURED}.")
+    if validation.parity.passed:
+        return Verdict(True, "Parity passed: ONNX Runtime gives the answers of torch.")
+    return Verdict(False, "Parity FAILED: ONNX Runtime does not give the answers of torch.")

@@ -1,0 +1,131 @@
+"""A report as Markdown. What was not measured is said, never hidden."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from edgelr.report import tables
+from edgelr.report.figures import (
+    NOT_MEASURED,
+    Table,
+    figure,
+    measured_heading,
+    mib,
+    percent,
+    verdicts,
+)
+
+if TYPE_CHECKING:
+    from edgelr.types import Plan, Report, Validation
+
+NOT_THE_DEVICE = (
+    "These figures compare the bundle with the dense export on the machine that wrote this "
+    "report. None of them stands for the device."
+)
+
+
+def to_markdown(report: Report) -> str:
+    """Write a whole report, from the verdict to the command that reproduces it."""
+    sections = [
+        f"# {report.source} on {report.profile_title}",
+        "\n".join(f"- **{verdict.text}**" for verdict in verdicts(report)),
+        *_sizes(report),
+        *_accuracy(report.validation),
+        *_measured(report),
+        *_predicted(report),
+        *_plan(report.plan),
+        *_run(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def draw(table: Table) -> str:
+    """Draw a table: the label to the left, figures to the right."""
+    marks = [":--"] + ["--:"] * (len(table.columns) - 1)
+    return "\n".join(_line(cells) for cells in (table.columns, marks, *table.rows))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _sizes(report: Report) -> list[str]:
+    budget = tables.budget_table(report.budget, report.plan.planned_bytes)
+    return ["## Size", draw(budget), draw(tables.size_table(report))]
+
+
+def _accuracy(validation: Validation | None) -> list[str]:
+    if validation is None:
+        return ["## Accuracy", f"Accuracy: {NOT_MEASURED}.", f"Parity: {NOT_MEASURED}."]
+    told = f"{validation.precision} with {validation.provider}, on {validation.text}."
+    metrics = draw(tables.accuracy_table(validation)) if validation.metrics else NOT_MEASURED
+    parity = validation.parity
+    parity_text = draw(tables.parity_table(parity)) if parity else f"Parity: {NOT_MEASURED}."
+    return ["## Accuracy", told, metrics, parity_text, _bullets(validation.notes)]
+
+
+def _measured(report: Report) -> list[str]:
+    comparison = report.comparison
+    if comparison is None:
+        return ["## Latency and memory", f"Latency: {NOT_MEASURED}.", f"Memory: {NOT_MEASURED}."]
+    bundle = comparison.bundle
+    told = (
+        f"{bundle.provider}, {bundle.precision}, {bundle.threads} thread(s), dense and bundle "
+        f"alternately. Times are p50 / p90 / p99; `bundle / dense` is the median over repetitions."
+    )
+    return [
+        f"## {measured_heading(report)}: latency and memory",
+        "" if report.host_is_device else NOT_THE_DEVICE,
+        told,
+        draw(tables.latency_table(comparison)),
+        draw(tables.memory_table(comparison)),
+    ]
+
+
+def _predicted(report: Report) -> list[str]:
+    if report.prediction is None:
+        return ["## PREDICTED for the device", "There is no prediction."]
+    return [
+        f"## PREDICTED for {report.profile_title}",
+        "A roofline over bytes and operations. Nothing here was measured.",
+        draw(tables.prediction_table(report.prediction)),
+    ]
+
+
+def _plan(plan: Plan) -> list[str]:
+    told = (
+        f"Recipe `{plan.recipe}`, allocator `{plan.allocator}`: {mib(plan.planned_bytes)} MiB "
+        f"planned of {mib(plan.budget_bytes)} MiB allowed, {percent(plan.kept)} of the "
+        f"factorizable weights kept; predicted loss {figure(plan.predicted_loss)}."
+    )
+    reasons = [f"{count} dense: {reason}" for reason, count in tables.dense_reasons(plan)]
+    return ["## Plan", told, draw(tables.role_table(plan)), _bullets(reasons)]
+
+
+def _run(report: Report) -> list[str]:
+    facts = (
+        f"created: {report.created}",
+        f"weights: `{report.digest}`",
+        *(f"{name}: {value}" for name, value in report.environment.items()),
+        f"peak memory of the run: {mib(report.peak_bytes)} MiB",
+        *(f"{stage}: {spent:,.1f} s" for stage, spent in report.seconds.items()),
+    )
+    return [
+        "## How it was made",
+        _bullets(report.notes),
+        fence("bash", report.command),
+        _bullets(facts),
+    ]
+
+
+def fence(language: str, text: str) -> str:
+    """Fence a block of code with more backticks than it holds in a row."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,174 @@
+"""The tables of a report as rows of text; Markdown and the terminal only draw them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
+from edgelr.types import (
+    Budget,
+    Comparison,
+    Measurement,
+    Parity,
+    PhaseLatency,
+    Plan,
+    Prediction,
+    Report,
+    SitePlan,
+    Validation,
+)
+
+
+def budget_table(budget: Budget, planned_bytes: int) -> Table:
+    """Show where the device's memory goes, and what the plan takes of the rest."""
+    rows = (
+        ("device memory", budget.device_bytes),
+        ("reserved (system, desktop, CUDA context)", -budget.reserved_bytes),
+        ("runtime", -budget.runtime_bytes),
+        ("fixed weights (embedding, norms)", -budget.fixed_weight_bytes),
+        ("activations", -budget.activation_bytes),
+        (f"KV cache at {budget.context_tokens:,} tokens", -budget.cache_bytes),
+        ("left for weights", budget.weight_bytes),
+        ("planned weights", planned_bytes),
+    )
+    return Table(("budget", "MiB"), tuple((label, mib(size)) for label, size in rows))
+
+
+def size_table(report: Report) -> Table:
+    """Compare files and factorizable weights with the dense export."""
+    plan = report.plan
+    return Table(
+        ("size", "dense MiB", "bundle MiB", "kept"),
+        (
+            _size_row("model files", report.dense_file_bytes, report.bundle_file_bytes),
+            _size_row("factorizable weights", plan.dense_bytes, plan.planned_bytes),
+        ),
+    )
+
+
+def accuracy_table(validation: Validation) -> Table:
+    """Set the bundle's accuracy beside the original model's."""
+    rows = tuple(
+        (
+            f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
+            figure(metric.baseline),
+            figure(metric.value),
+            f"{metric.samples:,}",
+        )
+        for metric in validation.metrics
+    )
+    return Table(("metric", "original", "bundle", "samples"), rows)
+
+
+def parity_table(parity: Parity) -> Table:
+    """Show how far ONNX Runtime is from torch, and how far it may be."""
+    limit = figure(parity.max_abs_error_limit)
+    rows = [
+        ("largest absolute error", figure(parity.max_abs_error), limit),
+        ("the same, in a padded batch", figure(parity.padded_max_abs_error), limit),
+    ]
+    if parity.greedy_prompts:
+        found = f"{parity.greedy_identical} of {parity.greedy_prompts}"
+        label = f"identical greedy texts ({parity.greedy_tokens:,} tokens)"
+        rows.append((label, found, f"{parity.greedy_prompts} of {parity.greedy_prompts}"))
+    if parity.float16_max_error is not None:
+        found, allowed = figure(parity.float16_max_error), _limit(parity.float16_limit)
+        rows.append(("float16 file against its float32 twin", found, allowed))
+    return Table(("ONNX Runtime against torch", "found", "limit"), tuple(rows))
+
+
+def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
+    """Compare the latency of each phase, in milliseconds: p50 / p90 / p99, or p50 alone."""
+    bundle = {_phase_name(phase): phase for phase in comparison.bundle.phases}
+    rows = []
+    for dense in comparison.dense.phases:
+        name = _phase_name(dense)
+        ratio = comparison.ratios.get(name)
+        rows.append(
+            (
+                name,
+                _times(dense, percentiles),
+                _times(bundle[name], percentiles) if name in bundle else NOT_MEASURED,
+                NOT_MEASURED if ratio is None else f"{ratio:.3f}",
+                f"{dense.tokens_per_second:,.1f}",
+                f"{bundle[name].tokens_per_second:,.1f}" if name in bundle else NOT_MEASURED,
+            )
+        )
+    columns = ("phase", "dense ms", "bundle ms", "bundle / dense", "dense tok/s", "bundle tok/s")
+    return Table(columns, tuple(rows))
+
+
+def memory_table(comparison: Comparison) -> Table:
+    """Compare the memory of two fresh processes, in MiB."""
+    rows = (_memory_row("dense", comparison.dense), _memory_row("bundle", comparison.bundle))
+    columns = ("memory, MiB", "anonymous", "file-backed", "peak", "before loading", "load ms")
+    return Table(columns, rows)
+
+
+def prediction_table(prediction: Prediction) -> Table:
+    """Show the device's predicted figures."""
+    prefill = f"prefill of {prediction.prefill_tokens:,} tokens, ms"
+    rows = [
+        (prefill, figure(prediction.dense_prefill_ms), figure(prediction.bundle_prefill_ms)),
+        ("resident memory, MiB", "–", mib(prediction.resident_bytes)),
+    ]
+    if prediction.dense_decode_ms is not None and prediction.bundle_decode_ms is not None:
+        decode = (figure(prediction.dense_decode_ms), figure(prediction.bundle_decode_ms))
+        rows.insert(1, ("decode of one token, ms", *decode))
+    return Table(("PREDICTED", "dense", "bundle"), tuple(rows))
+
+
+def role_table(plan: Plan) -> Table:
+    """Summarize the plan by role, the last component of a site's name."""
+    roles: dict[str, list[SitePlan]] = {}
+    for site in plan.sites:
+        roles.setdefault(site.name.rpartition(".")[2], []).append(site)
+    rows = [_role_row(role, sites) for role, sites in roles.items()]
+    rows.append(_role_row("all", list(plan.sites)))
+    return Table(("role", "sites", "dense", "low_rank", "pivoted", "kept"), tuple(rows))
+
+
+def dense_reasons(plan: Plan) -> list[tuple[str, int]]:
+    """Count why sites stay dense, the most frequent reason first."""
+    reasons = Counter(site.reason for site in plan.sites if site.candidate.form == "dense")
+    return reasons.most_common(5)
+
+
+def _limit(value: float | None) -> str:
+    return "none" if value is None else figure(value)
+
+
+def _size_row(label: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
+    kept = percent(bundle_bytes / dense_bytes) if dense_bytes else "–"
+    return label, mib(dense_bytes), mib(bundle_bytes), kept
+
+
+def _phase_name(phase: PhaseLatency) -> str:
+    """Name a phase as ``Comparison.ratios`` does."""
+    tokens = phase.context_tokens if phase.phase == "decode" else phase.tokens
+    return f"{phase.phase} {tokens}"
+
+
+def _times(phase: PhaseLatency, percentiles: bool) -> str:
+    times = (phase.p50_ms, phase.p90_ms, phase.p99_ms) if percentiles else (phase.p50_ms,)
+    return " / ".join(f"{time:,.1f}" for time in times)
+
+
+def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
+    memory = measurement.memory
+    sizes = (
+        memory.rss_anon_bytes,
+        memory.rss_file_bytes,
+        memory.peak_bytes,
+        memory.baseline_bytes,
+    )
+    return label, *(mib(size) for size in sizes), f"{measurement.load_ms:,.0f}"
+
+
+def _role_row(role: str, sites: list[SitePlan]) -> tuple[str, ...]:
+    forms = Counter(site.candidate.form for site in sites)
+    dense_bytes = sum(site.dense_bytes for site in sites)
+    planned_bytes = sum(site.candidate.bytes for site in sites)
+    counts = (len(sites), forms["dense"], forms["low_rank"], forms["pivoted"])
+    kept = percent(planned_bytes / dense_bytes) if dense_bytes else "–"
+    return role, *(str(count) for count in counts), kept

@@ -1,0 +1,86 @@
+"""A report, a plan or a budget in the terminal, within 100 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelr.report import tables
+from edgelr.report.figures import (
+    NOT_MEASURED,
+    Table,
+    figure,
+    measured_heading,
+    mib,
+    percent,
+    verdicts,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgelr.types import Budget, Plan, Report
+
+MAX_COLUMNS = 100
+STYLES = {True: "bold green", False: "bold red", None: "yellow"}
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the verdict, then sizes, accuracy, latency and memory."""
+    console = console or _console()
+    for verdict in verdicts(report):
+        console.print(verdict.text, style=STYLES[verdict.good], markup=False, highlight=False)
+    _draw(console, "Size", tables.size_table(report))
+    if report.validation is not None and report.validation.metrics:
+        _draw(console, "Accuracy", tables.accuracy_table(report.validation))
+    if report.comparison is None:
+        _say(console, f"Latency and memory: {NOT_MEASURED}.")
+    else:
+        latency = tables.latency_table(report.comparison, percentiles=False)
+        _draw(console, f"{measured_heading(report)} (median)", latency)
+        _draw(console, measured_heading(report), tables.memory_table(report.comparison))
+    if report.prediction is not None:
+        title = f"PREDICTED for {report.profile_title}"
+        _draw(console, title, tables.prediction_table(report.prediction))
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print what the sites of each role become, and why some stay dense."""
+    console = console or _console()
+    _draw(console, f"Plan: {plan.recipe}, {plan.allocator}", tables.role_table(plan))
+    _say(
+        console,
+        f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed; "
+        f"{percent(plan.kept)} of the factorizable weights kept; "
+        f"predicted loss {figure(plan.predicted_loss)}.",
+    )
+    for reason, count in tables.dense_reasons(plan):
+        _say(console, f"{count} dense: {reason}")
+
+
+def print_budget(budget: Budget, planned_bytes: int, console: Console | None = None) -> None:
+    """Print where the device's memory goes, and what the plan takes of the rest."""
+    _draw(console or _console(), "Budget", tables.budget_table(budget, planned_bytes))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return Console(width=min(console.width, MAX_COLUMNS))
+
+
+def _draw(console: Console, title: str, table: Table) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="right" if index else "left")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
