@@ -17,6 +17,8 @@ from typing import Any
 
 from edgelr.errors import EnvironmentProblem
 
+_BLOCK_BYTES = 1 << 20
+
 
 def default_root() -> Path:
     """``$EDGELR_CACHE``, else ``edgelr`` in the user's cache folder."""
@@ -31,12 +33,20 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sha256(path: Path) -> hashlib._Hash:
+    """Hash the content of one file."""
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            total.update(block)
+    return total
+
+
 def file_digest(paths: list[Path]) -> str:
     """Hash the contents of files, in the given order, to 16 hexadecimal digits."""
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(sha256(path).digest())
     return total.hexdigest()[:16]
 
 

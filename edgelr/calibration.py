@@ -69,8 +69,8 @@ def from_chunks(
     rows = min(len(ids), tokens) // length
     if rows == 0:
         raise InputError(
-            f"The calibration text ({description}) holds {len(ids):,} tokens; expected at least one "
-            f"chunk of {length:,}. Give more text, or lower --calibration-length."
+            f"The calibration text ({description}) holds {len(ids):,} tokens; expected at least "
+            f"one chunk of {length:,}. Give more text, or lower --calibration-length."
         )
     chunks = np.asarray(ids[: rows * length], dtype=np.int64).reshape(rows, length)
     return Calibration(chunks, np.ones_like(chunks), description)

@@ -73,13 +73,14 @@ def planned(module: nn.Module, spectra: SpectrumTable, plan: Plan) -> Iterator[N
             if site.candidate.form == "dense":
                 continue
             linear = module.get_submodule(site.name)
-            kept[site.name] = linear.weight.data  # type: ignore[assignment]
+            assert isinstance(linear, nn.Linear)
+            kept[site.name] = linear.weight.data
             factors = spectra.decomposition(site.name).truncate(site.candidate.rank)
-            linear.weight.data = (factors.down @ factors.up).T  # type: ignore[union-attr]
+            linear.weight.data = (factors.down @ factors.up).T
         yield
     finally:
         for name, weight in kept.items():
-            module.get_submodule(name).weight.data = weight  # type: ignore[union-attr]
+            module.get_submodule(name).weight.data = weight
 
 
 @torch.no_grad()
@@ -118,7 +119,7 @@ def write_answers(
     Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Encoders: the
     last hidden states.
     """
-    arrays: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    arrays: dict[str, np.ndarray] = {}
     if model.task == "text-generation":
         longest = max(len(prompt) for prompt in prompts)
         padded = [list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]
@@ -141,7 +142,7 @@ def write_answers(
 
 def _continue(
     module: nn.Module, prompt: Sequence[int], new_tokens: int
-) -> tuple[np.ndarray, list[int]]:  # type: ignore[type-arg]
+) -> tuple[np.ndarray, list[int]]:
     """Logits of the prompt ``(length, vocabulary)`` and its greedy continuation."""
     output = module(input_ids=torch.tensor([list(prompt)]), use_cache=True)
     logits, tokens = output.logits[0].numpy(), []

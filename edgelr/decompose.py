@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from edgelr.errors import InputError
 from edgelr.forms import balance, pivot
+from edgelr.sites import weight_of
 from edgelr.types import (
     Decomposition,
     Factors,
@@ -70,8 +71,8 @@ def decompose(
     """
     for done, group in enumerate(groups, start=1):
         site = group.sites[0]
-        weight = model.module.get_submodule(site.name).weight
-        result = method.decompose(weight.detach().double(), statistics.of(site))
+        weight = weight_of(model, site.name).double()
+        result = method.decompose(weight, statistics.of(site))
         if not torch.isfinite(result.loss).all():
             raise InputError(
                 f"The calibration statistics of {site.name} are not finite: the model overflows on "

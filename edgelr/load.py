@@ -103,8 +103,8 @@ def require_finite(module: torch.nn.Module, source: str) -> None:
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
             raise InputError(
-                f"{source}: the weight {name} holds {bad:,} NaN or infinite values; expected finite "
-                f"numbers. The checkpoint is damaged: download or convert it again."
+                f"{source}: the weight {name} holds {bad:,} NaN or infinite values; expected "
+                f"finite numbers. The checkpoint is damaged: download or convert it again."
             )
 
 
@@ -129,8 +129,9 @@ def _refuse_pickled(folder: Path) -> None:
     pickled = [path.name for pattern in PICKLED for path in folder.glob(pattern)]
     found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
     raise InputError(
-        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so convert "
-        f"it once where you trust it: AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
+        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so "
+        f"convert it once where you trust it: "
+        f"AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
     )
 
 
@@ -163,8 +164,8 @@ def _from_factory(source: str, cache: Cache) -> Path:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"{source} cannot be imported ({error}); expected package.module:factory, on the Python "
-            f"path, where factory() returns (model, tokenizer)."
+            f"{source} cannot be imported ({error}); expected package.module:factory, on the "
+            f"Python path, where factory() returns (model, tokenizer)."
         ) from error
     model, tokenizer = factory()
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
@@ -187,15 +188,13 @@ def _from_hub(source: str, revision: str | None) -> Path:
         ) from error
 
 
-def _save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path
-) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Write a plain float32 Hugging Face folder, without the marks of a quantized origin."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     if getattr(model, "hf_quantizer", None) is not None:
-        model.hf_quantizer = None
-        model.is_quantized = False
+        model.hf_quantizer = None  # type: ignore[assignment]
+        model.is_quantized = False  # type: ignore[assignment]
     with _quiet_transformers():
         model.float().save_pretrained(folder)
         if tokenizer is not None:
@@ -213,7 +212,7 @@ class _quiet_transformers:  # noqa: N801 - reads as a statement
 
 
 def pooling_of(folder: Path) -> Pooling:
-    """Read how a sentence encoder pools its tokens: ``mean`` (also where nothing says) or ``cls``."""
+    """Read how a sentence encoder pools its tokens; ``mean`` where nothing says."""
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():
         return "mean"
@@ -231,7 +230,7 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     """Read the sizes that decide about memory, and the longest sequence that the model takes."""
     from optimum.utils import NormalizedConfigManager
 
-    config = model.module.config
+    config: Any = model.module.config
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     heads = sizes.num_attention_heads
     generates = model.task == "text-generation"

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 from edgelr.errors import InputError
 
-
 T = TypeVar("T")
 
 

@@ -51,6 +51,13 @@ def find_groups(sites: tuple[LinearSite, ...], grouping: Grouping = "one") -> li
     return [SiteGroup(site.name, (site,)) for site in sites]
 
 
+def weight_of(model: LoadedModel, name: str) -> Tensor:
+    """The weight ``(out_features, in_features)`` of a site, by name."""
+    linear = model.module.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear.weight.detach()
+
+
 def _is_ours(name: str, module: nn.Linear, model: LoadedModel) -> bool:
     if name.rpartition(".")[2] in model.exporter.keep_dense:
         return False
@@ -63,14 +70,14 @@ def _is_ours(name: str, module: nn.Linear, model: LoadedModel) -> bool:
 
 
 def _site(name: str, linear: nn.Linear, input_name: str) -> LinearSite:
-    numbers = re.findall(r"\.(\d+)\.", name)
+    block = re.search(r"\.(\d+)\.", name)
     return LinearSite(
         name=name,
         in_features=linear.in_features,
         out_features=linear.out_features,
         has_bias=linear.bias is not None,
-        role=name.rpartition(".")[2],
-        block=int(numbers[0]) if numbers else None,
+        role=name[block.end() :] if block else name,
+        block=int(block[1]) if block else None,
         input_name=input_name,
     )
 

@@ -171,7 +171,8 @@ def _backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Ge
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
     half the squared distance of the embeddings, which is one minus their cosine.
     """
-    embedded = model.module.get_input_embeddings()(ids).requires_grad_()
+    embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
+    embedded = embed(ids).requires_grad_()
     if model.exporter.loss == "next_token":
         logits = model.module(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
         logits.backward(_sampled_residual(logits.detach(), generator))

@@ -47,6 +47,22 @@ class LinearSite:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteSummary:
+    """One linear and its plain spectrum, without any data.
+
+    ``effective_rank`` is the exponential of the spectrum's entropy (Roy and Vetterli, 2007);
+    ``half_energy_rank`` is the number of components that hold half of the squared norm.
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+    reads: str
+    effective_rank: float
+    half_energy_rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteGroup:
     """Sites factorized together: they share one ``down``, so a rank belongs to a group."""
 
@@ -127,8 +143,8 @@ class Pivoted:
     """The same matrix as a ``LowRank``, ``rank**2`` parameters cheaper (PIFA, arXiv:2501.19090).
 
     With ``axis="rows"`` some outputs are linear in the others:
-    ``z = x @ first``; ``y = concat(z, z @ second)[..., argsort(order)]``; shapes
-    ``first (in_features, rank)``, ``second (rank, out_features - rank)``, ``order (out_features,)``.
+    ``z = x @ first``; ``y = concat(z, z @ second)[..., argsort(order)]``; shapes ``first
+    (in_features, rank)``, ``second (rank, out_features - rank)``, ``order (out_features,)``.
 
     With ``axis="columns"`` the inputs are mixed before they are projected:
     ``p = x[..., order]``; ``y = (p[..., :rank] + p[..., rank:] @ first) @ second``; shapes
@@ -261,7 +277,7 @@ class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
     ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
-    ``gate_passed`` is None until the bundle was validated.
+    ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     """
 
     task: Task
@@ -275,6 +291,7 @@ class Manifest:
     context_tokens: int
     pooling: Pooling | None = None
     profile: str | None = None
+    max_drop: float | None = None
     gate_passed: bool | None = None
     files: tuple[BundleFile, ...] = ()
 
@@ -302,7 +319,8 @@ class Parity:
     """ONNX Runtime against the compressed torch model, on the same inputs.
 
     ``greedy_*`` are zero for models that do not generate. ``float16_max_error`` is the largest
-    absolute difference between the shipped float16 file and its float32 twin, where one ships.
+    difference between the outputs of the shipped float16 file and of its float32 twin, as a share
+    of the largest output; None where no float16 file ships.
     """
 
     max_abs_error: float
@@ -316,7 +334,8 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        errors_fit = max(self.max_abs_error, self.padded_max_abs_error) <= self.max_abs_error_limit
+        errors = (self.max_abs_error, self.padded_max_abs_error)
+        errors_fit = all(error <= self.max_abs_error_limit for error in errors)  # NaN never fits
         tokens_equal = self.greedy_identical == self.greedy_prompts
         half_fits = (
             self.float16_max_error is None
@@ -370,6 +389,12 @@ class Validation:
         )
 
 
+def phase_key(phase: Phase, batch: int, tokens: int, context_tokens: int) -> str:
+    """Name a phase: ``"prefill 128"``, ``"decode 128"`` (its context), ``"forward 8x128"``."""
+    length = context_tokens if phase == "decode" else tokens
+    return f"{phase} {length}" if batch == 1 else f"{phase} {batch}x{length}"
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseLatency:
     """Latency of one phase. Prefill and forward: ``tokens`` new tokens; decode: one token."""
@@ -383,6 +408,11 @@ class PhaseLatency:
     p90_ms: float
     p99_ms: float
     tokens_per_second: float
+
+    @property
+    def key(self) -> str:
+        """Name in ``Comparison.ratios``."""
+        return phase_key(self.phase, self.batch, self.tokens, self.context_tokens)
 
 
 @dataclass(frozen=True, slots=True)

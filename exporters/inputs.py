@@ -37,7 +37,6 @@ def _token_ids(config: Any, task: str, batch: int, tokens: int) -> Tensor:
     from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
 
     normalized = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
-    generator = DummyTextInputGenerator(
-        task, normalized, batch_size=batch, sequence_length=tokens
-    )
-    return generator.generate("input_ids", framework="pt")
+    generator = DummyTextInputGenerator(task, normalized, batch_size=batch, sequence_length=tokens)
+    ids: Tensor = generator.generate("input_ids", framework="pt")
+    return ids

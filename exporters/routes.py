@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import EdgelrError
+from exporters.inputs import padded_text_batch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,25 +40,35 @@ def trace_with_genai_builder(module: nn.Module, folder: Path, out: Path) -> None
         )
 
 
-def trace_with_transformers(module: nn.Module, folder: Path, out: Path) -> None:
-    """Trace an encoder through transformers' exporter, unfused, so that scopes bind its linears."""
-    del folder
-    import logging
+def trace_with_transformers(module: Any, folder: Path, out: Path) -> None:
+    """Trace an encoder through transformers' exporter, unfused, so that scopes bind its linears.
 
+    The example is a padded batch whose sizes are neither 0 nor 1, which tracing would specialize.
+    """
+    del folder
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    inputs = example_for_tracing(module)
     config = OnnxConfig(dynamic=True, opset_version=18)  # 18: what every fusion pattern expects
-    exported = OnnxExporter().export(module, inputs, config=config)
-    exported.save_pretrained(out)
+    inputs: dict[str, Any] = padded_text_batch(module.config, batch=2, tokens=12)
+    with _quiet():
+        exported = OnnxExporter().export(module, inputs, config=config)
+        exported.save_pretrained(out)
 
 
-def example_for_tracing(module: Any) -> dict[str, Any]:
-    """A padded batch whose sizes are neither 0 nor 1, which tracing would specialize."""
-    from exporters.inputs import padded_text_batch
-
-    return padded_text_batch(module.config, batch=2, tokens=12)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what tracing prints and warns about its own experimental state."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def fuse_with_transformers(model: Any) -> None:

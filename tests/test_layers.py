@@ -15,14 +15,17 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types registry cache",
+    "errors types registry cache settings text",
     "exporter device",
-    "load sites calibration statistics",
+    "load sites calibration statistics texts gate",
     "methods allocators candidates forms recipes",
-    "decompose budget allocate heal",
+    "decompose budget allocate search compressed heal",
     "graph runtime evaluators",
     "report",
-    "pipeline",
+    "planning",
+    "delivery",
+    "pipeline inspection",
+    "recheck catalogue",
     "cli __main__",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
@@ -33,8 +36,7 @@ DOORS = {
     "onnxruntime": "runtime",
     "onnxruntime_genai": "runtime",
     "optimum": "load exporters",
-    "torch": "load sites calibration statistics methods candidates forms decompose heal pipeline "
-    "exporters",
+    "torch": "load sites statistics methods forms decompose compressed heal inspection exporters",
     "transformers": "load exporters",
     "typer": "cli",
     "rich": "cli report",

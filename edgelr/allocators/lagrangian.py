@@ -10,6 +10,7 @@ exact at every vertex. Jumps to dense are steps like any other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgelr.allocators import ALLOCATORS
 from edgelr.candidates import Options
@@ -74,7 +75,7 @@ def _steps(hulls: list[list[Candidate]]) -> list[_Step]:
     steps = [
         _Step(_slope(small, large), group, large)
         for group, hull in enumerate(hulls)
-        for small, large in zip(hull, hull[1:], strict=False)
+        for small, large in pairwise(hull)
     ]
     return sorted(steps, key=lambda step: (-step.saved_per_byte, step.group, step.target.bytes))
 

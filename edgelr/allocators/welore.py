@@ -7,6 +7,8 @@ fixes the threshold for two models; here it is bisected to the budget.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from edgelr.allocators import ALLOCATORS
@@ -14,20 +16,27 @@ from edgelr.allocators.bisect import loosest, spent
 from edgelr.candidates import Options
 from edgelr.types import Candidate, Choice
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 @ALLOCATORS.register("welore")
 def welore(options: list[Options], budget_bytes: int) -> dict[str, Choice]:
     """Keep the singular values above one threshold on ``(s - min) / (max - min)``."""
     if spent(option.dense for option in options) <= budget_bytes:
-        return {option.name: Choice(option.dense, "the budget holds it dense") for option in options}
+        return {
+            option.name: Choice(option.dense, "the budget holds it dense") for option in options
+        }
     kept = loosest(lambda knob: [_above(option, 1 - knob) for option in options], budget_bytes)
     return {option.name: _explain(_above(option, 1 - kept), 1 - kept) for option in options}
 
 
-def normalized(option: Options) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def normalized(option: Options) -> NDArray[np.float64]:
     """Scale the singular values of one group to [0, 1]."""
     sigma = option.sigma
-    return (sigma - sigma.min()) / max(sigma.max() - sigma.min(), np.finfo(float).tiny)
+    spread = max(float(sigma.max() - sigma.min()), float(np.finfo(float).tiny))
+    scaled: NDArray[np.float64] = (sigma - sigma.min()) / spread
+    return scaled
 
 
 def _above(option: Options, threshold: float) -> Candidate:

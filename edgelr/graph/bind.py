@@ -58,13 +58,13 @@ def bind(
                 named.setdefault(key, node)
     bindings = []
     for site in sites:
-        node = named.get(site.name) or named.get(_renamed(site.name, node_names))
-        if node is None:
+        bound = named.get(site.name) or named.get(_renamed(site.name, node_names))
+        if bound is None:
             raise EdgelrError(
                 f"The graph has no MatMul or Gemm of {site.name} among its {len(named)} linears. "
                 f"The exporter of this family should declare node_names that lead to it."
             )
-        bindings.append(Binding(site, node, _verify(site, node, weight_of(site.name))))
+        bindings.append(Binding(site, bound, _verify(site, bound, weight_of(site.name))))
     return bindings
 
 
@@ -92,7 +92,8 @@ def _verify(site: LinearSite, node: ir.Node, weight: NDArray[np.float32]) -> boo
     """Compare the node's weight with the site's; tell whether it is stored ``(out, in)``."""
     transposed = node.op_type == "Gemm" and _attribute(node, "transB", 0) == 1
     value = node.inputs[1]
-    assert value is not None and value.const_value is not None
+    assert value is not None
+    assert value.const_value is not None
     stored = value.const_value.numpy()
     found = stored if transposed else stored.T
     if found.shape != weight.shape:

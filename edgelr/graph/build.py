@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import factorize_linears
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.graph.tidy import tidy_decoder
+from edgelr.sites import weight_of
 from edgelr.types import FactorSet, LinearSite, LoadedModel, Precision
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
 LATEST_IR_VERSION = 1000
@@ -56,14 +52,14 @@ def build(
     Returns:
         The operator set and the file format version that were written.
     """
-
-    def weight_of(name: str) -> NDArray[np.float32]:
-        weight: NDArray[np.float32] = model.module.get_submodule(name).weight.numpy()
-        return weight
-
     graph = load_graph(traced)
     chosen = [site for site in sites if site.name in factors]
-    bindings = bind(graph.graph, chosen, weight_of, model.exporter.node_names)
+    bindings = bind(
+        graph.graph,
+        chosen,
+        lambda name: weight_of(model, name).numpy(),
+        model.exporter.node_names,
+    )
     factorize_linears(graph, bindings, factors)
     if model.exporter.fuse is not None:
         model.exporter.fuse(graph)

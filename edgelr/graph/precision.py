@@ -52,7 +52,9 @@ def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
             array = np.clip(array, -LARGEST, LARGEST)
         return ir.tensor(array.astype(np.float16), name=tensor.name)
 
-    return ir.LazyTensor(convert, dtype=HALF, shape=tensor.shape, name=tensor.name)
+    return ir.LazyTensor(
+        convert, dtype=HALF, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name
+    )
 
 
 def _convert_attributes(node: ir.Node) -> None:

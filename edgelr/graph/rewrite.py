@@ -32,9 +32,7 @@ from edgelr.graph.tidy import constant, insert
 from edgelr.types import FactorSet, LowRank, Pivoted
 
 
-def factorize_linears(
-    model: ir.Model, bindings: Iterable[Binding], factors: FactorSet
-) -> None:
+def factorize_linears(model: ir.Model, bindings: Iterable[Binding], factors: FactorSet) -> None:
     """Rewrite the bound nodes of every site that has factors, in place; others stay dense."""
     for binding in bindings:
         chosen = factors.get(binding.site.name)
@@ -60,7 +58,7 @@ class _Emitter:
     def path(self) -> str:
         return self.node.name or self.site
 
-    def weight(self, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    def weight(self, name: str, array: np.ndarray) -> ir.Value:
         return constant(self.graph, f"{self.site}.{name}", np.ascontiguousarray(array))
 
     def add(

@@ -31,13 +31,16 @@ def tidy_decoder(model: ir.Model) -> None:
     _accept_left_padding(graph)
 
 
-def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """Register ``array`` as an initializer, or find the one of that name."""
     if name in graph.initializers:
         return graph.initializers[name]
     tensor = ir.tensor(array, name=name)
     value = ir.Value(
-        name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=name,
+        shape=ir.Shape(tensor.shape.numpy()),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value
@@ -58,17 +61,9 @@ def _share_tied_table(graph: ir.Graph) -> None:
         heads = [use.node for use in weight.uses() if use.node.op_type == "MatMul"]
         if len(heads) != 1:
             continue
-        stored = weight.const_value
-        lazy = ir.LazyTensor(
-            lambda stored=stored: ir.tensor(np.ascontiguousarray(stored.numpy().T)),
-            dtype=stored.dtype,
-            shape=ir.Shape(tuple(reversed(stored.shape.numpy()))),
-            name="model.embed_tokens.weight",
+        table = constant(
+            graph, "model.embed_tokens.weight", np.ascontiguousarray(weight.const_value.numpy().T)
         )
-        table = ir.Value(
-            name=lazy.name, shape=lazy.shape, type=ir.TensorType(lazy.dtype), const_value=lazy
-        )
-        graph.register_initializer(table)
         ir.convenience.replace_all_uses_with(transpose.outputs[0], table)
         _multiply_by_transposed(graph, heads[0], table)
         graph.remove(transpose, safe=True)
@@ -121,7 +116,9 @@ def _fix_head_size(graph: ir.Graph) -> None:
         cosines = node.inputs[7]  # (positions, half of the rotated size)
         if cosines is None or cosines.shape is None:
             continue
-        size = 2 * int(cosines.shape[1])
+        half = cosines.shape[1]
+        assert isinstance(half, int)
+        size = 2 * half
         for value in (node.inputs[3], node.inputs[4], node.outputs[1], node.outputs[2]):
             if value is not None and value.shape is not None:
                 value.shape = ir.Shape([*value.shape[:3], size])

@@ -73,4 +73,5 @@ def _sorted_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solve(upper_triangular: Tensor, right: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(upper_triangular, right, upper=True)
+    solved: Tensor = torch.linalg.solve_triangular(upper_triangular, right, upper=True)
+    return solved

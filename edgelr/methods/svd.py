@@ -1,5 +1,7 @@
-"""Truncated SVD of the weight itself (Eckart and Young, 1936): needs no data, minimizes
-``1/2 ||W - W'||_F^2``."""
+"""Truncated SVD of the weight itself (Eckart and Young, 1936).
+
+Needs no data and minimizes ``1/2 ||W - W'||_F^2``.
+"""
 
 from __future__ import annotations
 

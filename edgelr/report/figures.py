@@ -70,10 +70,11 @@ def _gate(validation: Validation | None) -> Verdict:
         return Verdict(None, f"Accuracy: {NOT_MEASURED}.")
     if validation.gate is None:
         return Verdict(None, "Accuracy: no gate was set.")
-    return Verdict(validation.gate.passed, _gate_sentence(validation.gate))
+    return Verdict(validation.gate.passed, gate_sentence(validation.gate))
 
 
-def _gate_sentence(gate: Gate) -> str:
+def gate_sentence(gate: Gate) -> str:
+    """Say what the gate found and what it allows."""
     word = "passed" if gate.passed else "FAILED"
     bound = "at least" if gate.higher_is_better else "at most"
     return (

@@ -73,16 +73,16 @@ def parity_table(parity: Parity) -> Table:
         rows.append((label, found, f"{parity.greedy_prompts} of {parity.greedy_prompts}"))
     if parity.float16_max_error is not None:
         found, allowed = figure(parity.float16_max_error), _limit(parity.float16_limit)
-        rows.append(("float16 file against its float32 twin", found, allowed))
+        rows.append(("float16 file against its float32 twin, relative", found, allowed))
     return Table(("ONNX Runtime against torch", "found", "limit"), tuple(rows))
 
 
 def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
     """Compare the latency of each phase, in milliseconds: p50 / p90 / p99, or p50 alone."""
-    bundle = {_phase_name(phase): phase for phase in comparison.bundle.phases}
+    bundle = {phase.key: phase for phase in comparison.bundle.phases}
     rows = []
     for dense in comparison.dense.phases:
-        name = _phase_name(dense)
+        name = dense.key
         ratio = comparison.ratios.get(name)
         rows.append(
             (
@@ -98,9 +98,21 @@ def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
     return Table(columns, tuple(rows))
 
 
-def memory_table(comparison: Comparison) -> Table:
-    """Compare the memory of two fresh processes, in MiB."""
-    rows = (_memory_row("dense", comparison.dense), _memory_row("bundle", comparison.bundle))
+def phase_table(measurement: Measurement) -> Table:
+    """Show the latency of one folder, phase by phase."""
+    rows = tuple(
+        (phase.key, _times(phase, True), f"{phase.tokens_per_second:,.1f}")
+        for phase in measurement.phases
+    )
+    return Table(("phase", "p50 / p90 / p99 ms", "tok/s"), rows)
+
+
+def memory_table(found: Comparison | Measurement) -> Table:
+    """Show the memory of fresh processes, in MiB."""
+    if isinstance(found, Measurement):
+        rows: tuple[tuple[str, ...], ...] = (_memory_row(found.name, found),)
+    else:
+        rows = (_memory_row("dense", found.dense), _memory_row("bundle", found.bundle))
     columns = ("memory, MiB", "anonymous", "file-backed", "peak", "before loading", "load ms")
     return Table(columns, rows)
 
@@ -141,12 +153,6 @@ def _limit(value: float | None) -> str:
 def _size_row(label: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
     kept = percent(bundle_bytes / dense_bytes) if dense_bytes else "–"
     return label, mib(dense_bytes), mib(bundle_bytes), kept
-
-
-def _phase_name(phase: PhaseLatency) -> str:
-    """Name a phase as ``Comparison.ratios`` does."""
-    tokens = phase.context_tokens if phase.phase == "decode" else phase.tokens
-    return f"{phase.phase} {tokens}"
 
 
 def _times(phase: PhaseLatency, percentiles: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgelr.report import tables
@@ -9,16 +10,18 @@ from edgelr.report.figures import (
     NOT_MEASURED,
     Table,
     figure,
+    gate_sentence,
     measured_heading,
     mib,
     percent,
     verdicts,
 )
+from edgelr.types import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgelr.types import Budget, Plan, Report
+    from edgelr.types import Budget, Measurement, Plan, Report, SiteSummary, Validation
 
 MAX_COLUMNS = 100
 STYLES = {True: "bold green", False: "bold red", None: "yellow"}
@@ -60,6 +63,45 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 def print_budget(budget: Budget, planned_bytes: int, console: Console | None = None) -> None:
     """Print where the device's memory goes, and what the plan takes of the rest."""
     _draw(console or _console(), "Budget", tables.budget_table(budget, planned_bytes))
+
+
+def print_metrics(validation: Validation, console: Console | None = None) -> None:
+    """Print accuracy figures, and what the gate says of them."""
+    console = console or _console()
+    _draw(console, f"Accuracy on {validation.text}", tables.accuracy_table(validation))
+    if validation.gate is not None:
+        gate = gate_sentence(validation.gate)
+        console.print(gate, style=STYLES[validation.gate.passed], markup=False, highlight=False)
+
+
+def print_measurements(found: Measurement | Comparison, console: Console | None = None) -> None:
+    """Print latency and memory of one folder, or of two in turns."""
+    console = console or _console()
+    if isinstance(found, Comparison):
+        _draw(console, "Latency (median)", tables.latency_table(found, percentiles=False))
+        _draw(console, "Memory", tables.memory_table(found))
+        return
+    _draw(console, f"Latency on {found.provider}", tables.phase_table(found))
+    _draw(console, "Memory", tables.memory_table(found))
+
+
+def print_sites(rows: Sequence[SiteSummary], console: Console | None = None) -> None:
+    """Print the factorizable linears of a model."""
+    table = Table(
+        ("linear", "in", "out", "reads the input of", "effective rank", "half the energy in"),
+        tuple(
+            (
+                row.name,
+                str(row.in_features),
+                str(row.out_features),
+                "itself" if row.reads == row.name else row.reads,
+                str(row.effective_rank),
+                str(row.half_energy_rank),
+            )
+            for row in rows
+        ),
+    )
+    _draw(console or _console(), f"{len(rows)} linears", table)
 
 
 def _console() -> Console:

@@ -1,0 +1,69 @@
+"""What can be chosen, for ``edgelr list``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edgelr.errors import InputError
+
+
+def describe(kind: str) -> list[tuple[str, str]]:
+    """List ``(name, one line)`` of a kind of choice.
+
+    Raises:
+        InputError: the kind is unknown.
+    """
+    kinds: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
+        "methods": _methods,
+        "allocators": _allocators,
+        "recipes": _recipes,
+        "exporters": _exporters,
+        "profiles": _profiles,
+        "evaluators": _evaluators,
+    }
+    if kind not in kinds:
+        raise InputError(f"Nothing is called {kind!r}; expected one of {', '.join(kinds)}.")
+    return list(kinds[kind]())
+
+
+def _methods() -> Iterable[tuple[str, str]]:
+    from edgelr.methods import METHODS
+
+    return ((name, method.paper) for name, method in METHODS.items())
+
+
+def _allocators() -> Iterable[tuple[str, str]]:
+    from edgelr.allocators import ALLOCATORS
+
+    return ((name, _first_line(allocator)) for name, allocator in ALLOCATORS.items())
+
+
+def _recipes() -> Iterable[tuple[str, str]]:
+    from edgelr.recipes import RECIPES
+
+    return ((name, recipe.summary) for name, recipe in RECIPES.items())
+
+
+def _exporters() -> Iterable[tuple[str, str]]:
+    from edgelr.exporter import EXPORTERS
+
+    return (
+        (name, f"{exporter.task}: {', '.join(exporter.model_types)}")
+        for name, exporter in EXPORTERS.items()
+    )
+
+
+def _profiles() -> Iterable[tuple[str, str]]:
+    from edgelr.device import load_profile, profile_names
+
+    return ((name, load_profile(name).title) for name in profile_names())
+
+
+def _evaluators() -> Iterable[tuple[str, str]]:
+    from edgelr.evaluators import EVALUATORS
+
+    return ((name, _first_line(value.compare)) for name, value in EVALUATORS.items())
+
+
+def _first_line(value: object) -> str:
+    return (value.__doc__ or "").partition("\n")[0]

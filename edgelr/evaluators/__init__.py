@@ -1,0 +1,65 @@
+"""What "the same answers" means, one metric family per file. numpy only: runners come from outside.
+
+An evaluator compares a candidate with the reference it was compressed from, on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from edgelr.registry import Registry
+from edgelr.types import Metric, Task
+
+Array: TypeAlias = NDArray[Any]
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (what, done, total) as the work goes on."""
+
+
+class CausalRunner(Protocol):
+    """A decoder: ``(batch, tokens)`` in, ``(batch, tokens, vocabulary)`` float32 out."""
+
+    def logits(self, input_ids: Array, /) -> tuple[Array, Any]:
+        """Return the logits of every position, and a cache that evaluators do not read."""
+        ...
+
+
+class EmbeddingRunner(Protocol):
+    """An encoder: texts in, unit vectors ``(texts, features)`` float32 out."""
+
+    def embed(self, texts: Sequence[str], /) -> Array:
+        """Return one unit vector for each text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """A metric family and the task that it judges.
+
+    ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
+    samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders.
+    """
+
+    task: Task
+    compare: Callable[[Any, Any, Any, Progress | None], tuple[Metric, ...]]
+
+    def __call__(
+        self, reference: Any, candidate: Any, samples: Any, progress: Progress | None = None
+    ) -> tuple[Metric, ...]:
+        """Compare ``candidate`` with ``reference`` on ``samples``."""
+        return self.compare(reference, candidate, samples, progress)
+
+
+EVALUATORS: Registry[Evaluator] = Registry(
+    "evaluator",
+    modules=("edgelr.evaluators.embedding", "edgelr.evaluators.perplexity"),
+    group="edgelr.evaluators",
+)
+
+
+def evaluators_for(task: Task) -> list[Evaluator]:
+    """List the evaluators of ``task``, by name."""
+    return [evaluator for _, evaluator in EVALUATORS.items() if evaluator.task == task]

@@ -1,0 +1,76 @@
+"""Sentence embeddings: how far the vectors moved, and whether similarities keep their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgelr.evaluators import EVALUATORS, Array, EmbeddingRunner, Evaluator, Progress
+from edgelr.types import Metric
+
+_BATCH = 32
+
+
+def compare_embeddings(
+    reference: EmbeddingRunner,
+    candidate: EmbeddingRunner,
+    samples: Sequence[str],
+    progress: Progress | None = None,
+) -> tuple[Metric, ...]:
+    """Compare the embeddings that two encoders give to the same texts.
+
+    Args:
+        reference: the original model.
+        candidate: the compressed model.
+        samples: at least three texts.
+        progress: called after each batch of texts.
+
+    Returns:
+        ``mean_cosine`` and ``min_cosine`` between a text's two vectors, and ``spearman``: the rank
+        correlation of all pairwise similarities, which is what retrieval depends on.
+    """
+    pairs = []
+    for start in range(0, len(samples), _BATCH):
+        texts = samples[start : start + _BATCH]
+        pairs.append((reference.embed(texts), candidate.embed(texts)))
+        if progress:
+            progress("evaluate", start + len(texts), len(samples))
+    expected = _unit_rows([first for first, _ in pairs])
+    found = _unit_rows([second for _, second in pairs])
+    cosines = (expected * found).sum(-1)
+    count = len(samples)
+    return (
+        Metric("mean_cosine", float(cosines.mean()), None, count),
+        Metric("min_cosine", float(cosines.min()), None, count),
+        Metric("spearman", spearman(_similarities(expected), _similarities(found)), None, count),
+    )
+
+
+def spearman(first: Array, second: Array) -> float:
+    """Compute Spearman's rank correlation of two vectors ``(n,)``; ties share their mean rank."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _unit_rows(parts: Sequence[Array]) -> Array:
+    """Join batches of vectors, and normalize them in float64: a cosine must not exceed 1."""
+    vectors = np.concatenate(parts).astype(np.float64)
+    unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
+
+
+def _similarities(vectors: Array) -> Array:
+    """Compute the cosine of every pair of unit vectors, ``(texts * (texts - 1) / 2,)``."""
+    rows, columns = np.triu_indices(len(vectors), k=1)
+    similarities: Array = (vectors @ vectors.T)[rows, columns]
+    return similarities
+
+
+def _ranks(values: Array) -> Array:
+    """Rank ``values`` from 1; equal values get the mean of the ranks that they span."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks: Array = np.cumsum(counts) - (counts - 1) / 2
+    return mean_ranks[inverse]
+
+
+EVALUATORS.register("embedding")(Evaluator("feature-extraction", compare_embeddings))

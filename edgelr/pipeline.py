@@ -1,0 +1,121 @@
+"""The story, from a model and a device to a bundle with its proof. Read this file first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from edgelr import delivery, planning
+from edgelr.cache import Cache
+from edgelr.device import DeviceProfile
+from edgelr.planning import Listener, Planned
+from edgelr.settings import Settings
+from edgelr.types import ExportBundle, Report
+
+
+@dataclass
+class Clock:
+    """Seconds that each stage took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
+
+
+def plan(
+    settings: Settings,
+    device: DeviceProfile,
+    cache: Cache,
+    listener: Listener,
+    clock: Clock,
+    out: Path | None = None,
+    given_plan: Path | None = None,
+) -> Planned:
+    """Decide what every linear becomes: load, calibrate, decompose, allocate.
+
+    Args:
+        settings: what is asked for.
+        device: what it is for.
+        cache: finished stages; what is there is not computed again.
+        listener: hears of progress.
+        clock: takes the time of each stage.
+        out: where a bundle will be written, if one will.
+        given_plan: a plan to follow, possibly edited, instead of the one that is made.
+    """
+    with clock.time("load"):
+        model = planning.load_model(settings, cache)
+        subject = planning.examine(model, settings, device)
+    delivery.require_room(subject, out or cache.root, cache)
+    with clock.time("dense export"):
+        dense = planning.dense_export(model, cache, listener)
+    delivery.require_provider(settings, dense)
+    with clock.time("calibration text"):
+        calibration = planning.calibrate(subject, dense, cache, listener)
+    with clock.time("statistics"):
+        statistics = planning.statistics(subject, calibration, cache, listener)
+    with clock.time("decomposition"):
+        spectra = planning.spectra(subject, statistics, cache, listener)
+    with clock.time("allocation"):
+        made = planning.allocate(subject, dense, calibration, spectra, listener)
+    if given_plan is not None:
+        made = planning.follow(made, given_plan)
+    listener.planned(made.plan, made.budget)
+    return made
+
+
+def export(
+    settings: Settings,
+    device: DeviceProfile,
+    out: Path,
+    cache: Cache,
+    listener: Listener,
+    command: str,
+    force: bool = False,
+    given_plan: Path | None = None,
+) -> Report:
+    """Compress a model for one device, and prove that it still works there.
+
+    The bundle appears at ``out`` in one step, complete with its report; a run that ends before
+    leaves nothing there.
+
+    Args:
+        settings: what is asked for.
+        device: what it is for.
+        out: the folder of the bundle.
+        cache: finished stages.
+        listener: hears of progress.
+        command: how the run was started, for the report.
+        force: replace a bundle that is already there.
+        given_plan: a plan to follow, possibly edited.
+
+    Raises:
+        EdgelrError: something that the user can mend; see ``edgelr.errors``.
+    """
+    clock = Clock()
+    delivery.preflight(out, force, cache)
+    made = plan(settings, device, cache, listener, clock, out, given_plan)
+    with delivery.workplace(out, force) as place:
+        with clock.time("graph"):
+            bundle, twin = delivery.write_bundle(made, place)
+        with clock.time("validation"):
+            validation = delivery.validate(made, bundle, twin, place, listener)
+        with clock.time("measurement"):
+            comparison, dense = delivery.measure_both(made, bundle, twin, cache, listener)
+        report = delivery.make_report(
+            made, bundle, validation, comparison, dense, clock.seconds, command
+        )
+        delivery.finish(made, bundle, report)
+    return report
+
+
+def dense_bundle(settings: Settings, cache: Cache, listener: Listener) -> ExportBundle:
+    """Export the original model as it is, or find the export: what bundles are compared with."""
+    return planning.dense_export(planning.load_model(settings, cache), cache, listener).bundle

@@ -1,0 +1,67 @@
+"""``edgelr validate``: judge a finished bundle again, possibly on another text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr.errors import InputError
+from edgelr.gate import make_gate
+from edgelr.runtime import jobs
+from edgelr.runtime.bundle import MANIFEST, read_bundle
+from edgelr.text import DEFAULT_TEXT
+from edgelr.types import ExportBundle, Validation
+
+if TYPE_CHECKING:
+    from edgelr.planning import Listener
+
+
+def validate_again(
+    bundle: ExportBundle,
+    against: str | None,
+    data: Path | None,
+    max_drop: float | None,
+    provider: str,
+    listener: Listener,
+) -> Validation:
+    """Compare a bundle with its original.
+
+    Args:
+        bundle: what is judged, as it was written: a float16 file is judged in float16.
+        against: the original model, or a folder with its dense export; None takes the bundle's
+            own source.
+        data: evaluation text; None takes the one that ships with Python.
+        max_drop: overrides the limit of the bundle's profile.
+        provider: ``cpu`` or ``cuda``.
+        listener: hears of progress.
+    """
+    reference = _reference(bundle, against, listener)
+    metrics = jobs.accuracy(reference, bundle, data, provider, progress=listener.progress)
+    limit = bundle.manifest.max_drop if max_drop is None else max_drop
+    return Validation(
+        parity=None,
+        metrics=metrics,
+        gate=None if limit is None else make_gate(bundle.manifest.task, metrics, limit),
+        precision=bundle.manifest.precision,
+        provider=provider,
+        text=str(data or DEFAULT_TEXT),
+    )
+
+
+def _reference(bundle: ExportBundle, against: str | None, listener: Listener) -> ExportBundle:
+    if against is not None and (Path(against) / MANIFEST).exists():
+        return read_bundle(Path(against))
+    source = against or bundle.manifest.source
+    # Only an original that is not exported yet needs torch and the exporters.
+    from edgelr.cache import Cache, default_root
+    from edgelr.pipeline import dense_bundle
+    from edgelr.settings import make_settings
+
+    settings = make_settings(model=source, revision=bundle.manifest.revision)
+    found = dense_bundle(settings, Cache(default_root()), listener)
+    if against is None and found.manifest.digest != bundle.manifest.digest:
+        raise InputError(
+            f"{source} has changed since the bundle was made (digest {found.manifest.digest}, then "
+            f"{bundle.manifest.digest}). Name the original model with --against."
+        )
+    return found

@@ -1,0 +1,58 @@
+"""One loaded graph that is timed run by run; decoding starts from caches that are kept."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edgelr.runtime.bundle import read_bundle, read_config
+from edgelr.runtime.decoder import Cache, Decoder
+from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.session import Array, open_session
+from edgelr.types import Phase
+
+
+class Bench:
+    """The graph of one bundle, without its tokenizer: nothing else should take memory."""
+
+    def __init__(self, folder: Path, provider: str, threads: int | None) -> None:
+        bundle = read_bundle(folder)
+        config = read_config(bundle)
+        self.session = open_session(bundle.model_path, provider, threads)
+        decodes = bundle.manifest.task == "text-generation"
+        self._runner = Decoder(self.session, config) if decodes else Encoder(self.session)
+        self._vocabulary = int(config["vocab_size"])
+        self._pasts: dict[tuple[int, int], Cache] = {}
+
+    def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
+        """Run a phase once, on random tokens.
+
+        Args:
+            phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``.
+            batch: sequences.
+            tokens: new tokens of each sequence.
+            context_tokens: tokens in the cache before a decode; the first decode fills it.
+
+        Returns:
+            Milliseconds, from the tokens to the outputs on the host.
+        """
+        ids = self._random_ids(batch, tokens)
+        if isinstance(self._runner, Encoder):
+            start = time.perf_counter()
+            self._runner.hidden(ids)
+            return (time.perf_counter() - start) * 1e3
+        past = self._past(self._runner, batch, context_tokens) if phase == "decode" else None
+        start = time.perf_counter()
+        self._runner.logits(ids, past=past)
+        return (time.perf_counter() - start) * 1e3
+
+    def _past(self, decoder: Decoder, batch: int, context_tokens: int) -> Cache:
+        key = (batch, context_tokens)
+        if key not in self._pasts:
+            _, self._pasts[key] = decoder.logits(self._random_ids(batch, context_tokens))
+        return self._pasts[key]
+
+    def _random_ids(self, batch: int, tokens: int) -> Array:
+        return np.random.default_rng(0).integers(self._vocabulary, size=(batch, tokens))

@@ -1,0 +1,158 @@
+"""Run a decoder's graph: logits with a key-value cache, greedy continuation, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgelr.errors import InputError
+from edgelr.runtime.bundle import read_config
+from edgelr.runtime.session import Array, Port, Session, Value, open_session
+from edgelr.types import ExportBundle
+
+_PAST = "past_key_values."
+_PRESENT = "present."
+_TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Keys and values of every block; they stay on the session's device.
+
+    Attributes:
+        values: one tensor ``(batch, heads, tokens, head_size)`` for each cache input.
+        tokens: tokens that the cache holds, padding included.
+    """
+
+    values: tuple[Array | Value, ...]
+    tokens: int
+
+
+class Decoder:
+    """One graph for prefill and decode.
+
+    Args:
+        session: a graph with ``input_ids``, optional ``attention_mask``, ``position_ids`` and
+            ``past_key_values.N.key/value``, and outputs ``logits`` and ``present.N.key/value``.
+        config: the model's ``config.json``; it gives cache sizes that the graph leaves symbolic.
+
+    Raises:
+        InputError: the graph has other inputs or outputs.
+    """
+
+    def __init__(self, session: Session, config: Mapping[str, Any]) -> None:
+        self.session = session
+        self.config = config
+        self._past = [name for name in session.inputs if name.startswith(_PAST)]
+        self._present = [name.replace(_PAST, _PRESENT, 1) for name in self._past]
+        unknown = set(session.inputs) - set(self._past) - _TOKEN_INPUTS
+        missing = {"logits", *self._present} - set(session.outputs)
+        if unknown or missing:
+            raise InputError(
+                f"{session.path} is no decoder that edgelr can run: unknown inputs "
+                f"{sorted(unknown)}, missing outputs {sorted(missing)}. Expected input_ids, "
+                f"attention_mask and past_key_values, logits and present. Export it with edgelr."
+            )
+
+    @classmethod
+    def open(
+        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
+    ) -> Decoder:
+        """Open the decoder of a bundle."""
+        return cls(open_session(bundle.model_path, provider, threads), read_config(bundle))
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that ``input_ids`` may name."""
+        return int(self.config["vocab_size"])
+
+    def logits(
+        self, input_ids: Array, attention_mask: Array | None = None, past: Cache | None = None
+    ) -> tuple[Array, Cache]:
+        """Run new tokens, after those of ``past``.
+
+        Args:
+            input_ids: ``(batch, tokens)``.
+            attention_mask: ``(batch, past tokens + tokens)``, 0 for padding on the left; None for
+                a batch without padding.
+            past: the cache that an earlier call returned.
+
+        Returns:
+            Logits ``(batch, tokens, vocabulary)`` float32, and the longer cache.
+        """
+        batch, tokens = input_ids.shape
+        past = past or self.empty_cache(batch)
+        total = past.tokens + tokens
+        mask = np.ones((batch, total), np.int64) if attention_mask is None else attention_mask
+        feeds: dict[str, Array | Value] = {"input_ids": input_ids}
+        if "attention_mask" in self.session.inputs:
+            feeds["attention_mask"] = mask
+        if "position_ids" in self.session.inputs:
+            feeds["position_ids"] = np.maximum(mask.cumsum(-1) - 1, 0)[:, past.tokens :]
+        feeds.update(zip(self._past, past.values, strict=True))
+        (logits,), values = self.session.run(feeds, ["logits"], self._present)
+        return logits.astype(np.float32, copy=False), Cache(tuple(values), total)
+
+    def empty_cache(self, batch: int) -> Cache:
+        """Make the cache of ``batch`` sequences that have no token yet."""
+        ports = [self.session.inputs[name] for name in self._past]
+        return Cache(
+            tuple(np.zeros(self._cache_shape(port, batch), port.dtype) for port in ports), 0
+        )
+
+    def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+        """Continue each prompt, alone, by its most likely tokens; ties go to the lowest id.
+
+        Args:
+            prompts: token ids; each prompt has at least one.
+            new_tokens: tokens to add to each; an end of text does not stop it.
+
+        Returns:
+            The new tokens of each prompt.
+
+        Raises:
+            InputError: the graph has no cache.
+        """
+        if not self._past:
+            raise InputError(
+                f"{self.session.path} has no past_key_values. Expected a decoder with a cache. "
+                f"Export the model with edgelr."
+            )
+        return [self._continue(prompt, new_tokens) for prompt in prompts]
+
+    def _continue(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
+        tokens: list[int] = []
+        inputs, cache = np.array([prompt], np.int64), self.empty_cache(1)
+        for _ in range(new_tokens):
+            logits, cache = self.logits(inputs, past=cache)
+            tokens.append(int(logits[0, -1].argmax()))  # argmax takes the first of equal values
+            inputs = np.array([tokens[-1:]], np.int64)
+        return tokens
+
+    def _cache_shape(self, port: Port, batch: int) -> tuple[int, int, int, int]:
+        _, heads, _, head_size = port.shape
+        attention_heads = self.config["num_attention_heads"]
+        if not isinstance(heads, int):
+            heads = int(self.config.get("num_key_value_heads") or attention_heads)
+        if not isinstance(head_size, int):
+            given = self.config.get("head_dim")
+            head_size = int(given or self.config["hidden_size"] // attention_heads)
+        return batch, heads, 0, head_size
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Array, Array]:
+    """Pad prompts on the left to one length.
+
+    Returns:
+        Token ids and attention mask, both ``(prompts, longest)`` int64.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    input_ids = np.full((len(prompts), longest), pad_id, np.int64)
+    mask = np.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = prompt
+        mask[row, longest - len(prompt) :] = 1
+    return input_ids, mask

@@ -1,0 +1,128 @@
+"""Run an encoder's graph: hidden states of token ids, unit vectors of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgelr.errors import InputError
+from edgelr.runtime.bundle import read_tokenizer
+from edgelr.runtime.session import Array, Session, open_session
+from edgelr.types import ExportBundle
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Pooling = Literal["mean", "cls"]
+_BATCH = 32
+
+
+class Encoder:
+    """A graph from token ids to hidden states, and what turns texts into vectors around it.
+
+    Args:
+        session: a graph with ``input_ids``, optional ``attention_mask`` and ``token_type_ids``,
+            and an output ``last_hidden_state``, or else its first output.
+        tokenizer: needed by ``embed`` only; its truncation and padding are replaced.
+        pooling: ``"mean"`` over the real tokens, or the vector of the first token, ``"cls"``.
+        max_tokens: longer texts are cut.
+
+    Raises:
+        InputError: the graph has other inputs.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer | None = None,
+        pooling: Pooling = "mean",
+        max_tokens: int = 512,
+    ) -> None:
+        self.session = session
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+        if unknown:
+            raise InputError(
+                f"{session.path} is no encoder that edgelr can run: unknown inputs "
+                f"{sorted(unknown)}. Expected input_ids, attention_mask and token_type_ids. "
+                f"Export the model with edgelr."
+            )
+        self._output = (
+            "last_hidden_state"
+            if "last_hidden_state" in session.outputs
+            else next(iter(session.outputs))
+        )
+        if tokenizer is not None:
+            trained = tokenizer.truncation or {"max_length": max_tokens}
+            tokenizer.enable_truncation(min(trained["max_length"], max_tokens))
+            tokenizer.no_padding()
+
+    @classmethod
+    def open(
+        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
+    ) -> Encoder:
+        """Open the encoder of a bundle, with its tokenizer."""
+        return cls(
+            open_session(bundle.model_path, provider, threads),
+            read_tokenizer(bundle),
+            bundle.manifest.pooling or "mean",
+            bundle.manifest.context_tokens,
+        )
+
+    def hidden(self, input_ids: Array, attention_mask: Array | None = None) -> Array:
+        """Compute the last hidden states.
+
+        Args:
+            input_ids: ``(batch, tokens)``.
+            attention_mask: ``(batch, tokens)``, 0 for padding; None for a batch without.
+
+        Returns:
+            Hidden states ``(batch, tokens, features)`` float32.
+        """
+        mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
+        feeds = {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "token_type_ids": np.zeros_like(input_ids),
+        }
+        wanted = {name: value for name, value in feeds.items() if name in self.session.inputs}
+        (hidden,), _ = self.session.run(wanted, [self._output])
+        return hidden.astype(np.float32, copy=False)
+
+    def embed(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
+        """Compute one unit vector for each text, ``(texts, features)`` float32."""
+        assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        vectors = [
+            self._pool(*right_padded(rows[start : start + batch]))
+            for start in range(0, len(rows), batch)
+        ]
+        return np.concatenate(vectors)
+
+    def _pool(self, input_ids: Array, mask: Array) -> Array:
+        hidden = self.hidden(input_ids, mask)
+        if self.pooling == "cls":
+            vectors = hidden[:, 0]
+        else:
+            weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
+            vectors = (hidden * weights[..., None]).sum(1)
+        unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return unit
+
+
+def right_padded(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Array, Array]:
+    """Pad token rows on the right to one length; what the pads are is never seen.
+
+    Returns:
+        Token ids and attention mask, both ``(rows, longest)`` int64.
+    """
+    longest = max(len(row) for row in rows)
+    input_ids = np.full((len(rows), longest), pad_id, np.int64)
+    mask = np.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return input_ids, mask

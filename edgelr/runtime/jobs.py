@@ -1,0 +1,114 @@
+"""Validation and sampling in a fresh process, so that its memory is given back.
+
+Each function does in a child what the function of the same name does here, and may be called
+where neither ONNX Runtime nor its memory is wanted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from edgelr.evaluators import Progress
+from edgelr.runtime.child import Worker
+from edgelr.text import EvaluationSize
+from edgelr.types import ExportBundle, Metric, Parity
+
+
+def accuracy(
+    reference: ExportBundle,
+    candidate: ExportBundle,
+    text: Path | None = None,
+    provider: str = "cpu",
+    size: EvaluationSize | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Metric, ...]:
+    """Run ``validate.accuracy`` in a child."""
+    arguments = {
+        "reference": _path(reference),
+        "candidate": _path(candidate),
+        "text": str(text.resolve()) if text else None,
+        "provider": provider,
+        "size": asdict(size or EvaluationSize()),
+        "threads": threads,
+    }
+    answer = _call("accuracy", arguments, progress)
+    return TypeAdapter(tuple[Metric, ...]).validate_python(answer)
+
+
+def parity(
+    bundle: ExportBundle,
+    answers: Path,
+    provider: str = "cpu",
+    limit: float = 1e-3,
+    threads: int | None = None,
+) -> Parity:
+    """Run ``validate.parity`` in a child."""
+    arguments = {
+        "bundle": _path(bundle),
+        "answers": str(answers.resolve()),
+        "provider": provider,
+        "limit": limit,
+        "threads": threads,
+    }
+    return Parity(**_call("parity", arguments))
+
+
+def float16_error(
+    half: ExportBundle,
+    single: ExportBundle,
+    prompts: Sequence[Sequence[int]],
+    threads: int | None = None,
+) -> float:
+    """Run ``validate.float16_error`` in a child."""
+    rows = [[int(token) for token in prompt] for prompt in prompts]
+    arguments = {"half": _path(half), "single": _path(single), "prompts": rows, "threads": threads}
+    return float(_call("float16_error", arguments))
+
+
+def sample_tokens(
+    bundle: ExportBundle,
+    count_tokens: int,
+    length: int,
+    batch: int,
+    seed: int,
+    bos_id: int | None,
+    temperature: float = 1.0,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Run ``sampling.sample_tokens`` in a child."""
+    arguments = {
+        "bundle": _path(bundle),
+        "count_tokens": count_tokens,
+        "length": length,
+        "batch": batch,
+        "seed": seed,
+        "bos_id": bos_id,
+        "temperature": temperature,
+        "provider": provider,
+        "threads": threads,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "tokens.npy"
+        _call("sample_tokens", {**arguments, "out": str(out)}, progress)
+        rows: NDArray[np.int64] = np.load(out, allow_pickle=False)
+    return rows
+
+
+def _call(function: str, arguments: dict[str, Any], progress: Progress | None = None) -> Any:
+    with Worker() as worker:
+        return worker.call(function, arguments, progress)
+
+
+def _path(bundle: ExportBundle) -> str:
+    return str(bundle.folder.resolve())

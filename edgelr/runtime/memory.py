@@ -1,0 +1,39 @@
+"""Memory of this process, as the kernel counts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgelr.errors import EnvironmentProblem
+
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """Anonymous and file-backed resident memory, and the peak of both since the start."""
+
+    rss_anon_bytes: int
+    rss_file_bytes: int
+    peak_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.rss_anon_bytes + self.rss_file_bytes
+
+
+def read_memory() -> ProcessMemory:
+    """Read ``/proc/self/status``.
+
+    Raises:
+        EnvironmentProblem: this system has no ``/proc``.
+    """
+    if not _STATUS.exists():
+        raise EnvironmentProblem(
+            f"There is no {_STATUS} here. Expected Linux, which counts a process's memory there. "
+            f"Measure on Linux, or on the device itself."
+        )
+    lines = (line.split() for line in _STATUS.read_text().splitlines())
+    kib = {words[0]: int(words[1]) for words in lines if words[-1] == "kB"}
+    return ProcessMemory(kib["RssAnon:"] << 10, kib["RssFile:"] << 10, kib["VmHWM:"] << 10)

@@ -1,0 +1,133 @@
+"""Text sampled from the model itself: calibration tokens where no text is at hand.
+
+Wide and short: the rows of a batch step together, so that each weight is read once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgelr.errors import InputError
+from edgelr.evaluators import Progress
+from edgelr.runtime.decoder import Decoder
+from edgelr.runtime.session import Array
+from edgelr.types import ExportBundle
+
+_BLOCK = 256  # a row's sum goes block by block, and only one block is searched inside
+
+
+def sample_tokens(
+    bundle: ExportBundle,
+    count_tokens: int,
+    length: int,
+    batch: int,
+    seed: int,
+    bos_id: int | None,
+    temperature: float = 1.0,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Array:
+    """Sample rows of text; equal arguments give equal rows on the same machine.
+
+    Args:
+        bundle: a decoder.
+        count_tokens: tokens to sample, rounded up to whole rows.
+        length: tokens of a row, its first token included.
+        batch: rows that step together.
+        seed: of the only random generator.
+        bos_id: starts every row, and again after an end of text; None starts with any token.
+        temperature: divides the logits; below 1 the text is more likely and less varied.
+        provider: ``"cpu"`` or ``"cuda"``; ``threads``: of one operator, None takes every core.
+        progress: called after each step, with the tokens so far.
+
+    Returns:
+        Token ids, ``(ceil(count_tokens / length), length)`` int64.
+
+    Raises:
+        InputError: the bundle is no decoder, or a number cannot be used.
+    """
+    _check(bundle, min(count_tokens, length, batch), temperature)
+    sampler = _Sampler(Decoder.open(bundle, provider, threads), bos_id, temperature, seed)
+    rows = np.empty((-(-count_tokens // length), length), np.int64)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        for step in sampler.fill(part):
+            if progress:
+                progress("sample", start * length + step * len(part), rows.size)
+    return rows
+
+
+class _Sampler:
+    """A decoder, the random generator of the whole run, and what follows an end of text."""
+
+    def __init__(self, decoder: Decoder, bos_id: int | None, temperature: float, seed: int) -> None:
+        self.decoder = decoder
+        self.bos_id = bos_id
+        self.temperature = np.float32(temperature)
+        self.generator = np.random.default_rng(seed)
+        end: int | list[int] | None = decoder.config.get("eos_token_id")
+        ends = end if isinstance(end, list) else [end]
+        self.ends = [token for token in ends if token is not None and token != bos_id]
+
+    def fill(self, rows: Array) -> Iterator[int]:
+        """Write tokens into ``rows (batch, length)``; yield how many columns are written."""
+        cache = None
+        rows[:, 0] = self._first(len(rows))
+        for column in range(1, rows.shape[1]):
+            last = rows[:, column - 1]
+            logits, cache = self.decoder.logits(last[:, None], past=cache)
+            tokens = draw(logits[:, -1] / self.temperature, self.generator.random(len(rows)))
+            if self.bos_id is not None:
+                tokens[np.isin(last, self.ends)] = self.bos_id
+            rows[:, column] = tokens
+            yield column + 1
+
+    def _first(self, count: int) -> Array:
+        if self.bos_id is None:
+            return self.generator.integers(self.decoder.vocabulary, size=count)
+        return np.full(count, self.bos_id)
+
+
+def draw(logits: Array, uniforms: Array) -> Array:
+    """Draw one token per row, by inverting the cumulative distribution.
+
+    Args:
+        logits: ``(rows, vocabulary)``.
+        uniforms: ``(rows,)`` in [0, 1).
+
+    Returns:
+        Token ids, ``(rows,)`` int64.
+    """
+    starts = np.arange(0, logits.shape[1], _BLOCK)
+    tokens = [
+        _draw_row(row, uniform, starts) for row, uniform in zip(logits, uniforms, strict=True)
+    ]
+    return np.array(tokens, np.int64)
+
+
+def _draw_row(logits: Array, uniform: float, starts: Array) -> int:
+    weights = np.exp(logits - logits.max())
+    blocks = np.cumsum(np.add.reduceat(weights, starts), dtype=np.float64)
+    target = uniform * blocks[-1]
+    block = int(np.searchsorted(blocks, target, side="right"))
+    before = blocks[block - 1] if block else 0.0
+    start = int(starts[block])
+    inside = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
+    offset = int(np.searchsorted(inside, target - before, side="right"))
+    return start + min(offset, len(inside) - 1)  # the two sums may differ in the last bit
+
+
+def _check(bundle: ExportBundle, smallest: int, temperature: float) -> None:
+    if bundle.manifest.task != "text-generation":
+        raise InputError(
+            f"{bundle.folder} is for {bundle.manifest.task}. Expected a model that generates text. "
+            f"Give a calibration text instead."
+        )
+    if smallest < 1 or temperature <= 0:
+        raise InputError(
+            f"Cannot sample with a count, length or batch of {smallest} at temperature "
+            f"{temperature}. Expected positive numbers. Correct them."
+        )

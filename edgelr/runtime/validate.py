@@ -1,0 +1,206 @@
+"""Same answers? As the compressed torch model (parity), and as the original one (accuracy)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from edgelr.errors import InputError
+from edgelr.evaluators import Progress, evaluators_for
+from edgelr.runtime.bundle import read_tokenizer
+from edgelr.runtime.decoder import Decoder, left_padded
+from edgelr.runtime.encoder import Encoder, right_padded
+from edgelr.runtime.session import Array
+from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
+from edgelr.types import ExportBundle, Metric, Parity, Task
+
+_PADDED = 4  # prompts in the padded batch
+_ANSWERS: dict[Task, set[str]] = {
+    "text-generation": {"prompts", "lengths", "greedy", "logits_0"},
+    "feature-extraction": {"input_ids_0", "hidden_0"},
+}
+
+
+def accuracy(
+    reference: ExportBundle,
+    candidate: ExportBundle,
+    text: Path | None = None,
+    provider: str = "cpu",
+    size: EvaluationSize | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Metric, ...]:
+    """Compare a candidate with its reference, by every evaluator of their task.
+
+    Args:
+        reference: the dense export of the original model.
+        candidate: the bundle.
+        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python.
+        provider: ``"cpu"`` or ``"cuda"``.
+        size: how much of the text is used.
+        threads: of one operator; None takes every core.
+        progress: called after each sample.
+
+    Raises:
+        InputError: the two have different tasks, or the text is too short.
+    """
+    if reference.manifest.task != (task := candidate.manifest.task):
+        raise InputError(
+            f"{reference.folder} is for {reference.manifest.task}, {candidate.folder} for {task}. "
+            f"Expected one task. Compare a bundle with its own dense export."
+        )
+    samples = _samples(reference, read_text(text), size or EvaluationSize())
+    first, second = (_open(bundle, provider, threads) for bundle in (reference, candidate))
+    comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
+    return tuple(chain.from_iterable(comparisons))
+
+
+def parity(
+    bundle: ExportBundle,
+    answers: Path,
+    provider: str = "cpu",
+    limit: float = 1e-3,
+    threads: int | None = None,
+) -> Parity:
+    """Compare a bundle with what the compressed torch model answered to the same inputs.
+
+    Args:
+        answers: an ``.npz``. Of a decoder: ``prompts (prompts, longest)`` int64 and ``lengths``,
+            ``logits_i (length, vocabulary)`` for each prompt, ``greedy (prompts, tokens)``. Of an
+            encoder: ``input_ids_i (length,)`` and ``hidden_i (length, features)``.
+        provider: ``"cpu"`` or ``"cuda"``.
+        limit: largest absolute error that passes; an answer that is not finite never does.
+        threads: threads of one operator; None takes every core.
+
+    Raises:
+        InputError: ``answers`` cannot be read.
+    """
+    with _open_answers(answers, bundle.manifest.task) as arrays:
+        runner = _open(bundle, provider, threads)
+        if isinstance(runner, Decoder):
+            return _decoder_parity(runner, arrays, limit)
+        return _encoder_parity(runner, arrays, limit)
+
+
+def float16_error(
+    half: ExportBundle,
+    single: ExportBundle,
+    prompts: Sequence[Sequence[int]],
+    threads: int | None = None,
+) -> float:
+    """Find how far a float16 file's outputs are from its float32 twin's.
+
+    Both run on the CPU, each prompt alone: logits of decoders, hidden states of encoders. The
+    largest difference is divided by the largest output of the twin, because float16 has a
+    relative precision: an output of 32 has steps of 0.03.
+    """
+    runners = [_open(bundle, "cpu", threads) for bundle in (half, single)]
+    worst = 0.0
+    for prompt in prompts:
+        found, expected = (_outputs(runner, prompt) for runner in runners)
+        worst = max(worst, max_abs_error(found, expected) / float(np.abs(expected).max()))
+    return worst
+
+
+def max_abs_error(found: Array, expected: Array) -> float:
+    """Find the largest absolute difference; infinite when a value is not finite."""
+    error = float(np.abs(found.astype(np.float32) - expected.astype(np.float32)).max())
+    return error if np.isfinite(error) else float("inf")
+
+
+def _open_answers(path: Path, task: Task) -> NpzFile:
+    try:
+        arrays: NpzFile = np.load(path, allow_pickle=False)
+        missing = _ANSWERS[task].difference(getattr(arrays, "files", ()))
+        problem = f"it lacks {', '.join(sorted(missing))}" if missing else ""
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        problem = str(error)
+    if not problem:
+        return arrays
+    raise InputError(
+        f"Cannot read the reference answers {path}: {problem}. Expected an .npz that edgelr "
+        f"wrote for this model. Export the model again."
+    )
+
+
+def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float) -> Parity:
+    lengths = answers["lengths"].tolist()
+    rows = answers["prompts"].tolist()
+    prompts = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    error, alone = _errors_alone(decoder, prompts, answers, "logits")
+    greedy = answers["greedy"].tolist()
+    found = decoder.greedy(prompts, len(greedy[0]))
+    return Parity(
+        max_abs_error=error,
+        max_abs_error_limit=limit,
+        padded_max_abs_error=_left_padding_error(decoder, prompts[:_PADDED], alone),
+        greedy_prompts=len(prompts),
+        greedy_identical=sum(a == b for a, b in zip(found, greedy, strict=True)),
+        greedy_tokens=len(greedy[0]),
+    )
+
+
+def _encoder_parity(encoder: Encoder, answers: Mapping[str, Array], limit: float) -> Parity:
+    count = sum(name.startswith("input_ids_") for name in answers)
+    rows = [answers[f"input_ids_{index}"].tolist() for index in range(count)]
+    error, alone = _errors_alone(encoder, rows, answers, "hidden")
+    padded = _right_padding_error(encoder, rows[:_PADDED], alone)
+    return Parity(error, limit, padded, greedy_prompts=0, greedy_identical=0, greedy_tokens=0)
+
+
+def _errors_alone(
+    runner: Decoder | Encoder,
+    rows: Sequence[Sequence[int]],
+    answers: Mapping[str, Array],
+    name: str,
+) -> tuple[float, list[Array]]:
+    """Run each row alone; return the largest error and the first few outputs."""
+    error, alone = 0.0, []
+    for index, row in enumerate(rows):
+        outputs = _outputs(runner, row)
+        error = max(error, max_abs_error(outputs, answers[f"{name}_{index}"]))
+        if index < _PADDED:
+            alone.append(outputs)
+    return error, alone
+
+
+def _left_padding_error(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], alone: Sequence[Array]
+) -> float:
+    ids, mask = left_padded(prompts, int(decoder.config.get("pad_token_id") or 0))
+    logits, _ = decoder.logits(ids, mask)
+    pairs = zip(logits, alone, strict=True)
+    return max(max_abs_error(row[-len(single) :], single) for row, single in pairs)
+
+
+def _right_padding_error(
+    encoder: Encoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]
+) -> float:
+    hidden = encoder.hidden(*right_padded(rows))
+    pairs = zip(hidden, alone, strict=True)
+    return max(max_abs_error(row[: len(single)], single) for row, single in pairs)
+
+
+def _outputs(runner: Decoder | Encoder, row: Sequence[int]) -> Array:
+    """Run one row of tokens alone; return its logits or hidden states ``(tokens, n)``."""
+    ids = np.array([row], np.int64)
+    batch = runner.logits(ids)[0] if isinstance(runner, Decoder) else runner.hidden(ids)
+    outputs: Array = batch[0]
+    return outputs
+
+
+def _open(bundle: ExportBundle, provider: str, threads: int | None) -> Decoder | Encoder:
+    kind = Decoder if bundle.manifest.task == "text-generation" else Encoder
+    return kind.open(bundle, provider, threads)
+
+
+def _samples(bundle: ExportBundle, text: str, size: EvaluationSize) -> Array | list[str]:
+    if bundle.manifest.task == "text-generation":
+        length = min(size.length, bundle.manifest.context_tokens)
+        return chunk_tokens(text, read_tokenizer(bundle), size.chunks, length)
+    return split_sentences(text, size.sentences)

@@ -1,0 +1,136 @@
+"""A process that runs graphs for another one: JSON objects on stdin and stdout, one per line.
+
+Memory is honest only in a fresh process, and ONNX Runtime does not give any back. A request is
+``{"op": name, ...}``. Its answers are any number of ``{"progress": [what, done, total]}``, then
+``{"result": value}`` or ``{"error": {"type": name, "message": text}}``. The end of the input ends
+the process; so does a bug, with its traceback on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_jsonable_python
+
+from edgelr.errors import EdgelrError
+from edgelr.evaluators import Progress
+from edgelr.runtime.bench import Bench
+from edgelr.runtime.bundle import read_bundle
+from edgelr.runtime.memory import read_memory
+from edgelr.text import EvaluationSize
+
+Answer = Callable[[dict[str, Any]], None]
+
+
+class Server:
+    """Answers requests; holds the graph that ``open`` loaded."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._bench: Bench | None = None
+        self._operations: dict[str, Callable[..., Any]] = {
+            "open": self._open,
+            "run": self._run,
+            "memory": read_memory,
+            "call": self._call,
+        }
+
+    def serve(self, request: dict[str, Any]) -> None:
+        """Answer one request."""
+        operation = self._operations[request.pop("op")]
+        try:
+            result = operation(**request)
+        except EdgelrError as error:
+            self._answer({"error": {"type": type(error).__name__, "message": str(error)}})
+        else:
+            self._answer({"result": to_jsonable_python(result)})
+
+    def _open(self, folder: str, provider: str, threads: int | None) -> dict[str, Any]:
+        baseline = read_memory()
+        self._bench = Bench(Path(folder), provider, threads)
+        session = self._bench.session
+        return {
+            "provider": session.provider,
+            "threads": session.threads,
+            "load_ms": session.load_ms,
+            "baseline_bytes": baseline.resident_bytes,
+        }
+
+    def _run(self, **phase: Any) -> dict[str, float]:
+        assert self._bench is not None, "run before open"
+        return {"ms": self._bench.run_ms(**phase)}
+
+    def _call(self, function: str, arguments: dict[str, Any]) -> Any:
+        return _FUNCTIONS[function](self._progress, **arguments)
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self._answer({"progress": [what, done, total]})
+
+
+def _accuracy(
+    progress: Progress,
+    reference: str,
+    candidate: str,
+    text: str | None,
+    size: dict[str, int],
+    **options: Any,
+) -> Any:
+    from edgelr.runtime.validate import accuracy
+
+    return accuracy(
+        read_bundle(Path(reference)),
+        read_bundle(Path(candidate)),
+        Path(text) if text else None,
+        size=EvaluationSize(**size),
+        progress=progress,
+        **options,
+    )
+
+
+def _parity(_progress: Progress, bundle: str, answers: str, **options: Any) -> Any:
+    from edgelr.runtime.validate import parity
+
+    return parity(read_bundle(Path(bundle)), Path(answers), **options)
+
+
+def _float16_error(_progress: Progress, half: str, single: str, **options: Any) -> Any:
+    from edgelr.runtime.validate import float16_error
+
+    return float16_error(read_bundle(Path(half)), read_bundle(Path(single)), **options)
+
+
+def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) -> None:
+    from edgelr.runtime.sampling import sample_tokens
+
+    np.save(out, sample_tokens(read_bundle(Path(bundle)), progress=progress, **options))
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "accuracy": _accuracy,
+    "parity": _parity,
+    "float16_error": _float16_error,
+    "sample_tokens": _sample_tokens,
+}
+
+
+def main() -> None:
+    """Serve stdin until it ends. What libraries print goes to stderr, and never between answers."""
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+
+    def answer(value: dict[str, Any]) -> None:
+        stdout.write(json.dumps(value) + "\n")
+
+    server = Server(answer)
+    for line in sys.stdin:
+        server.serve(json.loads(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Find the smallest plan whose measured loss stays inside an accuracy limit.
+
+The allocator predicts the loss of a plan; measured and predicted loss differ by a factor that is
+steady over budgets. So a plan is made for the limit, measured once on held-out text, the factor
+corrected, and the plan made again: two or three measurements, not one per site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgelr.allocate import Search
+from edgelr.types import Plan
+
+FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
+AIM = 0.9  # share of the limit that is aimed at: held-out text and final text differ
+ROUNDS = 3
+BISECTIONS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The plan, the loss that was measured for it, and measured over predicted loss."""
+
+    plan: Plan
+    measured_loss: float
+    factor: float
+
+
+def smallest_plan(
+    search: Search, limit: float, measure: Callable[[Plan], float], largest_bytes: int
+) -> Found | None:
+    """Find the smallest plan with a measured loss of at most ``limit``.
+
+    Args:
+        search: makes plans.
+        limit: of the loss that ``measure`` returns, in the units of the predicted loss.
+        measure: measures a plan on held-out text.
+        largest_bytes: the device's budget; plans do not exceed it.
+
+    Returns:
+        None when no measured plan stayed inside the limit: the dense model, or what fits, is all
+        that the limit allows.
+    """
+    factor, best = FIRST_FACTOR, None
+    for _ in range(ROUNDS):
+        plan = _plan_for(search, AIM * limit / factor, largest_bytes)
+        if best is not None and plan.planned_bytes >= best.plan.planned_bytes:
+            break
+        measured = measure(plan)
+        factor = max(measured, 1e-12) / max(plan.predicted_loss, 1e-12)
+        if measured <= limit:
+            best = Found(plan, measured, factor)
+        if AIM * AIM * limit <= measured <= limit:
+            break
+    return best
+
+
+def _plan_for(search: Search, predicted_loss: float, largest_bytes: int) -> Plan:
+    """The smallest plan with at most that predicted loss, or the best that fits."""
+    low, high = search.smallest_bytes, min(largest_bytes, search.dense_bytes)
+    plan = search.plan(high)
+    for _ in range(BISECTIONS):
+        if high - low <= 1:
+            break
+        middle = (low + high) // 2
+        candidate = search.plan(middle)
+        if candidate.predicted_loss <= predicted_loss:
+            plan, high = candidate, middle
+        else:
+            low = middle
+    return plan

@@ -1,0 +1,109 @@
+"""Evaluation texts: read one, and cut it into token chunks or sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelr.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+DEFAULT_TEXT = "Python's pydoc_data.topics"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_CHARACTERS = range(20, 401)  # shorter is a heading, longer is no sentence
+_MOST_CHARACTERS = 16  # per token, in prose: more text than this is never needed
+_FEWEST_SENTENCES = 3  # two give one pair: nothing to rank
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSize:
+    """How much of a text is used: ``chunks`` of ``length`` tokens, or ``sentences``."""
+
+    chunks: int = 16
+    length: int = 1024
+    sentences: int = 256
+
+
+def read_text(path: Path | None) -> str:
+    """Read a text: ``.txt`` as it is, ``.jsonl`` by its ``text`` keys, None for the default.
+
+    The default is technical English that ships with every Python.
+
+    Raises:
+        InputError: the file is missing, empty, or not in its format.
+    """
+    if path is None:
+        from pydoc_data.topics import topics
+
+        return "\n\n".join(topics[name] for name in sorted(topics))
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Cannot read the text {path}: {error}. Expected a UTF-8 file. Name another file."
+        ) from error
+    text = _join_lines(path, content) if path.suffix == ".jsonl" else content
+    if not text.strip():
+        raise InputError(f"{path} holds no text. Expected prose. Name another file.")
+    return text
+
+
+def chunk_tokens(text: str, tokenizer: Tokenizer, chunks: int, length: int) -> NDArray[np.int64]:
+    """Cut a text into whole token chunks, without special tokens.
+
+    Returns:
+        Token ids, ``(at most chunks, length)`` int64.
+
+    Raises:
+        InputError: the text is shorter than one chunk.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    enough = text[: chunks * length * _MOST_CHARACTERS]
+    ids = tokenizer.encode(enough, add_special_tokens=False).ids
+    count = min(chunks, len(ids) // length)
+    if count == 0:
+        raise InputError(
+            f"The text has {len(ids):,} tokens. Expected at least one chunk of {length:,}. "
+            f"Give a longer text, or shorter chunks."
+        )
+    return np.array(ids[: count * length], np.int64).reshape(count, length)
+
+
+def split_sentences(text: str, count: int) -> list[str]:
+    """Take the first ``count`` sentences of 20 to 400 characters, in order.
+
+    Raises:
+        InputError: fewer than three such sentences were found.
+    """
+    parts = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
+    found = [part for part in parts if len(part) in _CHARACTERS][:count]
+    if len(found) < _FEWEST_SENTENCES:
+        raise InputError(
+            f"The text has {len(found)} sentences of 20 to 400 characters. Expected at least "
+            f"{_FEWEST_SENTENCES}. Give a longer text."
+        )
+    return found
+
+
+def _join_lines(path: Path, content: str) -> str:
+    texts = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            texts.append(str(json.loads(line)["text"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{path}, line {number} is not {{"text": …}}. Expected one JSON object per line. '
+                f"Mend that line, or give a .txt file."
+            ) from error
+    return "\n".join(texts)
