@@ -6,13 +6,16 @@ whole. A run that was interrupted continues from its last finished stage without
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from platform import node
 from typing import Any
 
 from edgelr.errors import EnvironmentProblem
@@ -77,23 +80,64 @@ class Cache:
 
 def write_atomically(folder: Path, build: Callable[[Path], None]) -> None:
     """Let ``build`` fill a sibling of ``folder``, then put it in the place of ``folder``."""
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with unfinished(folder) as partial:
         build(partial)
         replace_folder(partial, folder)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Give an empty sibling of ``folder`` to work in, which is gone after the block.
+
+    Its name tells host and process, so that two runs never share one, and so that what a killed
+    process left is found and removed by the next run.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up_after_the_dead(folder)
+    partial = _sibling(folder, "partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def replace_folder(finished: Path, folder: Path) -> None:
     """Move ``finished`` to ``folder``; what stood there goes away only after the move."""
-    previous = folder.with_name(f".{folder.name}.previous-{os.getpid()}")
+    previous = _sibling(folder, "previous")
     if folder.exists():
         folder.rename(previous)
     finished.rename(folder)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sibling(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}-{node()}-{os.getpid()}")
+
+
+def _clean_up_after_the_dead(folder: Path) -> None:
+    """Remove what processes of this host left that are gone; restore what they had set aside."""
+    for kind in ("previous", "partial"):
+        pattern = glob.escape(f".{folder.name}.{kind}-{node()}-") + "*"
+        for left in folder.parent.glob(pattern):
+            if _runs(int(left.name.rpartition("-")[2])):
+                continue
+            if kind == "previous" and not folder.exists():
+                left.rename(folder)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":
+        return True  # os.kill would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:

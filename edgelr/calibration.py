@@ -16,9 +16,6 @@ from edgelr.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DEFAULT_TOKENS = 32 * 1024  # enough for input Grams; a third of them serves the gradients
-GRADIENT_SHARE = 0.375
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -118,6 +115,7 @@ def mixed(parts: list[Calibration]) -> list[Calibration]:
 def encode_prefix(text: str, tokenizer: Tokenizer, tokens: int) -> list[int]:
     """Tokenize as much of ``text`` as ``tokens`` tokens can need, without special tokens."""
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     ids: list[int] = tokenizer.encode(text[: tokens * 16], add_special_tokens=False).ids
     return ids
 

@@ -45,6 +45,8 @@ class Options:
         return min((self.dense, *self.compressed), key=lambda candidate: candidate.bytes)
 
 
+LEAST_SAVING = 1 / 16  # of the dense bytes; one more node costs a 576 x 576 product a few percent
+
 Allocator = Callable[[list[Options], int], dict[str, Choice]]
 """Chooses one candidate per group so that their bytes fit the budget (second argument)."""
 
@@ -71,7 +73,8 @@ def make_options(
 ) -> Options:
     """List the candidates of one group.
 
-    A compressed candidate is listed only where it is smaller than dense: a site never grows.
+    A compressed candidate is listed only where it is smaller than dense by more than its further
+    nodes cost in time: a site never grows, and is not split for nothing.
 
     Args:
         group: what is factorized together.
@@ -90,7 +93,7 @@ def make_options(
         for form in forms:
             count = parameters(form, rows, columns, rank)
             size = count * width + index_bytes(form, rows, columns)
-            if form != "dense" and size < dense.bytes:
+            if form != "dense" and size <= (1 - LEAST_SAVING) * dense.bytes:
                 compressed.append(
                     Candidate(form, rank, precision, size, 2 * count, float(loss[rank]))
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 
 from edgelr.errors import InputError
@@ -22,7 +23,9 @@ def describe(kind: str) -> list[tuple[str, str]]:
         "evaluators": _evaluators,
     }
     if kind not in kinds:
-        raise InputError(f"Nothing is called {kind!r}; expected one of {', '.join(kinds)}.")
+        close = difflib.get_close_matches(kind, kinds, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise InputError(f"Nothing is called {kind!r}.{hint} Known: {', '.join(kinds)}.")
     return list(kinds[kind]())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from edgelr import __version__
 from edgelr.errors import EdgelrError, GateError, InputError
@@ -18,8 +19,27 @@ if TYPE_CHECKING:
     from edgelr.cache import Cache
     from edgelr.settings import Settings
 
+
+class _Commands(TyperGroup):
+    """Turns errors into messages and exit codes; those of the options are typer's own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except EdgelrError as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except (KeyboardInterrupt, typer.Abort):
+            typer.echo(
+                "Interrupted. Run the same command again: finished stages are kept.", err=True
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="edgelr",
+    cls=_Commands,
     help="Put a model on an edge device, smaller and faster, with proof.",
     no_args_is_help=True,
     add_completion=False,
@@ -71,7 +91,7 @@ CalibrationTexts = Annotated[
 ]
 CalibrationTokens = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Tokens to calibrate on (default 32768)."),
+    typer.Option(help="Tokens to calibrate on (default 16384)."),
 ]
 CalibrationLength = Annotated[
     Optional[int],  # noqa: UP045
@@ -162,11 +182,14 @@ def export(
         if dry_run:
             from edgelr.settings import write_settings
 
-            pipeline.plan(
+            made = pipeline.plan(
                 settings, device, _cache(resume), listener, pipeline.Clock(), given_plan=plan
             )
             write_settings(settings, Path("edgelr.yaml"))
-            typer.echo("Nothing was exported. Next: edgelr export -c edgelr.yaml")
+            if as_json:
+                typer.echo(json.dumps(asdict(made.plan), indent=2))
+            else:
+                typer.echo("Nothing was exported. Next: edgelr export -c edgelr.yaml")
             return
         report = pipeline.export(
             settings, device, folder, _cache(resume), listener, _command(), force, plan
@@ -377,15 +400,8 @@ def _version(
 
 
 def main() -> None:
-    """Run the command line; turn errors into messages and exit codes."""
-    try:
-        app(standalone_mode=False)
-    except EdgelrError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Run the same command again: finished stages are kept.", err=True)
-        sys.exit(130)
+    """Run the command line."""
+    app()
 
 
 def _settings(ctx: typer.Context, config: Path | None) -> Settings:

@@ -24,10 +24,12 @@ from edgelr.types import (
     Pivoted,
     Plan,
     SiteGroup,
+    SitePlan,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from edgelr.methods import Method
     from edgelr.statistics import StatisticsStore
@@ -72,12 +74,10 @@ def decompose(
     for done, group in enumerate(groups, start=1):
         site = group.sites[0]
         weight = weight_of(model, site.name).double()
-        result = method.decompose(weight, statistics.of(site))
-        if not torch.isfinite(result.loss).all():
-            raise InputError(
-                f"The calibration statistics of {site.name} are not finite: the model overflows on "
-                f"this calibration text. Check the model's outputs on it, or calibrate on another."
-            )
+        given = statistics.of(site)
+        _require_finite(site.name, given.input_gram, given.output_gradient_gram)
+        result = method.decompose(weight, given)
+        _require_finite(site.name, result.loss)
         tensors = {
             "down": result.down.float(),
             "up": result.up.float(),
@@ -85,6 +85,15 @@ def decompose(
         }
         save_file(tensors, folder / f"{group.name}.safetensors")
         progress("decomposition", done, len(groups))
+
+
+def _require_finite(name: str, *tensors: Tensor | None) -> None:
+    if all(tensor is None or torch.isfinite(tensor).all() for tensor in tensors):
+        return
+    raise InputError(
+        f"The calibration statistics of {name} are not finite: the model overflows on this "
+        f"calibration text. Check the model's outputs on it, or calibrate on another."
+    )
 
 
 def read_spectra(folder: Path) -> SpectrumTable:
@@ -96,22 +105,25 @@ def read_spectra(folder: Path) -> SpectrumTable:
     return SpectrumTable(folder, loss)
 
 
-def truncate(spectra: SpectrumTable, plan: Plan) -> FactorSet:
-    """Make the factors that the plan asks for; dense sites have none."""
+def truncate(spectra: SpectrumTable, plan: Plan, block: int = 1) -> FactorSet:
+    """Make the factors that the plan asks for; dense sites have none.
+
+    Args:
+        spectra: the decompositions.
+        plan: forms and ranks.
+        block: neighbours that pivot together; see ``forms.pivot``.
+    """
     return {
-        site.name: _factors(spectra, site.name, site.candidate.form, site.candidate.rank)
+        site.name: _factors(spectra, site, block)
         for site in plan.sites
         if site.candidate.form != "dense"
     }
 
 
-def _factors(spectra: SpectrumTable, group: str, form: str, rank: int) -> Factors:
-    decomposition = spectra.decomposition(group)
-    exact = Decomposition(
-        decomposition.down.double(), decomposition.up.double(), decomposition.loss
-    )
-    factors = balance(exact.truncate(rank))
-    if form == "low_rank":
+def _factors(spectra: SpectrumTable, site: SitePlan, block: int) -> Factors:
+    stored = spectra.decomposition(site.name).truncate(site.candidate.rank)
+    factors = balance(LowRank(stored.down.double(), stored.up.double()))
+    if site.candidate.form == "low_rank":
         return LowRank(factors.down.float(), factors.up.float())
-    pivoted = pivot(factors)
+    pivoted = pivot(factors, block)
     return Pivoted(pivoted.axis, pivoted.first.float(), pivoted.second.float(), pivoted.order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ from platform import machine, platform, python_version
 from edgelr import __version__
 from edgelr.allocate import write_plan
 from edgelr.budget import predict
-from edgelr.cache import Cache, digest, replace_folder, require_space
+from edgelr.cache import Cache, digest, replace_folder, require_space, unfinished
 from edgelr.compressed import installed, write_answers
 from edgelr.decompose import truncate
 from edgelr.device import is_this_machine
@@ -100,8 +100,19 @@ def preflight(out: Path, force: bool, cache: Cache) -> None:
                 f"{out} holds a bundle; expected an empty or a new folder. Add --force to replace "
                 f"it, or name another one with --out."
             )
+    _require_writable(out.absolute())
     require_space(out, 2**20, "The bundle")
     require_space(cache.root, 2**20, "The cache")
+
+
+def _require_writable(out: Path) -> None:
+    """Refuse a place in which no folder can be made."""
+    parent = next(path for path in out.parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(
+            f"{out} cannot be written: {parent} is {'read-only' if parent.is_dir() else 'a file'}. "
+            f"Expected a folder that can be written. Name another one with --out."
+        )
 
 
 def require_room(subject: Subject, out: Path, cache: Cache) -> None:
@@ -126,19 +137,15 @@ def require_provider(settings: Settings, dense: DenseExport) -> None:
 @contextmanager
 def workplace(out: Path, force: bool) -> Iterator[Workplace]:
     """Give a folder that becomes ``out`` in one step, if the block ends well."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    root = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(root, ignore_errors=True)  # what an interrupted run left
-    place = Workplace(root / "bundle", root / "scratch")
-    place.bundle.mkdir(parents=True)
-    place.scratch.mkdir()
-    try:
+    out = out.resolve()
+    with unfinished(out) as root:
+        place = Workplace(root / "bundle", root / "scratch")
+        place.bundle.mkdir()
+        place.scratch.mkdir()
         yield place
         if out.exists() and not force and any(out.iterdir()):
             raise InputError(f"{out} was filled by another run meanwhile; --force replaces it.")
         replace_folder(place.bundle, out)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def write_bundle(made: Planned, place: Workplace) -> tuple[ExportBundle, ExportBundle | None]:
@@ -150,7 +157,7 @@ def write_bundle(made: Planned, place: Workplace) -> tuple[ExportBundle, ExportB
     """
     subject = made.subject
     model, device, settings = subject.model, subject.device, subject.settings
-    factors = truncate(made.spectra, made.plan)
+    factors = truncate(made.spectra, made.plan, block=device.rank_multiple)
     with installed(model.module, factors):
         prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
         write_answers(model, prompts, GREEDY_TOKENS, place.scratch / "answers.npz")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
 from edgelr.types import Factors, LowRank, Pivoted
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Array: TypeAlias = NDArray[np.float64]
+
+LARGEST_COEFFICIENT = 32.0  # float16 keeps 11 bits: coefficients this large still leave six
+LARGEST_CONDITION = 1e6  # of the pivots: beyond it their coefficients are noise
 
 
 def balance(factors: LowRank) -> LowRank:
@@ -22,38 +30,93 @@ def balance(factors: LowRank) -> LowRank:
     down_norm = factors.down.norm(dim=0)  # (rank,)
     up_norm = factors.up.norm(dim=1)  # (rank,)
     tiny = torch.finfo(factors.down.dtype).tiny
-    scale = (up_norm.clamp_min(tiny) / down_norm.clamp_min(tiny)).sqrt()
+    scale = up_norm.clamp_min(tiny).sqrt() / down_norm.clamp_min(tiny).sqrt()  # root first: finite
     return LowRank(factors.down * scale, factors.up / scale[:, None])
 
 
-def pivot(factors: LowRank) -> Pivoted:
+def pivot(factors: LowRank, block: int = 1) -> Pivoted:
     """Rewrite a rank-``r`` product with ``r**2`` fewer parameters (PIFA, arXiv:2501.19090).
 
     A matrix of rank ``r`` is determined by ``r`` of its rows (or columns) and by the coefficients
-    of the others. Pivots come from QR with column pivoting, which keeps those coefficients near
-    one, so that float16 can hold them. The pivoted side is the smaller one, because the
-    permutation is paid on that side at run time.
+    of the others. The pivoted side is the smaller one, because a permutation is paid on that side
+    at run time.
+
+    Args:
+        factors: the product.
+        block: pivots are taken in runs of this many neighbours, where it divides both the rank
+            and the pivoted side: a permutation of runs is that much cheaper. Shorter runs, down to
+            single pivots, have coefficients nearer to one; they are taken where longer ones would
+            have large coefficients.
     """
-    if factors.up.shape[1] <= factors.down.shape[0]:
-        order, rest = _interpolate(torch.linalg.qr(factors.down)[1] @ factors.up)
-        chosen = factors.up[:, order[: len(factors.up)]]
-        return Pivoted("rows", factors.down @ chosen, rest, order)
-    order, rest = _interpolate(torch.linalg.qr(factors.up.T)[1] @ factors.down.T)
-    chosen = factors.down[order[: len(factors.up)]]
-    return Pivoted("columns", rest.T.contiguous(), chosen @ factors.up, order)
+    rank = len(factors.up)
+    rows = factors.up.shape[1] <= factors.down.shape[0]
+    if rows:
+        matrix = torch.linalg.qr(factors.down)[1] @ factors.up
+    else:
+        matrix = torch.linalg.qr(factors.up.T)[1] @ factors.down.T
+    order, rest = _interpolate(matrix.double().numpy(), math.gcd(block, rank, matrix.shape[1]))
+    coefficients = torch.from_numpy(rest).to(matrix.dtype)
+    if rows:
+        chosen = factors.up[:, order[:rank]]
+        return Pivoted("rows", factors.down @ chosen, coefficients, torch.from_numpy(order))
+    chosen = factors.down[order[:rank]]
+    return Pivoted(
+        "columns", coefficients.T.contiguous(), chosen @ factors.up, torch.from_numpy(order)
+    )
 
 
-def _interpolate(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _interpolate(matrix: Array, block: int) -> tuple[NDArray[np.int64], Array]:
     """Express the columns of ``matrix (rank, n)`` by ``rank`` of them.
 
     Returns:
         ``order (n,)``, pivots first, and ``rest (rank, n - rank)`` with
         ``matrix[:, order[rank:]] = matrix[:, order[:rank]] @ rest``.
     """
+    while block > 1:
+        order = _block_pivots(matrix, block)
+        pivots, others = np.split(matrix[:, order], [len(matrix)], axis=1)
+        if np.linalg.cond(pivots) < LARGEST_CONDITION:
+            rest: Array = np.linalg.solve(pivots, others).astype(np.float64)
+            if np.abs(rest).max(initial=0.0) < LARGEST_COEFFICIENT:
+                return order, rest
+        block //= 2  # shorter runs choose more freely
+    return _single_pivots(matrix)
+
+
+def _single_pivots(matrix: Array) -> tuple[NDArray[np.int64], Array]:
+    """Pivots by QR with column pivoting: coefficients stay near one.
+
+    Pivots past the numerical rank, as pruned weights have them, get coefficients of zero.
+    """
     rank = matrix.shape[0]
-    triangular, order = qr(matrix.double().numpy(), mode="r", pivoting=True)
-    rest = solve_triangular(triangular[:, :rank], triangular[:, rank:])
-    return torch.from_numpy(order).long(), torch.from_numpy(rest).to(matrix.dtype)
+    triangular, order = qr(matrix, mode="r", pivoting=True)
+    diagonal = np.abs(triangular.diagonal())  # descending
+    useful = int((diagonal > np.finfo(np.float64).eps * diagonal[0]).sum())
+    rest = np.zeros((rank, triangular.shape[1] - rank))
+    rest[:useful] = solve_triangular(triangular[:useful, :useful], triangular[:useful, rank:])
+    return order.astype(np.int64), rest
+
+
+def _block_pivots(matrix: Array, block: int) -> NDArray[np.int64]:
+    """Order the columns of ``matrix (rank, n)`` in runs of ``block``, ``rank`` pivots first.
+
+    Greedily takes the run that spans the largest volume outside what is already spanned.
+    """
+    rank, columns = matrix.shape
+    residual = matrix.copy()
+    free = list(range(columns // block))
+    chosen: list[int] = []
+    while len(chosen) * block < rank:
+        runs = residual.reshape(rank, -1, block)[:, free]
+        grams = np.einsum("rki,rkj->kij", runs, runs)
+        scale = np.trace(grams, axis1=1, axis2=2)[:, None, None] / block
+        floor = (1e-12 * scale + np.finfo(np.float64).tiny) * np.eye(block)
+        volumes = np.linalg.slogdet(grams + floor)[1]
+        run = free.pop(int(np.argmax(volumes)))
+        chosen.append(run)
+        basis, _ = np.linalg.qr(residual[:, run * block : (run + 1) * block])
+        residual -= basis @ (basis.T @ residual)
+    return (np.array(chosen + free)[:, None] * block + np.arange(block)).ravel()
 
 
 def apply(factors: Factors, x: Tensor) -> Tensor:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from edgelr.cache import Cache, digest, file_digest
 from edgelr.errors import InputError
@@ -69,15 +73,24 @@ def _from_folder(
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
     auto_class = getattr(transformers, exporter.auto_class)
-    with _quiet_transformers():
-        module: PreTrainedModel = auto_class.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            **dict(exporter.load_options),
-        )
+    try:
+        with _quiet_transformers():
+            module, found = auto_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
+                **dict(exporter.load_options),
+            )
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
+            f"every shard of them. Copy or download the model again."
+        ) from error
+    _require_complete(found, source)
     module.eval().requires_grad_(False)
     require_finite(module, source)
     weights = sorted(folder.glob("*.safetensors"))
@@ -91,6 +104,17 @@ def _from_folder(
         digest=file_digest([folder / "config.json", *weights]),
         pooling=pooling_of(folder) if exporter.loss == "embedding" else None,
     )
+
+
+def _require_complete(found: dict[str, Any], source: str) -> None:
+    """Refuse a checkpoint whose gaps transformers would fill with random numbers."""
+    missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    if missing:
+        raise InputError(
+            f"{source} lacks {len(missing):,} weights of its own architecture, or has them in "
+            f"another shape: {', '.join(missing[:3])}. Expected all that its configuration asks "
+            f"for. Check that the two belong together, and that every file is there."
+        )
 
 
 def require_finite(module: torch.nn.Module, source: str) -> None:
@@ -145,16 +169,36 @@ def _from_gguf(path: Path, cache: Cache) -> Path:
     """Keep a GGUF file's weights, dequantized to float32, as a Hugging Face folder."""
 
     def build(folder: Path) -> None:
-        with _quiet_transformers():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                path.parent, gguf_file=path.name, local_files_only=True
-            )
+        try:
+            model, tokenizer, found = _read_gguf(path)
+        except (OSError, ValueError, LookupError, struct.error) as error:
+            raise InputError(
+                f"{path} cannot be read by transformers {transformers.__version__} ({error}); "
+                f"expected a whole GGUF file of an architecture that it knows. Copy the file "
+                f"again, or give the original model."
+            ) from error
+        _require_complete(found, str(path))
         _save(model, tokenizer, folder)
 
     return cache.stage("model", file_digest([path]), build)[0]
+
+
+def _read_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Read model, tokenizer, and which weights were found."""
+    auto_class: Any = transformers.AutoModelForCausalLM
+    with _quiet_transformers():
+        model, found = auto_class.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are named
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True
+        )
+    return model, tokenizer, found
 
 
 def _from_factory(source: str, cache: Cache) -> Path:
@@ -167,7 +211,13 @@ def _from_factory(source: str, cache: Cache) -> Path:
             f"{source} cannot be imported ({error}); expected package.module:factory, on the "
             f"Python path, where factory() returns (model, tokenizer)."
         ) from error
-    model, tokenizer = factory()
+    made = factory()
+    if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
+        raise InputError(
+            f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
+            f"transformers. Let the factory return both."
+        )
+    model, tokenizer = made
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
     key = digest(source, model.config.to_json_string(), state)
     return cache.stage("model", key, lambda folder: _save(model, tokenizer, folder))[0]
@@ -201,14 +251,18 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, fol
             tokenizer.save_pretrained(folder)
 
 
-class _quiet_transformers:  # noqa: N801 - reads as a statement
-    """Silence progress bars that would break ours."""
-
-    def __enter__(self) -> None:
-        transformers.utils.logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers.utils.logging.enable_progress_bar()
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence progress bars that would break ours, and reports of weights that nobody asked for."""
+    logging = transformers.utils.logging
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
 
 
 def pooling_of(folder: Path) -> Pooling:

@@ -13,16 +13,19 @@ import numpy as np
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
 from edgelr.allocate import Search, check_plan, prepare, read_plan
+from edgelr.allocators import ALLOCATORS
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
+from edgelr.candidates import index_bytes, parameters
 from edgelr.compressed import embeddings, mean_loss, planned
 from edgelr.decompose import SpectrumTable, decompose, read_spectra
 from edgelr.device import DeviceProfile
-from edgelr.errors import InputError
+from edgelr.errors import BudgetError, InputError
 from edgelr.gate import loss_limit, profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.graph.save import padding_bytes
 from edgelr.load import load, shape_of
 from edgelr.methods import METHODS
 from edgelr.recipes import RECIPES, Recipe
@@ -36,6 +39,7 @@ from edgelr.texts import SELF, Texts, choose_texts
 from edgelr.types import (
     PRECISION_BYTES,
     Budget,
+    Candidate,
     ExportBundle,
     LinearSite,
     LoadedModel,
@@ -44,6 +48,7 @@ from edgelr.types import (
     Plan,
     Precision,
     SiteGroup,
+    SitePlan,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +60,7 @@ SAMPLE_BATCH = 64
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 ENCODER_LENGTH = 256
+NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
 
 
@@ -242,8 +248,6 @@ def statistics(
 ) -> tuple[statistic.StatisticsStore, str]:
     """Collect what the method needs, or find it; return it with its key."""
     needs = METHODS.get(subject.recipe.method).needs
-    share = calibrations.GRADIENT_SHARE
-    gradient_parts = [part.first(round(part.tokens * share)) for part in calibration]
     parts = [part.key for part in calibration]
     key = digest(FORMAT, subject.model.digest, parts, sorted(needs), subject.settings.seed)
 
@@ -252,7 +256,6 @@ def statistics(
             subject.model,
             subject.sites,
             calibration,
-            gradient_parts,
             needs,
             folder,
             subject.settings.seed,
@@ -306,7 +309,7 @@ def allocate(
     if settings.keep is not None:
         asked = int(settings.keep * search.dense_bytes)
     elif settings.max_size_bytes is not None:
-        asked = settings.max_size_bytes - file_overhead_bytes(subject, dense)
+        asked = _bytes_inside_file(base, settings.max_size_bytes)
     else:
         return _inside_the_gate(base, listener)
     if asked > budget.weight_bytes:
@@ -325,7 +328,32 @@ def follow(made: Planned, path: Path) -> Planned:
     """
     given = read_plan(path)
     check_plan(given, made.search)
-    return replace(made, plan=given)
+    sites = tuple(_priced(site, made) for site in given.sites)
+    plan = replace(
+        given,
+        sites=sites,
+        planned_bytes=sum(site.candidate.bytes for site in sites),
+        predicted_loss=sum(site.candidate.predicted_loss for site in sites),
+    )
+    return replace(made, plan=plan)
+
+
+def _priced(site: SitePlan, made: Planned) -> SitePlan:
+    """Count again what an edited site costs: people change forms and ranks, not bytes."""
+    form, rank, shape = (
+        site.candidate.form,
+        site.candidate.rank,
+        (site.in_features, site.out_features),
+    )
+    precision = made.subject.precision
+    width, count = PRECISION_BYTES[precision], parameters(form, *shape, rank)
+    loss = 0.0 if form == "dense" else float(made.spectra.loss[site.name][rank])
+    size = count * width + index_bytes(form, *shape)
+    return replace(
+        site,
+        candidate=Candidate(form, rank, precision, size, 2 * count, loss),
+        dense_bytes=site.in_features * site.out_features * width,
+    )
 
 
 def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
@@ -336,10 +364,41 @@ def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
     return rest * width // PRECISION_BYTES["float32"]
 
 
-def file_overhead_bytes(subject: Subject, dense: DenseExport) -> int:
-    """Bytes of the written files besides the factorizable weights."""
-    per_site = 4096  # names, shapes and nodes of a factorized linear, and alignment
-    return fixed_bytes(subject, dense) + per_site * len(subject.sites)
+def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
+    """Bytes for the factorizable weights, so that graph and sidecar stay within a size.
+
+    Raises:
+        BudgetError: the smallest plan makes a larger file.
+    """
+    subject, search = base.subject, base.search
+    overhead_bytes = fixed_bytes(subject, base.dense) + NODE_BYTES * len(subject.sites)
+    if subject.precision == "float16":  # which does not halve the nodes
+        overhead_bytes += base.dense.bundle.model_path.stat().st_size // 2
+    asked = min(largest_bytes - overhead_bytes, search.dense_bytes)
+    while asked >= search.smallest_bytes:
+        plan = search.plan(asked)
+        padding = padding_bytes(size for site in plan.sites for size in _tensor_bytes(site))
+        excess = overhead_bytes + plan.planned_bytes + padding - largest_bytes
+        if excess <= 0:
+            return asked
+        asked = min(asked, plan.planned_bytes) - excess
+    smallest_bytes = overhead_bytes + search.smallest_bytes
+    raise BudgetError(
+        f"The smallest plan makes a file of about {smallest_bytes:,} bytes, and --max-size is "
+        f"{largest_bytes:,}. The nearest feasible point is about --max-size "
+        f"{-(-smallest_bytes // 1000) + 1}KB."
+    )
+
+
+def _tensor_bytes(site: SitePlan) -> tuple[int, ...]:
+    """Sizes of the stored weights of a site."""
+    candidate = site.candidate
+    if candidate.form == "dense":
+        return (candidate.bytes,)
+    small, large = sorted((site.in_features, site.out_features))
+    rest = small - candidate.rank if candidate.form == "pivoted" else small
+    width = PRECISION_BYTES[candidate.precision]
+    return (candidate.rank * large * width, candidate.rank * rest * width)
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -353,6 +412,7 @@ def _recipe(settings: Settings) -> Recipe:
     if not changes:
         return recipe
     METHODS.get(changes.get("method", recipe.method))
+    ALLOCATORS.get(changes.get("allocator", recipe.allocator))  # unknown names end before any work
     return replace(recipe, name=f"{recipe.name} (changed: {', '.join(changes)})", **changes)
 
 

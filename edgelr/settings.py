@@ -14,6 +14,7 @@ from edgelr.types import Form, Precision, Task
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
+_AIMS = ("keep", "max_size", "max_drop")
 
 
 class Settings(BaseModel):
@@ -38,7 +39,7 @@ class Settings(BaseModel):
     max_size: str | None = None
     max_drop: float | None = Field(default=None, gt=0, lt=10)
     calibration: tuple[str, ...] = ()
-    calibration_tokens: int = Field(default=32768, ge=256)
+    calibration_tokens: int = Field(default=16384, ge=256)
     calibration_length: int | None = Field(default=None, ge=8)
     evaluation: str | None = None
     context_tokens: int | None = Field(default=None, ge=1)
@@ -50,9 +51,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _one_aim(self) -> Settings:
-        aims = [
-            name for name in ("keep", "max_size", "max_drop") if getattr(self, name) is not None
-        ]
+        aims = [name for name in _AIMS if getattr(self, name) is not None]
         if len(aims) > 1:
             raise ValueError(f"{' and '.join(aims)} are given; expected at most one of them")
         if self.max_size is not None:
@@ -71,7 +70,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([A-Za-z]*)\s*", text)
     if not match or match[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is no size; expected for instance 60MB or 1.5GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -95,7 +94,7 @@ def make_settings(**options: Any) -> Settings:
 
 
 def read_settings(path: Path, overrides: dict[str, Any]) -> Settings:
-    """Read ``edgelr.yaml``; options of the command line win over it.
+    """Read ``edgelr.yaml``; options of the command line win over it, an aim over any aim.
 
     Raises:
         InputError: the file is missing, no YAML mapping, or holds unknown or impossible values.
@@ -106,7 +105,10 @@ def read_settings(path: Path, overrides: dict[str, Any]) -> Settings:
         raise InputError(f"Cannot read {path}: {error}. Expected a YAML file.") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no mapping; expected lines such as 'profile: jetson'.")
-    return make_settings(**{**found, **overrides})
+    given = {str(name): value for name, value in found.items()}
+    if not overrides.keys().isdisjoint(_AIMS):  # a new aim takes the place of the file's
+        given = {name: value for name, value in given.items() if name not in _AIMS}
+    return make_settings(**{**given, **overrides})
 
 
 def write_settings(settings: Settings, path: Path) -> None:

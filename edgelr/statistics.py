@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-INPUT_BATCH_TOKENS = 2048
-GRADIENT_BATCH_TOKENS = 1024  # logits and their gradient: 0.4 GB at a vocabulary of 49 thousand
-SAMPLED_TOKENS = 128
+INPUT_BATCH_TOKENS = 1024
+GRADIENT_BATCH_TOKENS = 512  # the backward pass keeps every activation of its batch
+SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
+GRAM_COLUMNS = 384  # of the panels in which a Gram is summed
 
 
 def collect(
     model: LoadedModel,
     sites: tuple[LinearSite, ...],
     parts: list[Calibration],
-    gradient_parts: list[Calibration],
     needs: frozenset[Need],
     folder: Path,
     seed: int,
@@ -49,7 +49,6 @@ def collect(
         model: in float32.
         sites: the linears to watch.
         parts: calibration texts; where there are several, each weighs by its tokens.
-        gradient_parts: the texts for the backward passes, usually a subset.
         needs: which Grams.
         folder: receives ``<kind>-<block>.safetensors``.
         seed: of the sampled labels or probes.
@@ -61,7 +60,7 @@ def collect(
         del grams
     if "output_gradient_gram" in needs:
         generator = torch.Generator().manual_seed(seed)
-        grams = _gradient_grams(model, sites, gradient_parts, generator, progress)
+        grams = _gradient_grams(model, sites, parts, generator, progress)
         _save_blocks(folder, "output_gradient_gram", grams, sites)
 
 
@@ -123,7 +122,7 @@ def _input_grams(
 
     def add(name: str, x: Tensor) -> None:
         flat = x.detach()[real]  # (tokens, in)
-        grams[name].addmm_(flat.T, flat)
+        _add_gram(grams[name], flat)
 
     total = sum(part.tokens for part in parts)
     done = 0
@@ -133,7 +132,7 @@ def _input_grams(
             _base(model)(input_ids=ids, attention_mask=mask)
             done += int(mask.sum())
             progress("input statistics", done, total)
-    return {name: gram / total for name, gram in grams.items()}
+    return {name: _mirrored(gram) / total for name, gram in grams.items()}
 
 
 def _gradient_grams(
@@ -149,16 +148,17 @@ def _gradient_grams(
 
     def add(name: str, gradient: Tensor) -> None:
         flat = gradient.flatten(0, -2)  # (tokens, out)
-        grams[name].addmm_(flat.T, flat)
+        _add_gram(grams[name], flat)
 
+    cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
     total = sum(part.tokens for part in parts)
     done = 0
-    with torch.enable_grad(), _checkpointed(model.module), _gradient_hooks(watched, add):
-        for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS):
+    with torch.enable_grad(), _gradient_hooks(watched, add):
+        for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
             _backward(model, ids, mask, generator)
             done += int(mask.sum())
             progress("gradient statistics", done, total)
-    return {name: gram / total for name, gram in grams.items()}
+    return {name: _mirrored(gram) / total for name, gram in grams.items()}
 
 
 def _backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
@@ -206,33 +206,28 @@ def _base(model: LoadedModel) -> nn.Module:
     return getattr(model.module, "base_model", model.module)
 
 
-def _batches(parts: list[Calibration], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``(ids, mask)`` of about ``tokens`` tokens, whole rows."""
+def _add_gram(gram: Tensor, x: Tensor) -> None:
+    """Add ``x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
+    for start in range(0, len(gram), GRAM_COLUMNS):
+        panel = x[:, start : start + GRAM_COLUMNS]
+        gram[start : start + GRAM_COLUMNS, start:].addmm_(panel.T, x[:, start:])
+
+
+def _mirrored(gram: Tensor) -> Tensor:
+    """Fill the lower half of a symmetric matrix from its upper half."""
+    return gram.triu() + gram.triu(1).T
+
+
+def _batches(
+    parts: list[Calibration], tokens: int, cut: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``(ids, mask)`` of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
     for part in parts:
         for ids, mask in part.batches(max(1, tokens // part.ids.shape[1])):
-            yield torch.tensor(ids), torch.tensor(mask)
-
-
-@contextmanager
-def _checkpointed(module: nn.Module) -> Iterator[None]:
-    """Keep the activations of one block at a time, where the family supports it.
-
-    transformers checkpoints a block only in training mode. Only the blocks themselves get the
-    mark, not what is in them, so that no dropout wakes up.
-    """
-    if not getattr(module, "supports_gradient_checkpointing", False):
-        yield
-        return
-    module.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    blocks = [part for part in module.modules() if getattr(part, "gradient_checkpointing", False)]
-    for block in blocks:
-        block.training = True
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block.training = False
-        module.activation_checkpointing_disable()  # type: ignore[operator]
+            step = tokens if cut else ids.shape[1]
+            for start in range(0, ids.shape[1], step):
+                piece = slice(start, start + step)
+                yield torch.tensor(ids[:, piece]), torch.tensor(mask[:, piece])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def tiny_llama() -> LlamaConfig:
         num_hidden_layers=2,
         num_attention_heads=6,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=16,  # the CPU kernel of GroupQueryAttention takes multiples of 16
         max_position_embeddings=128,
         tie_word_embeddings=True,
         bos_token_id=1,

@@ -58,17 +58,14 @@ def trace_with_transformers(module: Any, folder: Path, out: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Swallow what tracing prints and warns about its own experimental state."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def fuse_with_transformers(model: Any) -> None:

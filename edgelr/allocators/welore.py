@@ -40,8 +40,11 @@ def normalized(option: Options) -> NDArray[np.float64]:
 
 
 def _above(option: Options, threshold: float) -> Candidate:
-    """Candidate of the rank that the threshold leaves: rounded up, dense past break-even."""
-    rank = int((normalized(option) >= threshold).sum())
+    """Candidate of the rank above the threshold: rounded up, dense past break-even.
+
+    At threshold 1 that is the smallest candidate, however many values tie with the largest.
+    """
+    rank = int((normalized(option) > threshold).sum())
     enough = [c for c in option.compressed if c.rank >= rank]
     return min(enough, key=lambda c: c.bytes, default=option.dense)
 

@@ -15,7 +15,9 @@ pivoted by columns: some inputs are folded into the others::
                            └─ MatMul(first) ──┘
 
 A permutation of the last axis is Transpose, Gather on the first axis, Transpose: a Gather on the
-last axis copies element by element on the CPU, five to nine times slower.
+last axis copies element by element on the CPU, five to nine times slower. The Split after it
+also keeps the last Transpose away from a MatMul: ONNX Runtime's CPU layout optimizer crashes on
+Transpose, Cast, MatMul in float16 graphs (microsoft/onnxruntime#28392, seen in 1.31).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgelr.errors import EdgelrError
 from edgelr.graph.bind import Binding
@@ -73,6 +76,18 @@ class _Emitter:
         output.type = self.node.outputs[0].type
         return output
 
+    def split(self, x: ir.Value, sizes: tuple[int, int]) -> tuple[ir.Value, ir.Value]:
+        """Cut the last axis in two."""
+        lengths = constant(self.graph, f"{self.site}.sizes", np.array(sizes, np.int64))
+        node = ir.node(
+            "Split", [x, lengths], {"axis": -1}, num_outputs=2, name=f"{self.path}/split"
+        )
+        first, second = node.outputs
+        insert(self.graph, self.node, node)
+        second.name = f"{node.name}/output_1"
+        first.type = second.type = self.node.outputs[0].type
+        return first, second
+
 
 def _low_rank(emit: _Emitter, x: ir.Value, factors: LowRank) -> ir.Value:
     hidden = emit.add("MatMul", [x, emit.weight("down", factors.down.numpy())], "down")
@@ -87,20 +102,45 @@ def _pivoted(emit: _Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
         pivots = emit.add("MatMul", [x, first], "first")
         others = emit.add("MatMul", [pivots, second], "second")
         both = emit.add("Concat", [pivots, others], "concat", {"axis": -1})
-        return _permute(emit, both, emit.weight("order", np.argsort(order)), _axes(emit, x), "")
-    axes, rank = _axes(emit, x), factors.second.shape[0]
-    pivots = _permute(emit, x, emit.weight("pivots", order[:rank]), axes, "pivots_")
-    others = _permute(emit, x, emit.weight("others", order[rank:]), axes, "others_")
+        return _permute(emit, both, np.argsort(order))
+    ordered = _permute(emit, x, order)
+    pivots, others = emit.split(ordered, (len(factors.second), len(factors.first)))
     mixed = emit.add("MatMul", [others, first], "first")
     return emit.add("MatMul", [emit.add("Add", [pivots, mixed], "add"), second], "second")
 
 
-def _permute(emit: _Emitter, x: ir.Value, index: ir.Value, axes: int, prefix: str) -> ir.Value:
+def _permute(emit: _Emitter, x: ir.Value, order: NDArray[np.int64]) -> ir.Value:
+    """Take ``x[..., order]``: whole runs of neighbours where there are any, else columns."""
+    run = run_length(order)
+    if run == 1:
+        return _permute_columns(emit, x, emit.weight("order", order), _axes(emit, x))
+    leading = [0] * (_axes(emit, x) - 1)  # 0: as in the input
+    runs = constant(emit.graph, f"runs_of_{run}", np.array([*leading, -1, run], np.int64))
+    flat = constant(emit.graph, f"flat_{len(leading)}", np.array([*leading, -1], np.int64))
+    cut = emit.add("Reshape", [x, runs], "runs")
+    index = emit.weight("order", order[::run] // run)
+    moved = emit.add("Gather", [cut, index], "gather", {"axis": len(leading)})
+    return emit.add("Reshape", [moved, flat], "flat")
+
+
+def run_length(order: NDArray[np.int64]) -> int:
+    """Longest run, a power of two, of which a permutation is made: runs move as a whole."""
+    run = 1
+    while len(order) % (2 * run) == 0:
+        starts = order.reshape(-1, 2 * run)
+        whole = starts[:, 0] % (2 * run) == 0
+        if not (whole.all() and (np.diff(starts, axis=1) == 1).all()):
+            break
+        run *= 2
+    return run
+
+
+def _permute_columns(emit: _Emitter, x: ir.Value, index: ir.Value, axes: int) -> ir.Value:
     """Take ``x[..., index]`` with the last axis brought to the front and back."""
     forward, back = [axes - 1, *range(axes - 1)], [*range(1, axes), 0]
-    moved = emit.add("Transpose", [x], f"{prefix}to_front", {"perm": forward})
-    taken = emit.add("Gather", [moved, index], f"{prefix}gather", {"axis": 0})
-    return emit.add("Transpose", [taken], f"{prefix}to_back", {"perm": back})
+    moved = emit.add("Transpose", [x], "to_front", {"perm": forward})
+    taken = emit.add("Gather", [moved, index], "gather", {"axis": 0})
+    return emit.add("Transpose", [taken], "to_back", {"perm": back})
 
 
 def _axes(emit: _Emitter, x: ir.Value) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from edgelr.errors import EdgelrError
+
+ALIGNED_FROM_BYTES = 2**20  # onnx_ir lets larger tensors start at a multiple of this alignment
+ALIGNMENT_BYTES = 2**16
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -48,6 +52,11 @@ def weight_bytes(model: ir.Model) -> int:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
+
+
+def padding_bytes(tensor_bytes: Iterable[int]) -> int:
+    """Most bytes that lie unused before tensors of these sizes in a sidecar."""
+    return ALIGNMENT_BYTES * sum(size > ALIGNED_FROM_BYTES for size in tensor_bytes)
 
 
 def _lower_opset(model: ir.Model, max_opset: int) -> None:

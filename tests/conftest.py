@@ -1,0 +1,145 @@
+"""Tiny models for every test: real folders, seeded weights, a real tokenizer, no downloads."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from edgelr.cache import Cache
+from edgelr.calibration import Calibration, from_samples
+from edgelr.exporter import EXPORTERS
+from edgelr.load import load
+from edgelr.methods import Need
+from edgelr.sites import find_sites
+from edgelr.statistics import StatisticsStore, collect, units_per_token
+from edgelr.types import LoadedModel
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the tiny configurations say
+SENTENCES = (
+    "The river runs from the hills to the sea, and the sea takes what it brings.",
+    "A board with little memory wants a small model that answers like the large one.",
+    "Nobody who reads the tables asks how many of their numbers were measured twice.",
+    "When the rain stops, the children carry the boats back to the water.",
+    "Every factor of a matrix has a cost, and every cost has a place in the budget.",
+    "She wrote the letter in the morning and sent it only after the lamps were lit.",
+)
+
+MakeModel = Callable[..., LoadedModel]
+
+
+def make_tokenizer(vocabulary: int, ends: bool) -> Tokenizer:
+    """Train byte pairs on the sentences; every printable character has a token of its own."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=list(string.printable.strip()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    template = "<s> $A </s>" if ends else "<s> $A"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def write_tiny(folder: Path, name: str, **changes: Any) -> Path:
+    """Write the tiny model of an exporter, with seeded weights, as a Hugging Face folder.
+
+    The weights are five times larger than usual: nearly linear models would hide mistakes.
+    """
+    exporter = EXPORTERS.get(name)
+    config = exporter.tiny_config()
+    config.update({"initializer_range": 0.1, **changes})
+    torch.manual_seed(0)
+    auto_class = getattr(transformers, exporter.auto_class)
+    auto_class.from_config(config, **dict(exporter.load_options)).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(config.vocab_size, exporter.loss == "embedding"),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=config.max_position_embeddings,
+    ).save_pretrained(folder)
+    return folder
+
+
+def random_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(len(SPECIAL), 160, (rows, length))
+
+
+def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
+    """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding."""
+    if model.exporter.loss == "next_token":
+        return from_samples(random_ids(1, 6, seed=6).repeat(copies, 0), "chunk")
+    mask = (np.arange(9) < np.array([[9], [5], [7]])).astype(np.int64)
+    ids = random_ids(3, 9, seed=5)
+    return Calibration(ids.repeat(copies, 0), mask.repeat(copies, 0), "texts")
+
+
+def collected(
+    model: LoadedModel,
+    parts: list[Calibration],
+    folder: Path,
+    seed: int = 0,
+    needs: Collection[Need] = ("input_gram", "output_gradient_gram"),
+) -> StatisticsStore:
+    """Collect the statistics of every site into a new folder."""
+    folder.mkdir()
+    collect(model, find_sites(model), parts, frozenset(needs), folder, seed, lambda *_: None)
+    return StatisticsStore(folder, frozenset(needs), units_per_token(model, parts))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny operators gain nothing from a second thread, and wait for it on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Load the tiny model of an exporter, with changes to its configuration."""
+
+    def make(name: str, **changes: Any) -> LoadedModel:
+        root = tmp_path_factory.mktemp(name)
+        return load(str(write_tiny(root / "model", name, **changes)), Cache(root / "cache"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_models(make_model: MakeModel) -> dict[str, LoadedModel]:
+    """One tiny model per exporter, by its name. They are shared: leave them as they are."""
+    return {name: make_model(name) for name in EXPORTERS.names()}
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tiny_models: dict[str, LoadedModel]) -> LoadedModel:
+    return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_models: dict[str, LoadedModel]) -> LoadedModel:
+    return tiny_models["bert"]
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder_folder(tiny_decoder: LoadedModel) -> Path:
+    return tiny_decoder.folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tiny_encoder: LoadedModel) -> Path:
+    return tiny_encoder.folder

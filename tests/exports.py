@@ -1,0 +1,80 @@
+"""Shared by the tests that export: one cache per session, and a graph's outputs as arrays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgelr.cache import Cache
+from edgelr.delivery import Workplace
+from edgelr.runtime.decoder import Decoder
+from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.session import open_session
+from edgelr.settings import Settings, make_settings
+from edgelr.types import Budget, LoadedModel, Plan
+
+QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
+
+
+@dataclass
+class Recorder:
+    """A listener that remembers."""
+
+    stages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if what not in self.stages:
+            self.stages.append(what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def planned(self, plan: Plan, budget: Budget) -> None:
+        self.stages.append("planned")
+
+
+def session_cache(factory: pytest.TempPathFactory) -> Cache:
+    """One cache for every file: a tiny model is exported once per session."""
+    return Cache(factory.getbasetemp() / "edgelr-cache")
+
+
+def quick_settings(model: Path | str, **changes: Any) -> Settings:
+    return make_settings(**{"model": str(model), **QUICK, **changes})
+
+
+def make_place(folder: Path) -> Workplace:
+    shutil.rmtree(folder, ignore_errors=True)
+    place = Workplace(folder / "bundle", folder / "scratch")
+    place.bundle.mkdir(parents=True)
+    place.scratch.mkdir()
+    return place
+
+
+def batch(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(rows).integers(4, 150, (rows, tokens))
+    return ids, np.ones_like(ids)
+
+
+def run_graph(model: LoadedModel, path: Path, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Logits or hidden states of a graph file, where the mask is 1."""
+    session = open_session(path, "cpu", 1)
+    if model.task == "text-generation":
+        config = json.loads((model.folder / "config.json").read_text())
+        return Decoder(session, config).logits(ids, mask)[0][mask == 1]
+    return Encoder(session).hidden(ids, mask)[mask == 1]
+
+
+def run_torch(model: LoadedModel, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The same of the model in torch."""
+    with torch.no_grad():
+        outputs = model.module(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+    found: np.ndarray = outputs[0].numpy()[mask == 1]
+    return found

@@ -1,0 +1,135 @@
+"""Calibration batches: every real token once, and no padding counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from edgelr.calibration import (
+    Calibration,
+    encode_prefix,
+    from_chunks,
+    from_samples,
+    from_texts,
+    load_tokenizer,
+    mixed,
+)
+from edgelr.errors import InputError
+from edgelr.types import LoadedModel
+from tests.conftest import SENTENCES
+
+TEXT = " ".join(SENTENCES)
+EVERYTHING = 10**6
+
+
+@pytest.fixture
+def tokenizer(tiny_decoder: LoadedModel) -> Tokenizer:
+    """A new one for every test: texts of encoders change its truncation."""
+    return load_tokenizer(tiny_decoder.folder)
+
+
+@pytest.fixture
+def encoder_tokenizer(tiny_encoder: LoadedModel) -> Tokenizer:
+    return load_tokenizer(tiny_encoder.folder)
+
+
+@pytest.fixture
+def texts(encoder_tokenizer: Tokenizer) -> Calibration:
+    return from_texts(list(SENTENCES), encoder_tokenizer, EVERYTHING, 24, "sentences")
+
+
+def test_chunks_are_the_text_without_special_tokens(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
+    found = from_chunks(TEXT, tokenizer, EVERYTHING, 12, "text")
+    assert found.ids.shape == (len(ids) // 12, 12)
+    assert found.ids.ravel().tolist() == ids[: found.ids.size]
+    assert found.tokens == found.ids.size
+    assert (found.mask == 1).all()
+
+
+def test_chunks_stop_at_the_tokens_that_were_asked_for(tokenizer: Tokenizer) -> None:
+    assert from_chunks(TEXT, tokenizer, 50, 12, "text").ids.shape == (4, 12)
+
+
+def test_a_text_shorter_than_a_chunk_is_refused(tokenizer: Tokenizer) -> None:
+    count = len(encode_prefix(TEXT, tokenizer, EVERYTHING))
+    with pytest.raises(InputError, match=rf"my text\) holds {count:,} tokens.*chunk of 5,000"):
+        from_chunks(TEXT, tokenizer, EVERYTHING, 5000, "my text")
+
+
+def test_padding_of_the_tokenizer_never_reaches_a_chunk(tokenizer: Tokenizer) -> None:
+    """Some tokenizers come with padding to a fixed length switched on."""
+    expected = encode_prefix(TEXT, tokenizer, EVERYTHING)
+    tokenizer.enable_padding(length=2 * len(expected))
+    assert encode_prefix(TEXT, tokenizer, EVERYTHING) == expected
+
+
+def test_texts_are_rows_with_special_tokens_and_padding_on_the_right(
+    encoder_tokenizer: Tokenizer,
+) -> None:
+    found = from_texts(list(SENTENCES), encoder_tokenizer, EVERYTHING, 1000, "sentences")
+    assert len(found.ids) == len(SENTENCES)
+    for row, mask, sentence in zip(found.ids, found.mask, SENTENCES, strict=True):
+        expected = encoder_tokenizer.encode(sentence).ids
+        assert (expected[0], expected[-1]) == (1, 2)
+        assert row[: len(expected)].tolist() == expected
+        assert mask.tolist() == [1] * len(expected) + [0] * (found.ids.shape[1] - len(expected))
+
+
+def test_long_texts_are_cut_with_their_special_tokens(texts: Calibration) -> None:
+    assert texts.ids.shape == (len(SENTENCES), 24)
+    assert texts.ids[:, -1].tolist() == [2] * len(SENTENCES)
+
+
+def test_texts_stop_once_there_are_enough_tokens(encoder_tokenizer: Tokenizer) -> None:
+    found = from_texts(list(SENTENCES), encoder_tokenizer, 30, 24, "sentences")
+    assert (len(found.ids), found.tokens) == (2, 48)
+
+
+def test_no_texts_are_refused(encoder_tokenizer: Tokenizer) -> None:
+    with pytest.raises(InputError, match=r"\(nothing\) is empty"):
+        from_texts([], encoder_tokenizer, 30, 24, "nothing")
+
+
+def test_batches_hold_every_real_token_once() -> None:
+    mask = np.tril(np.ones((7, 7), np.int64))  # rows of one to seven tokens
+    calibration = Calibration(np.arange(49).reshape(7, 7), mask, "triangle")
+    batches = list(calibration.batches(3))
+    assert [ids.shape for ids, _ in batches] == [(3, 3), (3, 6), (1, 7)]
+    found = np.concatenate([ids[kept == 1] for ids, kept in batches])
+    assert found.tolist() == calibration.ids[mask == 1].tolist()
+    assert calibration.tokens == 28
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 1), (24, 1), (60, 2), (96, 4), (10**6, 6)])
+def test_the_first_tokens_come_from_all_over_the_text(
+    texts: Calibration, tokens: int, rows: int
+) -> None:
+    found = texts.first(tokens)
+    assert len(found.ids) == len(found.mask) == rows
+    assert found.ids[0].tolist() == texts.ids[0].tolist()
+    assert rows == 1 or found.ids[-1].tolist() == texts.ids[-1].tolist()
+
+
+def test_mixed_parts_weigh_the_same() -> None:
+    parts = [from_samples(np.ones((rows, 5), np.int64), str(rows)) for rows in (3, 8)]
+    assert [part.tokens for part in mixed(parts)] == [15, 15]
+    assert [part.description for part in mixed(parts)] == ["3", "8"]
+
+
+def test_the_key_is_that_of_the_tokens(texts: Calibration) -> None:
+    same = Calibration(texts.ids.copy(), texts.mask.copy(), "another name")
+    assert same.key == texts.key
+    changed = texts.ids.copy()
+    changed[2, 3] += 1
+    assert Calibration(changed, texts.mask, "").key != texts.key
+    assert Calibration(texts.ids, 1 - texts.mask, "").key != texts.key
+    assert Calibration(texts.ids.T, texts.mask.T, "").key != texts.key
+
+
+def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no tokenizer\.json.*Save one"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,164 @@
+"""Decompositions of whole models: on the disk, by plan, and as a prediction of the real loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from edgelr.allocate import Search, prepare
+from edgelr.calibration import Calibration, from_samples
+from edgelr.compressed import embeddings, planned
+from edgelr.decompose import SpectrumTable, decompose, read_spectra, truncate
+from edgelr.errors import InputError
+from edgelr.exporter import EXPORTERS
+from edgelr.forms import dense_weight
+from edgelr.methods import METHODS
+from edgelr.recipes import RECIPES
+from edgelr.sites import find_groups, find_sites, weight_of
+from edgelr.statistics import StatisticsStore
+from edgelr.types import Form, LoadedModel, Plan, SiteStatistics
+from tests.conftest import collected, random_ids, tiny_texts
+
+every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
+every_method = pytest.mark.parametrize("method", METHODS.names())
+Models = dict[str, LoadedModel]
+
+
+class Given(StatisticsStore):
+    """Statistics from memory, the same for every site."""
+
+    def of(self, site: object) -> SiteStatistics:
+        size = 48
+        gram = torch.eye(size)
+        gram[3, 3] = float("nan")
+        return SiteStatistics(gram, torch.eye(size))
+
+
+def spectra_of(
+    model: LoadedModel, folder: Path, method: str, texts: Calibration | None = None
+) -> SpectrumTable:
+    folder.mkdir()
+    store = collected(model, [texts or tiny_texts(model)], folder / "statistics")
+    (folder / "spectra").mkdir()
+    groups = find_groups(find_sites(model))
+    decompose(model, groups, store, METHODS.get(method), folder / "spectra", lambda *_: None)
+    return read_spectra(folder / "spectra")
+
+
+def search_of(model: LoadedModel, table: SpectrumTable, forms: tuple[Form, ...] = ()) -> Search:
+    recipe = RECIPES.get("edgelr")
+    recipe = replace(recipe, forms=forms or recipe.forms)
+    return prepare(find_groups(find_sites(model)), table, recipe, "float32", 1)
+
+
+def half(search: Search) -> Plan:
+    return search.plan((search.smallest_bytes + search.dense_bytes) // 2)
+
+
+@every_exporter
+@every_method
+def test_every_site_has_a_loss_for_every_rank(
+    tiny_models: Models, exporter: str, method: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    table = spectra_of(model, tmp_path / "run", method)
+    for site in find_sites(model):
+        loss = table.loss[site.name]
+        assert loss.shape == (min(site.in_features, site.out_features) + 1,)
+        assert loss.dtype == np.float64
+        assert loss[0] > 0 == loss[-1]
+        found = table.decomposition(site.name)
+        weight = weight_of(model, site.name)
+        torch.testing.assert_close((found.down @ found.up).T, weight, rtol=1e-4, atol=1e-5)
+
+
+@every_exporter
+def test_the_same_seed_gives_the_same_files(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    tables = [spectra_of(tiny_models[exporter], tmp_path / name, "fisher") for name in "ab"]
+    files = [sorted(table.folder.iterdir()) for table in tables]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]]
+    for first, second in zip(*files, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+@every_exporter
+@pytest.mark.parametrize("form", ["low_rank", "pivoted"])
+def test_the_factors_of_a_plan_are_those_of_its_ranks(
+    tiny_models: Models, exporter: str, form: Form, tmp_path: Path
+) -> None:
+    table = spectra_of(tiny_models[exporter], tmp_path / "run", "fisher")
+    plan = half(search_of(tiny_models[exporter], table, (form,)))
+    factors = truncate(table, plan)
+    compressed = {site.name: site.candidate for site in plan.sites if site.candidate.form == form}
+    assert factors.keys() == compressed.keys()
+    for name, candidate in compressed.items():
+        plain = table.decomposition(name).truncate(candidate.rank)
+        found = dense_weight(factors[name])
+        torch.testing.assert_close(found, (plain.down @ plain.up).T, rtol=1e-4, atol=1e-5)
+        assert found.dtype == torch.float32
+        assert torch.linalg.matrix_rank(found) == candidate.rank
+
+
+def test_a_pruned_linear_can_be_pivoted(tiny_encoder: LoadedModel, tmp_path: Path) -> None:
+    """Rows of zeros make components of exactly zero, and those make no trouble."""
+    table = spectra_of(tiny_encoder, tmp_path / "run", "svd")
+    plan = half(search_of(tiny_encoder, table, ("pivoted",)))
+    site = next(site for site in plan.sites if site.candidate.form == "pivoted")
+    weight = torch.zeros(site.out_features, site.in_features)
+    weight[2] = 1.0
+    result = METHODS.get("svd").decompose(weight.double(), SiteStatistics(None, None))
+    tensors = {"down": result.down.float(), "up": result.up.float(), "loss": result.loss}
+    save_file(tensors, table.folder / f"{site.name}.safetensors")
+    found = dense_weight(truncate(table, plan)[site.name])
+    torch.testing.assert_close(found, weight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if each.needs])
+def test_statistics_that_are_not_finite_are_refused(
+    tiny_decoder: LoadedModel, method: str, tmp_path: Path
+) -> None:
+    store = Given(tmp_path, frozenset(), 1.0)
+    groups = find_groups(find_sites(tiny_decoder)[:1])
+    with pytest.raises(InputError, match=r"layers\.0\.self_attn\.q_proj are not finite"):
+        decompose(tiny_decoder, groups, store, METHODS.get(method), tmp_path, lambda *_: None)
+
+
+# --- the prediction --------------------------------------------------------------------------
+
+
+def answers(model: LoadedModel, texts: Calibration) -> Tensor:
+    if model.exporter.loss == "embedding":
+        return embeddings(model, texts).double()
+    with torch.no_grad():
+        logits: Tensor = model.module(input_ids=torch.tensor(texts.ids)).logits
+        return logits.double().log_softmax(-1)
+
+
+def lost(model: LoadedModel, before: Tensor, after: Tensor) -> float:
+    """Mean divergence per token of a decoder, mean cosine distance of an encoder."""
+    if model.exporter.loss == "embedding":
+        return float(1 - (before * after).sum(-1).mean())
+    return float((before.exp() * (before - after)).sum(-1).mean())
+
+
+@every_exporter
+@pytest.mark.parametrize("kept", [0.9, 0.95])
+def test_the_predicted_loss_is_about_the_measured_one(
+    tiny_models: Models, exporter: str, kept: float, tmp_path: Path
+) -> None:
+    model, texts = tiny_models[exporter], from_samples(random_ids(48, 16), "random")
+    table = spectra_of(model, tmp_path / "run", "fisher", texts)
+    search = search_of(model, table)
+    plan = search.plan(int(kept * search.dense_bytes))
+    before = answers(model, texts)
+    with planned(model.module, table, plan):
+        measured = lost(model, before, answers(model, texts))
+    assert measured / 2.5 < plan.predicted_loss < 2.5 * measured

@@ -1,0 +1,96 @@
+"""The contract of every exporter: trace, full-rank rewrite, ONNX Runtime equals torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgelr.errors import InputError
+from edgelr.exporter import EXPORTERS, exporter_for
+from edgelr.graph.build import build
+from edgelr.load import shape_of
+from edgelr.planning import DenseExport, dense_export
+from edgelr.sites import find_sites, weight_of
+from edgelr.types import FactorSet, LoadedModel, LowRank
+from tests.exports import Recorder, batch, run_graph, run_torch, session_cache
+
+NAMES = EXPORTERS.names()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request: pytest.FixtureRequest, tiny_models: dict[str, LoadedModel]) -> LoadedModel:
+    return tiny_models[request.param]
+
+
+@pytest.fixture(scope="module")
+def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> DenseExport:
+    return dense_export(model, session_cache(tmp_path_factory), Recorder())
+
+
+def full_rank(model: LoadedModel) -> FactorSet:
+    factors: FactorSet = {}
+    for site in find_sites(model):
+        weight = weight_of(model, site.name).double()
+        u, s, v = torch.linalg.svd(weight.T, full_matrices=False)
+        factors[site.name] = LowRank((u * s).float(), v.float())
+    return factors
+
+
+def right_padded(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    ids, mask = batch(rows, tokens)
+    mask[0, tokens // 2 :] = 0
+    return ids, mask
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_declaration_is_complete(name: str) -> None:
+    exporter = EXPORTERS.get(name)
+    config = exporter.tiny_config()
+    assert config.model_type in exporter.model_types
+    assert exporter_for(config.model_type) is exporter
+    assert hasattr(transformers, exporter.auto_class)
+    inputs = exporter.example_inputs(config, 3, 7)
+    assert {tuple(tensor.shape) for tensor in inputs.values()} == {(3, 7)}
+    assert int(inputs["input_ids"].max()) < config.vocab_size
+
+
+def test_no_two_families_answer_to_one_model_type() -> None:
+    types = [kind for _, exporter in EXPORTERS.items() for kind in exporter.model_types]
+    assert len(types) == len(set(types))
+
+
+def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'rwkv'.*Known model types: .*llama"):
+        exporter_for("rwkv")
+
+
+def test_the_tiny_model_has_a_distinct_size_on_every_axis(model: LoadedModel) -> None:
+    shape, longest = shape_of(model)
+    sizes = [shape.hidden_size, shape.intermediate_size, shape.vocab_size, longest]
+    assert len(set(sizes)) == len(sizes)
+    assert shape.layers >= 2
+
+
+def test_nothing_that_is_kept_dense_is_a_site(model: LoadedModel) -> None:
+    last = {site.name.rpartition(".")[2] for site in find_sites(model)}
+    assert not last & set(model.exporter.keep_dense)
+
+
+def test_the_dense_graph_equals_torch(model: LoadedModel, dense: DenseExport) -> None:
+    for inputs in (batch(1, 1), batch(2, 9), right_padded(2, 9)):
+        found = run_graph(model, dense.bundle.model_path, *inputs)
+        np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
+
+
+def test_the_graph_at_full_rank_equals_torch(
+    model: LoadedModel, dense: DenseExport, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    build(model, dense.traced, find_sites(model), full_rank(model), path, "float32", 23, 11)
+    for inputs in (batch(1, 1), batch(3, 12), right_padded(3, 12)):
+        expected = run_torch(model, *inputs)
+        np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)

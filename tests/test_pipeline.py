@@ -1,0 +1,150 @@
+"""From a folder to a bundle, on both tiny models and for two devices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgelr import delivery, pipeline
+from edgelr.allocate import read_plan
+from edgelr.cache import Cache
+from edgelr.cli import app
+from edgelr.device import load_profile
+from edgelr.planning import Planned
+from edgelr.report.schema import from_json
+from edgelr.runtime.bundle import read_bundle
+from edgelr.settings import read_settings
+from edgelr.types import ExportBundle, LoadedModel, Report
+from tests.exports import Recorder, make_place, quick_settings, session_cache
+
+ROOT = Path(__file__).parents[1]
+STATISTICS = {"sampling text", "input statistics", "gradient statistics", "decomposition"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    folder: Path
+    report: Report
+    dense: Path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return session_cache(tmp_path_factory)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["decoder-generic-cpu", "decoder-jetson", "encoder-generic-cpu", "encoder-jetson"],
+)
+def exported(
+    request: pytest.FixtureRequest, cache: Cache, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    kind, _, profile = request.param.partition("-")
+    model: LoadedModel = request.getfixturevalue(f"tiny_{kind}")
+    folder = tmp_path_factory.mktemp(request.param) / "bundle"
+    settings = quick_settings(model.folder, profile=profile, keep=0.6)
+    report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
+    dense = pipeline.dense_bundle(settings, cache, Recorder()).folder
+    return Exported(folder, report, dense)
+
+
+def write(made: Planned, folder: Path) -> ExportBundle:
+    return delivery.write_bundle(made, make_place(folder))[0]
+
+
+# --- the bundle ----------------------------------------------------------------------------------
+
+
+def test_the_bundle_has_the_files_of_the_design(exported: Exported) -> None:
+    profile, decodes = exported.report.profile, exported.report.task == "text-generation"
+    name = "model.onnx" if profile == "generic-cpu" else "model_fp16.onnx"
+    expected = {"README.md", "config.json", "tokenizer.json", f"onnx/{name}", f"onnx/{name}.data"}
+    expected |= {f"edgelr/{file}" for file in ("plan.json", "manifest.json", "lock.json")}
+    expected |= {f"reports/{profile}.json", f"reports/{profile}.md"}
+    expected |= {"genai_config.json"} if decodes else set()
+    found = {
+        path.relative_to(exported.folder).as_posix()
+        for path in exported.folder.rglob("*")
+        if path.is_file()
+    }
+    assert expected <= found
+    assert ("genai_config.json" in found) == decodes
+    assert sorted(path.name for path in exported.folder.parent.iterdir()) == ["bundle"]
+
+
+def test_the_manifest_verifies_and_lists_every_file(exported: Exported) -> None:
+    manifest = read_bundle(exported.folder, verify=True).manifest
+    assert (manifest.gate_passed, manifest.profile) == (True, exported.report.profile)
+    listed = {exported.folder / file.path for file in manifest.files}
+    on_disk = {path for path in exported.folder.rglob("*") if path.is_file()}
+    assert on_disk - listed == {exported.folder / "edgelr/manifest.json"}
+
+
+def test_the_report_is_whole_and_survives_the_disk(exported: Exported) -> None:
+    report = exported.report
+    text = (exported.folder / "reports" / f"{report.profile}.json").read_text()
+    assert from_json(text) == report
+    assert read_plan(exported.folder / "edgelr/plan.json") == report.plan
+    assert report.plan.kept <= 0.6
+    assert report.bundle_file_bytes < report.dense_file_bytes
+    assert report.validation is not None
+    assert report.validation.passed
+    assert report.comparison is not None
+    assert report.comparison.ratios
+
+
+def test_the_lock_names_what_reproduces_the_bundle(exported: Exported) -> None:
+    lock = json.loads((exported.folder / "edgelr/lock.json").read_text())
+    assert lock["model"]["digest"] == exported.report.digest
+    assert lock["calibration"][0]["sha256"]
+    assert {"torch", "onnxruntime", "python"} <= lock["environment"].keys()
+    assert lock["settings"]["keep"] == 0.6
+
+
+def test_a_bundle_is_validated_again_without_torch(exported: Exported) -> None:
+    program = (
+        "import sys; from edgelr.cli import app\n"
+        f"app(['validate', {str(exported.folder)!r}, '--against', {str(exported.dense)!r},"
+        " '--json'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["gate"]["metric"] in ("perplexity", "mean_cosine")
+
+
+def test_a_damaged_bundle_is_refused(exported: Exported, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported.folder, tmp_path / "copy")
+    data = next((copy / "onnx").glob("*.data"))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    done = CliRunner().invoke(app, ["validate", str(copy), "--against", str(exported.dense)])
+    assert done.exit_code == 2
+    assert f"{data.name} has another content" in done.stderr
+
+
+# --- again ---------------------------------------------------------------------------------------
+
+
+def test_the_same_command_writes_the_same_bytes_from_finished_stages(
+    exported: Exported, cache: Cache, tmp_path: Path
+) -> None:
+    settings = read_settings(exported.folder / "edgelr/edgelr.yaml", {})
+    recorder, again = Recorder(), tmp_path / "again"
+    device = load_profile(settings.profile)
+    made = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
+    assert not (STATISTICS | {"dense export"}) & set(recorder.stages)
+    bundle = write(made, again)
+    for path in (bundle.folder / "onnx").iterdir():
+        assert path.read_bytes() == (exported.folder / "onnx" / path.name).read_bytes(), path.name

@@ -1,0 +1,127 @@
+"""Registries: what is registered can be found, and what is found makes sense."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from edgelr import catalogue
+from edgelr.allocators import ALLOCATORS
+from edgelr.errors import InputError
+from edgelr.exporter import EXPORTERS, exporter_for
+from edgelr.methods import METHODS, Need
+from edgelr.recipes import RECIPES
+from edgelr.registry import Registry
+from edgelr.types import Form, Task
+
+REGISTRIES: list[Registry[Any]] = [METHODS, ALLOCATORS, RECIPES, EXPORTERS]
+every_registry = pytest.mark.parametrize("registry", REGISTRIES, ids=lambda each: each.kind)
+
+
+@every_registry
+def test_every_registry_has_entries_sorted_by_name(registry: Registry[Any]) -> None:
+    names = registry.names()
+    assert names == sorted(names) == [name for name, _ in registry.items()]
+    assert len(names) >= 2
+    assert all(registry.get(name) is value for name, value in registry.items())
+
+
+@every_registry
+def test_an_unknown_name_gets_suggestions(registry: Registry[Any]) -> None:
+    name = registry.names()[0]
+    with pytest.raises(InputError) as caught:
+        registry.get(name + "x")
+    assert f"Unknown {registry.kind} '{name}x'. Did you mean {name}" in str(caught.value)
+    assert ", ".join(registry.names()) in str(caught.value)
+
+
+def test_a_name_like_no_other_gets_the_whole_list_only() -> None:
+    with pytest.raises(InputError) as caught:
+        METHODS.get("%%%")
+    assert "Did you mean" not in str(caught.value)
+    assert "Known: " in str(caught.value)
+
+
+def test_a_name_is_registered_once() -> None:
+    registry: Registry[object] = Registry("thing")
+    value = registry.register("one")(object())
+    assert registry.register("one")(value) is value
+    with pytest.raises(ValueError, match="thing 'one' is registered twice"):
+        registry.register("one")(object())
+
+
+def test_modules_are_imported_at_the_first_look_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "plugin_of_a_test.py").write_text("loaded = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[object] = Registry("thing", modules=("plugin_of_a_test",))
+    assert "plugin_of_a_test" not in sys.modules
+    assert registry.names() == []
+    assert sys.modules.pop("plugin_of_a_test").loaded
+
+
+def test_entry_points_add_names_and_replace_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def load(self) -> str:
+            return f"{self.name} of a plugin"
+
+    entries = {"a.group": [Entry("ours"), Entry("theirs")]}
+    monkeypatch.setattr("edgelr.registry.entry_points", lambda group: entries[group])
+    registry: Registry[str] = Registry("thing", group="a.group")
+    registry.register("ours")("ours")
+    assert dict(registry.items()) == {"ours": "ours", "theirs": "theirs of a plugin"}
+
+
+# --- what the entries say --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES.names())
+def test_every_recipe_is_a_point_on_known_axes(name: str) -> None:
+    recipe = RECIPES.get(name)
+    assert recipe.name == name
+    assert recipe.method in METHODS.names()
+    assert recipe.allocator in ALLOCATORS.names()
+    assert recipe.grouping == "one"
+    assert recipe.summary
+    assert set(recipe.forms) <= set(Form.__args__)
+    assert set(recipe.forms) - {"dense"}
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_needs_what_the_pass_collects(name: str) -> None:
+    assert METHODS.get(name).needs <= set(Need.__args__)
+    assert METHODS.get(name).decompose.__doc__
+
+
+@pytest.mark.parametrize("name", EXPORTERS.names())
+def test_every_exporter_answers_to_its_model_types(name: str) -> None:
+    exporter = EXPORTERS.get(name)
+    assert exporter.tiny_config().model_type in exporter.model_types
+    assert exporter.task in Task.__args__
+    for model_type in exporter.model_types:
+        assert exporter_for(model_type) is exporter
+
+
+def test_an_unknown_model_type_gets_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'gpt9'.*Known model types: bert, llama"):
+        exporter_for("gpt9")
+
+
+@pytest.mark.parametrize(
+    "kind", ["methods", "allocators", "recipes", "exporters", "profiles", "evaluators"]
+)
+def test_everything_that_can_be_chosen_is_described_in_a_line(kind: str) -> None:
+    described = catalogue.describe(kind)
+    assert described
+    assert all(name and line and "\n" not in line for name, line in described)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'method'.*methods, allocators"):
+        catalogue.describe("method")

@@ -1,0 +1,199 @@
+"""Both Grams against direct computations, without the batches, hooks and panels of the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgelr import statistics
+from edgelr.calibration import Calibration, from_samples
+from edgelr.exporter import EXPORTERS
+from edgelr.sites import find_sites
+from edgelr.statistics import pool, units_per_token
+from edgelr.types import LoadedModel
+from tests.conftest import MakeModel, collected, random_ids, tiny_texts
+
+COPIES = 1500  # of a text: as many draws of the labels or of the noise
+Models = dict[str, LoadedModel]
+every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
+
+
+@contextmanager
+def watched(model: LoadedModel) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Inputs and outputs of every site, ``{site: (batch, tokens, n)}``, of the last pass."""
+    inputs, outputs = {}, {}
+
+    def note(name: str, x: Tensor, y: Tensor) -> None:
+        inputs[name], outputs[name] = x, y
+
+    handles = [
+        model.module.get_submodule(site.name).register_forward_hook(
+            lambda _, args, y, name=site.name: note(name, args[0], y)
+        )
+        for site in find_sites(model)
+    ]
+    yield inputs, outputs
+    for handle in handles:
+        handle.remove()
+
+
+def one_by_one(texts: Calibration) -> Iterator[Tensor]:
+    """Every text alone, ``(1, tokens)``, without its padding."""
+    for ids, mask in zip(texts.ids, texts.mask, strict=True):
+        yield torch.tensor(ids[mask == 1])[None]
+
+
+def loss_directions(model: LoadedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """What is sent backwards, ``target``, and the root of its Fisher information.
+
+    Returns:
+        ``target`` and ``roots (directions, *target.shape)``: the sum of ``r r^T`` over the roots
+        is ``diag(p) - p p^T`` at every token of a decoder, the identity for an embedding.
+    """
+    embedded = model.module.get_input_embeddings()(ids).requires_grad_()
+    answer = model.module(inputs_embeds=embedded)
+    if model.exporter.loss == "embedding":
+        target = functional.normalize(pool(answer.last_hidden_state, torch.ones_like(ids), "mean"))
+        return target, torch.eye(target.shape[-1])[:, None]
+    p = answer.logits.detach().softmax(-1)[0]  # (tokens, vocabulary)
+    root = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None]  # (tokens, v, directions)
+    tokens, size = p.shape
+    roots = torch.zeros(tokens, size, tokens, size)  # (token, direction, token, v)
+    for token in range(tokens):
+        roots[token, :, token] = root[token].T
+    return answer.logits, roots.reshape(tokens * size, 1, tokens, size)
+
+
+def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Tensor]:
+    """``J^T F J`` per token, by autograd, ``{site: (out, out)}``."""
+    total: dict[str, Tensor] = {}
+    with torch.enable_grad(), watched(model) as (_, outputs):
+        for ids in one_by_one(texts):
+            target, roots = loss_directions(model, ids)
+            for root in roots:
+                found = torch.autograd.grad(target, list(outputs.values()), root, retain_graph=True)
+                for name, gradient in zip(outputs, found, strict=True):
+                    gram = gradient[0].T @ gradient[0]
+                    total[name] = total[name] + gram if name in total else gram
+    return {name: gram / texts.tokens for name, gram in total.items()}
+
+
+@every_exporter
+def test_input_grams_are_the_mean_over_the_real_tokens(
+    tiny_models: Models, exporter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "INPUT_BATCH_TOKENS", 20)  # several batches
+    monkeypatch.setattr(statistics, "GRAM_COLUMNS", 17)  # several panels
+    model = tiny_models[exporter]
+    parts = [tiny_texts(model), from_samples(random_ids(4, 7), "more")]
+    store = collected(model, parts, tmp_path / "store")
+    expected = {site.name: 0.0 for site in find_sites(model)}
+    with torch.no_grad(), watched(model) as (inputs, _):
+        for ids in (ids for part in parts for ids in one_by_one(part)):
+            model.module(input_ids=ids)
+            expected = {name: expected[name] + x[0].T @ x[0] for name, x in inputs.items()}
+    tokens = sum(part.tokens for part in parts)
+    for site in find_sites(model):
+        found = store.of(site).input_gram
+        torch.testing.assert_close(found, expected[site.name] / tokens, rtol=1e-4, atol=1e-5)
+
+
+@every_exporter
+def test_gradient_grams_approach_the_exact_fisher_information(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    exact = exact_gradient_grams(model, tiny_texts(model))
+    store = collected(model, [tiny_texts(model, COPIES)], tmp_path / "store")
+    for site in find_sites(model):
+        found, expected = store.of(site).output_gradient_gram, exact[site.name]
+        assert found is not None
+        assert (found - expected).norm() < 0.15 * expected.norm(), site.name
+        assert found.trace() == pytest.approx(float(expected.trace()), rel=0.05)
+
+
+@every_exporter
+def test_the_same_seed_gives_the_same_grams(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    site = find_sites(model)[3]
+    first, again, other = (
+        collected(model, [tiny_texts(model, 3)], tmp_path / name, seed)
+        .of(site)
+        .output_gradient_gram
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert first is not None
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "names"),
+    [
+        ("bert", ("hidden_dropout_prob", "attention_probs_dropout_prob")),
+        ("llama", ("attention_dropout",)),
+    ],
+)
+def test_dropout_of_the_configuration_changes_no_gram(
+    make_model: MakeModel, exporter: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    models = [make_model(exporter, **dict.fromkeys(names, share)) for share in (0.0, 0.5)]
+    stores = [
+        collected(model, [tiny_texts(model, 3)], tmp_path / str(index))
+        for index, model in enumerate(models)
+    ]
+    for site in find_sites(models[0]):
+        calm, shaken = (store.of(site) for store in stores)
+        torch.testing.assert_close(calm.output_gradient_gram, shaken.output_gradient_gram)
+        torch.testing.assert_close(calm.input_gram, shaken.input_gram)
+
+
+def test_a_decoders_long_rows_are_cut_before_the_backward_pass(
+    tiny_decoder: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of 14 tokens counts as pieces of 6, 6 and 2: memory decides, not the row."""
+    long, site = random_ids(1, 14), find_sites(tiny_decoder)[0]
+    monkeypatch.setattr(statistics, "GRADIENT_BATCH_TOKENS", 6)
+    whole = collected(tiny_decoder, [from_samples(long, "")], tmp_path / "whole")
+    pieces = [from_samples(long[:, start : start + 6], "") for start in (0, 6, 12)]
+    cut = collected(tiny_decoder, pieces, tmp_path / "cut")
+    torch.testing.assert_close(
+        whole.of(site).output_gradient_gram, cut.of(site).output_gradient_gram
+    )
+
+
+@every_exporter
+def test_collecting_leaves_no_trace_in_the_model(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    collected(model, [tiny_texts(model)], tmp_path / "store")
+    for part in model.module.modules():
+        assert not part.training
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+    assert all(each.grad is None for each in model.module.parameters())
+
+
+@every_exporter
+def test_a_store_holds_what_is_needed(tiny_models: Models, exporter: str, tmp_path: Path) -> None:
+    model = tiny_models[exporter]
+    store = collected(model, [tiny_texts(model)], tmp_path / "store", needs={"input_gram"})
+    assert store.of(find_sites(model)[0]).output_gradient_gram is None
+    assert not list(store.folder.glob("output_gradient_gram*"))
+
+
+def test_an_encoder_has_one_loss_per_text(
+    tiny_decoder: LoadedModel, tiny_encoder: LoadedModel
+) -> None:
+    parts = [tiny_texts(tiny_encoder), tiny_texts(tiny_encoder, copies=2)]
+    assert units_per_token(tiny_encoder, parts) == 9 / (3 * (9 + 5 + 7))
+    assert units_per_token(tiny_decoder, parts) == 1
