@@ -87,7 +87,7 @@ def read_plan(path: Path) -> Plan:
         InputError: the file is no plan.
     """
     try:
-        return TypeAdapter(Plan).validate_json(path.read_bytes())
+        return TypeAdapter(Plan).validate_json(path.read_bytes(), extra="forbid")
     except (OSError, ValidationError) as error:
         raise InputError(
             f"{path} is not a plan ({error}); expected a file that 'edgelr plan' wrote."
@@ -102,10 +102,10 @@ def check_plan(plan: Plan, search: Search) -> None:
     """
     planned = {site.name: site for site in plan.sites}
     expected = {group.name: group for group in search.groups}
-    if planned.keys() != expected.keys():
-        odd = sorted(planned.keys() ^ expected.keys())
+    if planned.keys() != expected.keys() or len(plan.sites) != len(planned):
+        odd = sorted(planned.keys() ^ expected.keys()) or ["a site that is listed twice"]
         raise InputError(
-            f"The plan has {len(planned)} sites and the model {len(expected)}; they differ in "
+            f"The plan has {len(plan.sites)} sites and the model {len(expected)}; they differ in "
             f"{', '.join(odd[:3])}. Expected a plan of this very model: run 'edgelr plan' again."
         )
     for name, group in expected.items():

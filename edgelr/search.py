@@ -44,10 +44,14 @@ def smallest_plan(
         that the limit allows.
     """
     factor, best = FIRST_FACTOR, None
+    tried: set[int] = set()
     for _ in range(ROUNDS):
         plan = _plan_for(search, AIM * limit / factor, largest_bytes)
-        if best is not None and plan.planned_bytes >= best.plan.planned_bytes:
+        if plan.planned_bytes in tried or (
+            best is not None and plan.planned_bytes >= best.plan.planned_bytes
+        ):
             break
+        tried.add(plan.planned_bytes)
         measured = measure(plan)
         factor = max(measured, 1e-12) / max(plan.predicted_loss, 1e-12)
         if measured <= limit:

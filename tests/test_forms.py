@@ -126,3 +126,30 @@ def test_balancing_leaves_components_of_zeros_finite() -> None:
     torch.testing.assert_close(balanced.down @ balanced.up, down @ up)
     assert torch.isfinite(balanced.down.half()).all()
     assert torch.isfinite(balanced.up.half()).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24)], ids=SHAPES)
+@pytest.mark.parametrize("rank", [4, 8, 12, 16])
+def test_runs_of_neighbours_pivot_together(shape: tuple[int, int], rank: int) -> None:
+    factors = make_factors(shape, rank)
+    pivoted = pivot(factors, block=4)
+    runs = pivoted.order.reshape(-1, 4)
+    assert torch.equal(runs, runs[:, :1] // 4 * 4 + torch.arange(4))
+    expected = (factors.down @ factors.up).T
+    torch.testing.assert_close(dense_weight(pivoted), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_runs_that_span_too_little_are_given_up_for_shorter_ones() -> None:
+    """Columns 0 to 3 are one vector: no run of four among them can pivot."""
+    factors = make_factors((24, 8), 4)
+    up = factors.up.clone()
+    up[:, 1:4] = up[:, :1]
+    up[:, 5:8] = up[:, 4:5]
+    factors = LowRank(factors.down, up)
+    expected = (factors.down @ factors.up).T
+    torch.testing.assert_close(dense_weight(pivot(factors, block=4)), expected)
+
+
+def test_a_block_that_does_not_divide_the_rank_is_shortened() -> None:
+    pivoted = pivot(make_factors((24, 16), 6), block=4)  # runs of two: gcd(4, 6, 16)
+    assert torch.equal(pivoted.order[1::2], pivoted.order[::2] + 1)

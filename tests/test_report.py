@@ -147,7 +147,7 @@ def test_markdown_contains_the_figures(report: types.Report) -> None:
         "| 0.688 |",
         "| bundle | 300.0 | 77.0 | 411.0 |",
         "PREDICTED for Jetson Orin Nano 8 GB",
-        "| q_proj | 2 | 0 | 1 | 1 | 57.5 % |",
+        "| self_attn.q_proj | 2 | 0 | 1 | 1 | 57.5 % |",
         "1 dense: dense is smaller",
         report.command,
     )

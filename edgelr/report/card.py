@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from edgelr.report import tables
-from edgelr.report.figures import NOT_MEASURED, percent, verdicts
+from edgelr.report.figures import NOT_MEASURED, model_name, percent, verdicts
 from edgelr.report.markdown import draw, fence
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def model_card(report: Report) -> str:
     """Write the README.md of the bundle that ``report`` is about."""
     sections = [
         _front_matter(report),
-        f"# {_model_name(report.source)}, compressed for {report.profile_title}",
+        f"# {model_name(report.source)}, compressed for {report.profile_title}",
         _what_it_is(report),
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
         draw(tables.size_table(report)),
@@ -60,7 +59,7 @@ def _front_matter(report: Report) -> str:
     import yaml
 
     facts = {
-        "base_model": _model_name(report.source),
+        "base_model": model_name(report.source),
         "library_name": "onnxruntime",
         "pipeline_tag": report.task,
         "tags": ["onnx", "edgelr", "low-rank", report.profile],
@@ -68,18 +67,11 @@ def _front_matter(report: Report) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
-def _model_name(source: str) -> str:
-    """Name the model: a Hub id as it is, a path by its last part without the file type."""
-    stem = re.sub(r"\.(gguf|onnx)$", "", source.rstrip("/\\"))
-    is_hub_id = stem == source and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) is not None
-    return source if is_hub_id else re.split(r"[/\\]", stem)[-1]
-
-
 def _what_it_is(report: Report) -> str:
     plan = report.plan
     precision = plan.sites[0].candidate.precision if plan.sites else "float32"
     return (
-        f"An ONNX model in {precision}, made from `{_model_name(report.source)}` by edgelr with "
+        f"An ONNX model in {precision}, made from `{model_name(report.source)}` by edgelr with "
         f"the recipe `{report.recipe}`. Its linear layers are factorized into products of two "
         f"small matrices, each with a rank of its own, or kept dense where that is better: "
         f"{percent(plan.kept)} of their bytes are kept."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,10 @@ def _parity(validation: Validation | None) -> Verdict:
     if validation.parity.passed:
         return Verdict(True, "Parity passed: ONNX Runtime gives the answers of torch.")
     return Verdict(False, "Parity FAILED: ONNX Runtime does not give the answers of torch.")
+
+
+def model_name(source: str) -> str:
+    """Name the model: a Hub id as it is, a path by its last part without the file type."""
+    stem = re.sub(r"\.(gguf|onnx)$", "", source.rstrip("/\\"))
+    is_hub_id = stem == source and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) is not None
+    return source if is_hub_id else re.split(r"[/\\]", stem)[-1]

@@ -13,6 +13,7 @@ from edgelr.report.figures import (
     figure,
     measured_heading,
     mib,
+    model_name,
     percent,
     verdicts,
 )
@@ -29,7 +30,7 @@ NOT_THE_DEVICE = (
 def to_markdown(report: Report) -> str:
     """Write a whole report, from the verdict to the command that reproduces it."""
     sections = [
-        f"# {report.source} on {report.profile_title}",
+        f"# {model_name(report.source)} on {report.profile_title}",
         "\n".join(f"- **{verdict.text}**" for verdict in verdicts(report)),
         *_sizes(report),
         *_accuracy(report.validation),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
@@ -23,8 +24,8 @@ def budget_table(budget: Budget, planned_bytes: int) -> Table:
     """Show where the device's memory goes, and what the plan takes of the rest."""
     rows = (
         ("device memory", budget.device_bytes),
-        ("reserved (system, desktop, CUDA context)", -budget.reserved_bytes),
-        ("runtime", -budget.runtime_bytes),
+        ("reserved (operating system)", -budget.reserved_bytes),
+        ("runtime (ONNX Runtime, CUDA context)", -budget.runtime_bytes),
         ("fixed weights (embedding, norms)", -budget.fixed_weight_bytes),
         ("activations", -budget.activation_bytes),
         (f"KV cache at {budget.context_tokens:,} tokens", -budget.cache_bytes),
@@ -51,7 +52,7 @@ def accuracy_table(validation: Validation) -> Table:
     rows = tuple(
         (
             f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
-            figure(metric.baseline),
+            "–" if metric.baseline is None else figure(metric.baseline),
             figure(metric.value),
             f"{metric.samples:,}",
         )
@@ -131,10 +132,10 @@ def prediction_table(prediction: Prediction) -> Table:
 
 
 def role_table(plan: Plan) -> Table:
-    """Summarize the plan by role, the last component of a site's name."""
+    """Summarize the plan by role: what a site is called inside its block."""
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
-        roles.setdefault(site.name.rpartition(".")[2], []).append(site)
+        roles.setdefault(_role(site), []).append(site)
     rows = [_role_row(role, sites) for role, sites in roles.items()]
     rows.append(_role_row("all", list(plan.sites)))
     return Table(("role", "sites", "dense", "low_rank", "pivoted", "kept"), tuple(rows))
@@ -169,6 +170,10 @@ def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
         memory.baseline_bytes,
     )
     return label, *(mib(size) for size in sizes), f"{measurement.load_ms:,.0f}"
+
+
+def _role(site: SitePlan) -> str:
+    return re.split(r"\.\d+\.", site.name, maxsplit=1)[-1]
 
 
 def _role_row(role: str, sites: list[SitePlan]) -> tuple[str, ...]:
