@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 INPUT_BATCH_TOKENS = 1024
-GRADIENT_BATCH_TOKENS = 512  # the backward pass keeps every activation of its batch
+GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
 SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 GRAM_COLUMNS = 384  # of the panels in which a Gram is summed
 
