@@ -116,9 +116,11 @@ def check_plan(plan: Plan, search: Search) -> None:
                 f"The plan has {name} as {shape}, the model as "
                 f"{(group.in_features, group.out_features)}: run 'edgelr plan' again."
             )
-        if not 1 <= site.candidate.rank <= limit:
+        largest = limit - 1 if site.candidate.form == "pivoted" else limit
+        if not 1 <= site.candidate.rank <= largest:
             raise InputError(
-                f"The plan gives {name} rank {site.candidate.rank}; expected 1 to {limit}."
+                f"The plan gives {name} rank {site.candidate.rank} as {site.candidate.form}; "
+                f"expected 1 to {largest}."
             )
 
 

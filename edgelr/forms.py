@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 
-LARGEST_COEFFICIENT = 32.0  # float16 keeps 11 bits: coefficients this large still leave six
+LARGEST_COEFFICIENT = 16.0  # errors of the pivots grow by this much at most
 LARGEST_CONDITION = 1e6  # of the pivots: beyond it their coefficients are noise
 
 

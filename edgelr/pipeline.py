@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from edgelr import delivery, planning
+from edgelr import aims, delivery, planning
 from edgelr.cache import Cache
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
@@ -64,9 +64,7 @@ def plan(
     with clock.time("decomposition"):
         spectra = planning.spectra(subject, statistics, cache, listener)
     with clock.time("allocation"):
-        made = planning.allocate(subject, dense, calibration, spectra, listener)
-    if given_plan is not None:
-        made = planning.follow(made, given_plan)
+        made = aims.allocate(subject, dense, calibration, spectra, listener, given_plan)
     listener.planned(made.plan, made.budget)
     return made
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgelr.registry import Registry
-from edgelr.sites import Grouping
-from edgelr.types import Form
+from edgelr.types import Form, Grouping
 
 
 @dataclass(frozen=True, slots=True)

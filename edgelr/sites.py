@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from edgelr.errors import InputError
-from edgelr.types import LinearSite, LoadedModel, SiteGroup
+from edgelr.types import Grouping, LinearSite, LoadedModel, SiteGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
-
-Grouping = Literal["one"]
 
 PROBE_TOKENS = 8
 

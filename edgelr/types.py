@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgelr.exporter import Exporter
 
 Form = Literal["dense", "low_rank", "pivoted"]
+Grouping = Literal["one"]
 Precision = Literal["float32", "float16"]
 Task = Literal["text-generation", "feature-extraction"]
 Axis = Literal["rows", "columns"]

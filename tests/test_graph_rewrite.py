@@ -14,6 +14,7 @@ import torch
 from edgelr.compressed import installed
 from edgelr.forms import pivot
 from edgelr.graph.build import build
+from edgelr.graph.rewrite import run_length
 from edgelr.graph.save import load_graph
 from edgelr.planning import DenseExport, dense_export
 from edgelr.sites import find_sites, weight_of
@@ -155,3 +156,31 @@ def test_no_dense_weight_is_left_behind(
     )
     sidecar = dense.bundle.model_path.with_name("model.onnx.data")
     assert kept == pytest.approx(sidecar.stat().st_size - removed, rel=0.02), path
+
+
+@pytest.mark.parametrize(
+    ("order", "run"),
+    [
+        ([1, 0, 2, 3], 1),
+        ([2, 3, 0, 1], 2),
+        ([4, 5, 6, 7, 0, 1, 2, 3], 4),
+        ([1, 2, 3, 0], 1),  # neighbours, but not aligned: no reshape can cut them out
+        ([0, 1, 2, 3, 4, 5], 2),
+    ],
+)
+def test_a_permutation_moves_in_its_longest_aligned_runs(order: list[int], run: int) -> None:
+    assert run_length(np.array(order)) == run
+
+
+def test_runs_of_neighbours_are_gathered_without_a_transpose(
+    model: LoadedModel, dense: DenseExport, tmp_path: Path
+) -> None:
+    sites = find_sites(model)
+    factors = {site.name: single(pivot(low_rank(model, site, 8), 8)) for site in sites}
+    path = write(model, dense, factors, tmp_path)
+    transposes = operators(dense.bundle.model_path)["Transpose"]
+    assert operators(path)["Transpose"] == transposes
+    with installed(model.module, factors):
+        for inputs in (batch(1, 1), batch(3, 7)):
+            expected = run_torch(model, *inputs)
+            np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)

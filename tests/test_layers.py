@@ -23,7 +23,7 @@ LAYERS = (
     "graph runtime evaluators",
     "report",
     "planning",
-    "delivery",
+    "aims delivery",
     "pipeline inspection",
     "recheck catalogue",
     "cli __main__",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from edgelr.types import Decomposition
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# torch is imported where it computes: listing the methods must not load it.
 
 
 def damped(gram: Tensor, damping: float) -> Tensor:
@@ -23,6 +23,8 @@ def damped(gram: Tensor, damping: float) -> Tensor:
     A Gram of zeros (a linear that nothing reads) becomes the identity times the smallest normal
     number, so that its factors stay finite and its loss is zero for every purpose.
     """
+    import torch
+
     gram = gram.double()
     mean = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype)
@@ -43,6 +45,8 @@ def factorize_between(
         output_gram: ``G``, positive definite, or None for the identity.
         input_gram: ``H``, positive definite, or None for the identity.
     """
+    import torch
+
     weight = weight.double()
     left = None if output_gram is None else torch.linalg.cholesky(output_gram)  # G = L L^T, R = L^T
     right = None if input_gram is None else torch.linalg.cholesky(input_gram)  # S
@@ -62,16 +66,22 @@ def factorize_between(
 
 def tail_loss(sigma_squared: Tensor) -> Tensor:
     """Half the sum of the dropped squares, for every number of kept components: ``(k + 1,)``."""
+    import torch
+
     tail = sigma_squared.flip(0).cumsum(0).flip(0)
     return 0.5 * torch.cat([tail, tail.new_zeros(1)])
 
 
 def _sorted_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues of a symmetric matrix in descending order, clipped at zero, and vectors."""
+    import torch
+
     values, vectors = torch.linalg.eigh(gram)
     return values.flip(0).clamp_min(0), vectors.flip(1)
 
 
 def _solve(upper_triangular: Tensor, right: Tensor) -> Tensor:
+    import torch
+
     solved: Tensor = torch.linalg.solve_triangular(upper_triangular, right, upper=True)
     return solved
