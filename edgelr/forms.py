@@ -104,19 +104,26 @@ def _block_pivots(matrix: Array, block: int) -> NDArray[np.int64]:
     """
     rank, columns = matrix.shape
     residual = matrix.copy()
+    grams = _grams_of_runs(residual, block)
+    floor = (1e-12 * grams.max() + np.finfo(np.float64).tiny) * np.eye(block)
     free = list(range(columns // block))
     chosen: list[int] = []
     while len(chosen) * block < rank:
-        runs = residual.reshape(rank, -1, block)[:, free]
-        grams = np.einsum("rki,rkj->kij", runs, runs)
-        scale = np.trace(grams, axis1=1, axis2=2)[:, None, None] / block
-        floor = (1e-12 * scale + np.finfo(np.float64).tiny) * np.eye(block)
-        volumes = np.linalg.slogdet(grams + floor)[1]
+        volumes = np.linalg.slogdet(grams[free] + floor)[1]
         run = free.pop(int(np.argmax(volumes)))
         chosen.append(run)
         basis, _ = np.linalg.qr(residual[:, run * block : (run + 1) * block])
-        residual -= basis @ (basis.T @ residual)
+        spanned = basis.T @ residual
+        residual -= basis @ spanned
+        grams -= _grams_of_runs(spanned, block)
     return (np.array(chosen + free)[:, None] * block + np.arange(block)).ravel()
+
+
+def _grams_of_runs(matrix: Array, block: int) -> Array:
+    """Gram matrix of every run of ``block`` columns, ``(n / block, block, block)``."""
+    runs = matrix.reshape(len(matrix), -1, block).transpose(1, 2, 0)
+    grams: Array = runs @ runs.swapaxes(1, 2)
+    return grams
 
 
 def apply(factors: Factors, x: Tensor) -> Tensor:
