@@ -45,7 +45,7 @@ class Options:
         return min((self.dense, *self.compressed), key=lambda candidate: candidate.bytes)
 
 
-LEAST_SAVING = 1 / 16  # of the dense bytes; one more node costs a 576 x 576 product a few percent
+LEAST_SAVING = 1 / 8  # of the dense bytes: what the further nodes of a small product cost in time
 
 Allocator = Callable[[list[Options], int], dict[str, Choice]]
 """Chooses one candidate per group so that their bytes fit the budget (second argument)."""

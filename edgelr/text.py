@@ -29,7 +29,7 @@ class EvaluationSize:
 
     chunks: int = 16
     length: int = 1024
-    sentences: int = 256
+    sentences: int = 500
 
 
 def read_text(path: Path | None) -> str:
