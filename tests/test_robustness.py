@@ -67,6 +67,8 @@ def end(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores interrupts, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     folder, pattern = os.path.split(left)
     deadline = time.monotonic() + PATIENCE_SECONDS
