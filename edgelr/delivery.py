@@ -39,6 +39,7 @@ from edgelr.runtime.child import Worker
 from edgelr.settings import Settings, write_settings
 from edgelr.text import EvaluationSize
 from edgelr.types import (
+    PRECISION_BYTES,
     Comparison,
     ExportBundle,
     Manifest,
@@ -292,7 +293,7 @@ def make_report(
     subject, device = made.subject, made.subject.device
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
     parameters = sum(p.numel() for p in subject.model.module.parameters())
-    width = {"float32": 4, "float16": 2}[subject.precision]
+    width = PRECISION_BYTES[subject.precision]
     removed = (made.plan.dense_bytes - made.plan.planned_bytes) // width
     prediction = None if here else predict(
         device,

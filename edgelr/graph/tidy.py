@@ -79,11 +79,7 @@ def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> 
         domain=MICROSOFT,
         name=head.name,
     )
-    output, old = fused.outputs[0], head.outputs[0]
-    graph.insert_after(head, fused)
-    output.name, output.shape, output.type = old.name, old.shape, old.type
-    ir.convenience.replace_all_uses_with(old, output, replace_graph_outputs=True)
-    graph.remove(head, safe=True)
+    _replace(graph, head, fused)
 
 
 def _rename_first_norm(graph: ir.Graph) -> None:
@@ -103,11 +99,16 @@ def _rename_first_norm(graph: ir.Graph) -> None:
             domain=MICROSOFT,
             name=norm.name,
         )
-        output, old = skip.outputs[0], norm.outputs[0]
-        graph.insert_after(norm, skip)
-        output.name, output.shape, output.type = old.name, old.shape, old.type
-        ir.convenience.replace_all_uses_with(old, output, replace_graph_outputs=True)
-        graph.remove(norm, safe=True)
+        _replace(graph, norm, skip)
+
+
+def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
+    """Put ``new`` in the place of ``old``: its first output takes over name, shape and users."""
+    before, after = old.outputs[0], new.outputs[0]
+    graph.insert_after(old, new)
+    after.name, after.shape, after.type = before.name, before.shape, before.type
+    ir.convenience.replace_all_uses_with(before, after, replace_graph_outputs=True)
+    graph.remove(old, safe=True)
 
 
 def _fix_head_size(graph: ir.Graph) -> None:
