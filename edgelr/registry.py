@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
@@ -14,20 +15,21 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Maps names to values, filled by decorators in ``modules`` and by entry points of ``group``.
+    """Maps names to values, filled by the modules of ``package`` and by entry points of ``group``.
 
     Nothing is imported before the first look-up, so that listing one kind of thing never pays
     for another.
 
     Args:
         kind: singular noun for messages, for instance ``"method"``.
-        modules: modules of this package whose import registers the built-in values.
+        package: package whose every module is imported, to register the built-in values: a new
+            one needs a new file, and no list to be entered in.
         group: entry-point group through which other packages add values.
     """
 
-    def __init__(self, kind: str, modules: tuple[str, ...] = (), group: str | None = None) -> None:
+    def __init__(self, kind: str, package: str | None = None, group: str | None = None) -> None:
         self.kind = kind
-        self._modules = modules
+        self._package = package
         self._group = group
         self._values: dict[str, T] = {}
         self._loaded = False
@@ -69,8 +71,10 @@ class Registry(Generic[T]):
     def _load(self) -> dict[str, T]:
         if not self._loaded:
             self._loaded = True
-            for module in self._modules:
-                importlib.import_module(module)
+            if self._package:
+                folders = importlib.import_module(self._package).__path__
+                for module in pkgutil.iter_modules(folders, f"{self._package}."):
+                    importlib.import_module(module.name)
             if self._group:
                 for entry in entry_points(group=self._group):
                     self._values.setdefault(entry.name, entry.load())

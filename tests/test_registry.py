@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from edgelr import catalogue
-from edgelr.allocators import ALLOCATORS
+from edgelr.allocators import ALLOCATORS, ONE_KNOB
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
 from edgelr.methods import METHODS, Need
 from edgelr.recipes import RECIPES
 from edgelr.registry import Registry
-from edgelr.types import Form, Task
+from edgelr.sites import ALTERNATIVES
+from edgelr.types import Form, Grouping, Task
 
 REGISTRIES: list[Registry[Any]] = [METHODS, ALLOCATORS, RECIPES, EXPORTERS]
 every_registry = pytest.mark.parametrize("registry", REGISTRIES, ids=lambda each: each.kind)
@@ -52,15 +53,17 @@ def test_a_name_is_registered_once() -> None:
         registry.register("one")(object())
 
 
-def test_modules_are_imported_at_the_first_look_up(
+def test_modules_of_a_package_are_imported_at_the_first_look_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    (tmp_path / "plugin_of_a_test.py").write_text("loaded = True\n")
+    (tmp_path / "plugins_of_a_test").mkdir()
+    (tmp_path / "plugins_of_a_test" / "__init__.py").touch()
+    (tmp_path / "plugins_of_a_test" / "one.py").write_text("loaded = True\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry: Registry[object] = Registry("thing", modules=("plugin_of_a_test",))
-    assert "plugin_of_a_test" not in sys.modules
+    registry: Registry[object] = Registry("thing", package="plugins_of_a_test")
+    assert "plugins_of_a_test" not in sys.modules
     assert registry.names() == []
-    assert sys.modules.pop("plugin_of_a_test").loaded
+    assert sys.modules.pop("plugins_of_a_test.one").loaded
 
 
 def test_entry_points_add_names_and_replace_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +90,9 @@ def test_every_recipe_is_a_point_on_known_axes(name: str) -> None:
     assert recipe.name == name
     assert recipe.method in METHODS.names()
     assert recipe.allocator in ALLOCATORS.names()
-    assert recipe.grouping == "one"
+    assert recipe.grouping in get_args(Grouping)
+    assert METHODS.get(recipe.method).forms >= set(recipe.forms)
+    assert recipe.grouping not in ALTERNATIVES or recipe.allocator not in ONE_KNOB
     assert recipe.summary
     assert set(recipe.forms) <= set(Form.__args__)
     assert set(recipe.forms) - {"dense"}

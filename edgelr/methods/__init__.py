@@ -6,31 +6,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edgelr.factors import Decomposed
 from edgelr.registry import Registry
-from edgelr.types import Decomposition, SiteStatistics
+from edgelr.types import Form, SiteStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Need = Literal["input_gram", "output_gradient_gram"]
+Metric = tuple["Tensor | None", "Tensor | None"]
+"""``(G, H)``: replacing ``W`` by ``W - D`` costs ``1/2 tr(D^T G D H)``; None is the identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A decomposition and the statistics that it reads.
+    """A decomposition, the statistics that it reads, and the metric that its losses are in.
 
-    ``decompose(weight, statistics)`` takes ``weight (out_features, in_features)`` in float64.
+    Attributes:
+        decompose: factorizes ``weight (out_features, in_features)``, float64, at every rank, or at
+            the ranks that it can.
+        metric: what the statistics of a site weigh errors with: ``G (out, out)``, ``H (in, in)``.
+        needs: Grams that must be collected.
+        paper: where it was published.
+        forms: that its factors can take.
+        predicts_loss: whether its losses are those of the model's own loss, in nats or cosine
+            distance, and not of some distance between weights or outputs.
+        nested: whether it is the best of every rank in its metric, so that components are nested.
     """
 
-    decompose: Callable[[Tensor, SiteStatistics], Decomposition]
+    decompose: Callable[[Tensor, SiteStatistics], Decomposed]
+    metric: Callable[[SiteStatistics], Metric]
     needs: frozenset[Need]
     paper: str
+    nested: bool = True
+    forms: frozenset[Form] = frozenset({"dense", "low_rank", "pivoted", "tied"})
+    predicts_loss: bool = False
 
 
-METHODS: Registry[Method] = Registry(
-    "method",
-    modules=("edgelr.methods.svd", "edgelr.methods.svd_llm", "edgelr.methods.fisher"),
-    group="edgelr.methods",
-)
+METHODS: Registry[Method] = Registry("method", package="edgelr.methods", group="edgelr.methods")
 
-__all__ = ["METHODS", "Method", "Need"]
+__all__ = ["METHODS", "Method", "Metric", "Need"]

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgelr.methods import METHODS, Method
+from edgelr.factors import Decomposition
+from edgelr.methods import METHODS, Method, Metric
 from edgelr.methods.metric import damped, factorize_between
 from edgelr.methods.svd_llm import INPUT_DAMPING
-from edgelr.types import Decomposition, SiteStatistics
+from edgelr.types import SiteStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GRADIENT_DAMPING = 0.1  # gradients are sampled on fewer tokens than inputs, and are noisier
+
+
+def metric(statistics: SiteStatistics) -> Metric:
+    """Weigh errors by the inputs and by the gradients at the output, per loss term."""
+    assert statistics.input_gram is not None
+    assert statistics.output_gradient_gram is not None
+    gradients = damped(statistics.output_gradient_gram, GRADIENT_DAMPING)
+    return (
+        gradients / statistics.units_per_token,
+        damped(statistics.input_gram, INPUT_DAMPING),
+    )
 
 
 def fisher(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
@@ -28,20 +40,15 @@ def fisher(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
         weight: dense weight, ``(out_features, in_features)``.
         statistics: needs ``input_gram`` and ``output_gradient_gram``.
     """
-    assert statistics.input_gram is not None
-    assert statistics.output_gradient_gram is not None
-    result = factorize_between(
-        weight,
-        damped(statistics.output_gradient_gram, GRADIENT_DAMPING),
-        damped(statistics.input_gram, INPUT_DAMPING),
-    )
-    return Decomposition(result.down, result.up, result.loss / statistics.units_per_token)
+    return factorize_between(weight, *metric(statistics))
 
 
 METHODS.register("fisher")(
     Method(
         fisher,
+        metric,
         frozenset({"input_gram", "output_gradient_gram"}),
         "K-FAC metric, Martens and Grosse, 2015, arXiv:1503.05671",
+        predicts_loss=True,
     )
 )

@@ -1,15 +1,17 @@
-"""The one factorization behind svd, svd_llm and fisher: truncated SVD between two metrics.
+"""What the methods share: the truncated SVD between two metrics, and fits of single ranks.
 
 Replacing ``W`` by ``W'`` costs ``1/2 ||R (W - W') S||_F^2`` where ``R^T R = G`` weighs the outputs
 and ``S S^T = H`` the inputs. The best answer of every rank is the truncated SVD of ``M = R W S``,
-and dropping component k costs ``1/2 sigma_k^2``.
+and dropping component k costs ``1/2 sigma_k^2``. Methods that differ in ``G`` and ``H`` alone are
+one call of ``factorize_between``; those without nested components fit the ranks of ``grid``.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from edgelr.types import Decomposition
+from edgelr.factors import Decomposition, Fits, LowRank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,11 +55,11 @@ def factorize_between(
     weighted = weight if left is None else left.T @ weight  # R W
     matrix = weighted if right is None else weighted @ right  # M = R W S, (out, in)
     if matrix.shape[0] <= matrix.shape[1]:
-        sigma, vectors = _sorted_eigenvectors(matrix @ matrix.T)  # U, (out, k)
+        sigma, vectors = sorted_eigenvectors(matrix @ matrix.T)  # U, (out, k)
         lifted = vectors if left is None else _solve(left.T, vectors)  # R^-1 U
         down, up = (vectors.T @ weighted).T, lifted.T
     else:
-        sigma, vectors = _sorted_eigenvectors(matrix.T @ matrix)  # V, (in, k)
+        sigma, vectors = sorted_eigenvectors(matrix.T @ matrix)  # V, (in, k)
         lifted = vectors if right is None else _solve(right.T, vectors)  # S^-T V
         product = weight @ (vectors if right is None else right @ vectors)  # W S V
         down, up = lifted, product.T
@@ -72,7 +74,58 @@ def tail_loss(sigma_squared: Tensor) -> Tensor:
     return 0.5 * torch.cat([tail, tail.new_zeros(1)])
 
 
-def _sorted_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
+def grid(full: int, count: int = 8) -> tuple[int, ...]:
+    """Space about ``count`` ranks evenly up to ``full``, which is always the last."""
+    step = 16 if full >= 128 else 2  # 16: Tensor Core tiles; 2: halves of a rank exist
+    spaced = {round(full * part / count / step) * step for part in range(1, count)}
+    return (*sorted(rank for rank in spaced if 0 < rank < full), full)
+
+
+def gather(weight: Tensor, dropped: float, fitted: dict[int, tuple[LowRank, float]]) -> Fits:
+    """Collect what was fitted, so that no rank is worse than a lower one and the last is exact.
+
+    Where a search found nothing better than the fit of a lower rank, that fit is taken, with
+    components of zero.
+
+    Args:
+        weight: ``(out_features, in_features)``, float64.
+        dropped: loss of dropping the whole weight.
+        fitted: factors and loss by rank.
+    """
+    import torch
+
+    (out_features, in_features), full = weight.shape, min(weight.shape)
+    best = LowRank(weight.new_zeros(in_features, 0), weight.new_zeros(0, out_features))
+    loss = torch.full((full + 1,), math.inf, dtype=torch.float64)
+    loss[0] = least = dropped
+    fits = {}
+    for rank, (factors, error) in sorted(fitted.items()):
+        if error < least:
+            best, least = factors, error
+        fits[rank], loss[rank] = _padded(best, rank), least
+    fits[full], loss[full] = _exact(weight), 0.0
+    return Fits(fits, loss)
+
+
+def _padded(factors: LowRank, rank: int) -> LowRank:
+    from torch.nn.functional import pad
+
+    missing = rank - len(factors.up)
+    down, up = pad(factors.down, (0, missing)), pad(factors.up, (0, 0, 0, missing))
+    return LowRank(down.contiguous(), up.contiguous())
+
+
+def _exact(weight: Tensor) -> LowRank:
+    """Write ``weight`` as a product with the identity."""
+    import torch
+
+    eye = torch.eye(min(weight.shape), dtype=weight.dtype)
+    transposed = weight.T.contiguous()
+    wide = weight.shape[0] <= weight.shape[1]
+    return LowRank(transposed, eye) if wide else LowRank(eye, transposed)
+
+
+def sorted_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues of a symmetric matrix in descending order, clipped at zero, and vectors."""
     import torch
 

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgelr.methods import METHODS, Method
+from edgelr.factors import Decomposition
+from edgelr.methods import METHODS, Method, Metric
 from edgelr.methods.metric import factorize_between
-from edgelr.types import Decomposition, SiteStatistics
+from edgelr.types import SiteStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+def metric(statistics: SiteStatistics) -> Metric:
+    """Weigh every weight alike."""
+    del statistics
+    return None, None
+
+
 def svd(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
     """Factorize ``weight (out_features, in_features)`` in the Frobenius norm."""
-    del statistics
-    return factorize_between(weight, None, None)
+    return factorize_between(weight, *metric(statistics))
 
 
-METHODS.register("svd")(Method(svd, frozenset(), "Eckart and Young, 1936"))
+METHODS.register("svd")(Method(svd, metric, frozenset(), "Eckart and Young, 1936"))

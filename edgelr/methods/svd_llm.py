@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgelr.methods import METHODS, Method
+from edgelr.factors import Decomposition
+from edgelr.methods import METHODS, Method, Metric
 from edgelr.methods.metric import damped, factorize_between
-from edgelr.types import Decomposition, SiteStatistics
+from edgelr.types import SiteStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 INPUT_DAMPING = 0.01  # share of the mean diagonal; less overfits a few thousand tokens
+
+
+def metric(statistics: SiteStatistics) -> Metric:
+    """Weigh errors of the weight by the inputs that meet them."""
+    assert statistics.input_gram is not None
+    return None, damped(statistics.input_gram, INPUT_DAMPING)
 
 
 def svd_llm(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
@@ -25,10 +32,11 @@ def svd_llm(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
         weight: dense weight, ``(out_features, in_features)``.
         statistics: needs ``input_gram``.
     """
-    assert statistics.input_gram is not None
-    return factorize_between(weight, None, damped(statistics.input_gram, INPUT_DAMPING))
+    return factorize_between(weight, *metric(statistics))
 
 
 METHODS.register("svd_llm")(
-    Method(svd_llm, frozenset({"input_gram"}), "SVD-LLM, Wang et al., 2024, arXiv:2403.07378")
+    Method(
+        svd_llm, metric, frozenset({"input_gram"}), "SVD-LLM, Wang et al., 2024, arXiv:2403.07378"
+    )
 )
