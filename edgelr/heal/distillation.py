@@ -1,0 +1,136 @@
+"""The compressed model against the dense one, on the same tokens: the loss of healing.
+
+Teacher and student are one module: it teaches as it is, and learns with its factors installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from edgelr.compressed import installed
+from edgelr.statistics import pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgelr.calibration import Calibration
+    from edgelr.factors import FactorSet
+    from edgelr.types import LoadedModel
+
+    Batch: TypeAlias = tuple[Tensor, Tensor]  # ids and mask, (rows, length)
+
+PIECE_TOKENS = 512  # attention costs more with the length; what a factor learns, hardly
+
+
+def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> list[Tensor]:
+    """Take the real tokens of every row, ``(length,)``; texts that are embedded stay whole."""
+    longest = min(PIECE_TOKENS, batch_tokens)
+    rows = [
+        torch.tensor(ids[: int(mask.sum())])
+        for part in parts
+        for ids, mask in zip(part.ids, part.mask, strict=True)
+        if mask.any()
+    ]
+    if model.exporter.loss == "embedding":
+        return rows
+    return [piece for row in rows for piece in row.split(longest)]
+
+
+def shuffled_batches(rows: list[Tensor], batch_tokens: int, seed: int) -> Iterator[Batch]:
+    """Yield batches without end: in every epoch each row once, in an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        yield from batches([rows[index] for index in order], batch_tokens)
+
+
+def batches(rows: Iterable[Tensor], batch_tokens: int) -> Iterator[Batch]:
+    """Group neighbours into batches of at most ``batch_tokens`` with padding, one row at least."""
+    batch: list[Tensor] = []
+    for row in rows:
+        longest = max(len(each) for each in [*batch, row])
+        if batch and longest * (len(batch) + 1) > batch_tokens:
+            yield _padded(batch)
+            batch = []
+        batch.append(row)
+    yield _padded(batch)
+
+
+def _padded(rows: list[Tensor]) -> Batch:
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> Tensor:
+    """Compare the model with ``factors`` with the dense one; a float64 scalar.
+
+    Decoders: mean over the real tokens of KL(dense || compressed) of the next token, in nats.
+    Encoders: mean over the texts of one minus the cosine of the two embeddings.
+    """
+    with torch.no_grad():
+        teacher = _answers(model, batch)
+    with installed(model.module, factors):
+        student = _answers(model, batch)
+    if model.exporter.loss == "next_token":
+        return _divergence(student, teacher, batch[1].bool())
+    return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
+
+
+@torch.no_grad()
+def mean_distillation_loss(
+    model: LoadedModel, factors: FactorSet, rows: list[Tensor], batch_tokens: int
+) -> float:
+    """Average ``distillation_loss`` over tokens (decoders) or texts (encoders)."""
+    total, count = 0.0, 0
+    for ids, mask in batches(rows, batch_tokens):
+        units = int(mask.sum()) if model.exporter.loss == "next_token" else len(ids)
+        total += units * float(distillation_loss(model, factors, (ids, mask)))
+        count += units
+    return total / count
+
+
+def _answers(model: LoadedModel, batch: Batch) -> Tensor:
+    """Logits ``(rows, length, vocabulary)``, or unit embeddings ``(rows, hidden)`` in float64."""
+    ids, mask = batch
+    if model.exporter.loss == "next_token":
+        logits: Tensor = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits
+    hidden = model.module(input_ids=ids, attention_mask=mask).last_hidden_state
+    return functional.normalize(pool(hidden, mask, model.pooling).double(), dim=-1)
+
+
+def _divergence(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    loss: Tensor = _Divergence.apply(student, teacher, real)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Divergence(torch.autograd.Function):
+    """Mean of KL(teacher || student) over real tokens, with its gradient in closed form.
+
+    The gradient ``softmax(student) - softmax(teacher)`` overwrites the teacher's logits: with a
+    large vocabulary, the copies that autograd keeps would be most of the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+        """Sum row by row: ``student`` and ``teacher`` (rows, length, vocabulary)."""
+        total = torch.zeros((), dtype=torch.float64)
+        tokens = real.sum()
+        for ours, theirs, counts in zip(student, teacher, real, strict=True):
+            log_ours, log_theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
+            wanted = log_theirs.exp()
+            losses = (wanted * (log_theirs - log_ours)).sum(-1)  # (length,)
+            total += losses[counts].double().sum()
+            theirs.copy_(log_ours.exp_().sub_(wanted).mul_(counts[:, None] / tokens))
+        ctx.residual = teacher
+        return total / tokens
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Scale the residual."""
+        return ctx.residual.mul_(gradients[0]), None, None
