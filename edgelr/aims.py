@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edgelr.allocate import check_plan, prepare, read_plan
+from edgelr.allocate import follow_plan, prepare, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
-from edgelr.candidates import index_bytes, parameters
-from edgelr.compressed import embeddings, mean_loss, planned
-from edgelr.decompose import SpectrumTable
+from edgelr.candidates import stored
+from edgelr.compressed import embeddings, mean_loss, multiplied
+from edgelr.decompose import truncate
 from edgelr.errors import BudgetError
 from edgelr.gate import loss_limit
 from edgelr.graph.save import padding_bytes
-from edgelr.load import shape_of
-from edgelr.planning import DenseExport, Listener, Planned, Subject, tokenize
+from edgelr.planning import DenseExport, Listener, Planned, Subject, selection
 from edgelr.search import smallest_plan
-from edgelr.types import PRECISION_BYTES, Candidate, LoadedModel, Plan, SitePlan
+from edgelr.spectra import SpectrumTable
+from edgelr.statistics import StatisticsStore
+from edgelr.types import PRECISION_BYTES, LoadedModel, Plan, SiteGroup
 
-SELECTION_TOKENS = 8192
-SELECTION_LENGTH = 512
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 
 
@@ -29,6 +28,7 @@ def allocate(
     subject: Subject,
     dense: DenseExport,
     calibration: list[Calibration],
+    statistics: StatisticsStore,
     table: SpectrumTable,
     listener: Listener,
     given_plan: Path | None = None,
@@ -47,7 +47,14 @@ def allocate(
     )  # fmt: skip
     require_feasible(budget, search.smallest_bytes, device)
     base = Planned(
-        subject, dense, calibration, table, search, budget, search.plan(search.dense_bytes)
+        subject,
+        dense,
+        calibration,
+        statistics,
+        table,
+        search,
+        budget,
+        search.plan(search.dense_bytes),
     )
     if given_plan is not None:
         return _follow(base, given_plan)
@@ -67,34 +74,8 @@ def allocate(
 
 def _follow(made: Planned, path: Path) -> Planned:
     """Take a plan from a file, possibly edited."""
-    given = read_plan(path)
-    check_plan(given, made.search)
-    sites = tuple(_priced(site, made) for site in given.sites)
-    plan = replace(
-        given,
-        sites=sites,
-        planned_bytes=sum(site.candidate.bytes for site in sites),
-        predicted_loss=sum(site.candidate.predicted_loss for site in sites),
-    )
+    plan = follow_plan(read_plan(path), made.search, made.spectra.loss)
     return replace(made, plan=plan)
-
-
-def _priced(site: SitePlan, made: Planned) -> SitePlan:
-    """Count again what an edited site costs: people change forms and ranks, not bytes."""
-    form, rank, shape = (
-        site.candidate.form,
-        site.candidate.rank,
-        (site.in_features, site.out_features),
-    )
-    precision = made.subject.precision
-    width, count = PRECISION_BYTES[precision], parameters(form, *shape, rank)
-    loss = 0.0 if form == "dense" else float(made.spectra.loss[site.name][rank])
-    size = count * width + index_bytes(form, *shape)
-    return replace(
-        site,
-        candidate=Candidate(form, rank, precision, size, 2 * count, loss),
-        dense_bytes=site.in_features * site.out_features * width,
-    )
 
 
 def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
@@ -112,18 +93,19 @@ def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
         BudgetError: the smallest plan makes a larger file.
     """
     subject, search = base.subject, base.search
-    overhead_bytes = fixed_bytes(subject, base.dense) + NODE_BYTES * len(subject.sites)
+    overhead_bytes = fixed_bytes(subject, base.dense)
     if subject.precision == "float16":  # which does not halve the nodes
         overhead_bytes += base.dense.bundle.model_path.stat().st_size // 2
     asked = min(largest_bytes - overhead_bytes, search.dense_bytes)
     while asked >= search.smallest_bytes:
         plan = search.plan(asked)
-        padding = padding_bytes(size for site in plan.sites for size in _tensor_bytes(site))
-        excess = overhead_bytes + plan.planned_bytes + padding - largest_bytes
+        nodes = NODE_BYTES * sum(site.candidate.form != "dense" for site in plan.sites)
+        padding = padding_bytes(_tensor_bytes(plan, search.groups))
+        excess = overhead_bytes + nodes + plan.planned_bytes + padding - largest_bytes
         if excess <= 0:
             return asked
         asked = min(asked, plan.planned_bytes) - excess
-    smallest_bytes = overhead_bytes + search.smallest_bytes
+    smallest_bytes = overhead_bytes + search.smallest_bytes + NODE_BYTES * len(subject.sites)
     raise BudgetError(
         f"The smallest plan makes a file of about {smallest_bytes:,} bytes, and --max-size is "
         f"{largest_bytes:,}. The nearest feasible point is about --max-size "
@@ -131,27 +113,27 @@ def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
     )
 
 
-def _tensor_bytes(site: SitePlan) -> tuple[int, ...]:
-    """Sizes of the stored weights of a site."""
-    candidate = site.candidate
-    if candidate.form == "dense":
-        return (candidate.bytes,)
-    small, large = sorted((site.in_features, site.out_features))
-    rest = small - candidate.rank if candidate.form == "pivoted" else small
-    width = PRECISION_BYTES[candidate.precision]
-    return (candidate.rank * large * width, candidate.rank * rest * width)
+def _tensor_bytes(plan: Plan, groups: list[SiteGroup]) -> Iterator[int]:
+    """Sizes of the stored weights of a plan."""
+    planned = {site.group or site.name: site.candidate for site in plan.sites}
+    for group in groups:
+        candidate = planned.get(group.name)
+        if candidate is not None:
+            kept = stored(candidate.form, group, candidate.rank)
+            for count in (*kept.shared, *(size for own in kept.own for size in own)):
+                yield count * PRECISION_BYTES[candidate.precision]
 
 
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     """Find the smallest plan inside the accuracy limit, measured on the selection text."""
     model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
-    increase = _measure_increase(model, _selection(base.subject))
+    increase = _measure_increase(model, selection(base.subject))
     rounds = 0
 
     def measure(plan: Plan) -> float:
         nonlocal rounds
         rounds += 1
-        with planned(model.module, base.spectra, plan):
+        with multiplied(model.module, truncate(base.spectra, plan)):
             loss = increase()
         listener.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} "
@@ -165,14 +147,6 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
         return replace(base, plan=found.plan, loss_factor=found.factor)
     listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
     return replace(base, plan=base.search.plan(min(base.search.dense_bytes, largest_bytes)))
-
-
-def _selection(subject: Subject) -> Calibration:
-    """Tokenize the text that plans are measured on."""
-    decodes = subject.model.task == "text-generation"
-    length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
-    name = f"{subject.texts.evaluation_name}, second half"
-    return tokenize(subject, subject.texts.selection, SELECTION_TOKENS, length, name)
 
 
 def _measure_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:

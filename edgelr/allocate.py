@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgelr.allocators import ALLOCATORS
-from edgelr.candidates import Options, make_options
-from edgelr.decompose import SpectrumTable
+from edgelr.allocators.cover import smallest_bytes
+from edgelr.candidates import (
+    Options,
+    largest_rank,
+    make_candidate,
+    make_options,
+    site_candidates,
+)
 from edgelr.errors import BudgetError, InputError
 from edgelr.recipes import Recipe
-from edgelr.types import Choice, Plan, Precision, SiteGroup, SitePlan
+from edgelr.spectra import SpectrumTable
+from edgelr.types import PRECISION_BYTES, Choice, LinearSite, Plan, Precision, SiteGroup, SitePlan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,18 @@ class Search:
 
     @property
     def dense_bytes(self) -> int:
-        return sum(option.dense.bytes for option in self.options)
+        """Bytes of every site as it is."""
+        sites = {site.name: site.parameters for group in self.groups for site in group.sites}
+        return sum(sites.values()) * PRECISION_BYTES[self.precision]
 
     @property
     def smallest_bytes(self) -> int:
         """Bytes of the smallest plan that the recipe can make."""
-        return sum(option.smallest.bytes for option in self.options)
+        return smallest_bytes(self.options)
+
+    @property
+    def precision(self) -> Precision:
+        return self.options[0].dense.precision
 
     def plan(self, budget_bytes: int) -> Plan:
         """Allocate ``budget_bytes`` over the sites.
@@ -47,17 +67,24 @@ class Search:
             )
         choices = ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
         sites = [
-            _site_plan(group, option, choices[group.name])
-            for group, option in zip(self.groups, self.options, strict=True)
+            site
+            for group in self.groups
+            if group.name in choices
+            for site in plan_sites(group, choices[group.name])
         ]
+        order = {site.name: index for index, site in enumerate(self._sites())}
         return Plan(
-            sites=tuple(sites),
+            sites=tuple(sorted(sites, key=lambda site: order[site.name])),
             recipe=self.recipe.name,
             allocator=self.recipe.allocator,
             budget_bytes=budget_bytes,
             planned_bytes=sum(site.candidate.bytes for site in sites),
             predicted_loss=sum(site.candidate.predicted_loss for site in sites),
         )
+
+    def _sites(self) -> list[LinearSite]:
+        """Every site once, those of the first groups first."""
+        return list({site.name: site for group in self.groups for site in group.sites}.values())
 
 
 def prepare(
@@ -94,45 +121,94 @@ def read_plan(path: Path) -> Plan:
         ) from error
 
 
-def check_plan(plan: Plan, search: Search) -> None:
-    """Refuse a plan that does not belong to this model.
+def follow_plan(plan: Plan, search: Search, loss: Mapping[str, NDArray[np.float64]]) -> Plan:
+    """Check a plan, possibly edited, and count again what it costs.
+
+    People change forms, ranks and groups, not bytes.
 
     Raises:
         InputError: sites are missing, unknown, of another shape, or have an impossible rank.
     """
+    _require_same_sites(plan, search)
+    groups = {group.name: group for group in search.groups}
     planned = {site.name: site for site in plan.sites}
-    expected = {group.name: group for group in search.groups}
+    sites = []
+    for site in plan.sites:
+        group = groups.get(site.group or site.name)
+        members = [planned.get(member.name) for member in group.sites] if group else []
+        if group is None or any(other is None or not _agree(site, other) for other in members):
+            raise InputError(
+                f"The plan puts {site.name} into the group {site.group or site.name!r}, and the "
+                f"sites of that group do not have one form and rank. Expected the same group, form "
+                f"and rank for all of them, in a grouping that the recipe has ('--grouping')."
+            )
+        form, rank = site.candidate.form, site.candidate.rank
+        if not 1 <= rank <= largest_rank(form, group):
+            raise InputError(
+                f"The plan gives {site.name} rank {rank} as {form}; expected 1 to "
+                f"{largest_rank(form, group)}."
+            )
+        cost = 0.0 if form == "dense" else float(loss[group.name][rank])
+        if not math.isfinite(cost):
+            raise InputError(f"The method has no factors of rank {rank} for {site.name}.")
+        priced = make_candidate(form, group, rank, search.precision, cost)
+        index = [member.name for member in group.sites].index(site.name)
+        sites.append(replace(site, candidate=site_candidates(group, priced)[index]))
+    return replace(
+        plan,
+        sites=tuple(sites),
+        planned_bytes=sum(site.candidate.bytes for site in sites),
+        predicted_loss=sum(site.candidate.predicted_loss for site in sites),
+    )
+
+
+def plan_sites(group: SiteGroup, choice: Choice) -> list[SitePlan]:
+    """Say what each site of a group becomes."""
+    width = PRECISION_BYTES[choice.candidate.precision]
+    together = len(group.sites) > 1
+    return [
+        SitePlan(
+            name=site.name,
+            in_features=site.in_features,
+            out_features=site.out_features,
+            candidate=candidate,
+            dense_bytes=site.parameters * width,
+            reason=choice.reason,
+            group=group.name if together else None,
+        )
+        for site, candidate in zip(
+            group.sites, site_candidates(group, choice.candidate), strict=True
+        )
+    ]
+
+
+def _agree(site: SitePlan, other: SitePlan) -> bool:
+    return (site.group, site.candidate.form, site.candidate.rank) == (
+        other.group,
+        other.candidate.form,
+        other.candidate.rank,
+    )
+
+
+def _require_same_sites(plan: Plan, search: Search) -> None:
+    planned = {site.name: (site.in_features, site.out_features) for site in plan.sites}
+    expected = {
+        site.name: (site.in_features, site.out_features)
+        for group in search.groups
+        for site in group.sites
+    }
     if planned.keys() != expected.keys() or len(plan.sites) != len(planned):
         odd = sorted(planned.keys() ^ expected.keys()) or ["a site that is listed twice"]
         raise InputError(
             f"The plan has {len(plan.sites)} sites and the model {len(expected)}; they differ in "
             f"{', '.join(odd[:3])}. Expected a plan of this very model: run 'edgelr plan' again."
         )
-    for name, group in expected.items():
-        site, limit = planned[name], min(group.in_features, group.out_features)
-        shape = (site.in_features, site.out_features)
-        if shape != (group.in_features, group.out_features):
+    for name, shape in expected.items():
+        if planned[name] != shape:
             raise InputError(
-                f"The plan has {name} as {shape}, the model as "
-                f"{(group.in_features, group.out_features)}: run 'edgelr plan' again."
+                f"The plan has {name} as {planned[name]}, the model as {shape}: run 'edgelr plan' "
+                f"again."
             )
-        largest = limit - 1 if site.candidate.form == "pivoted" else limit
-        if not 1 <= site.candidate.rank <= largest:
-            raise InputError(
-                f"The plan gives {name} rank {site.candidate.rank} as {site.candidate.form}; "
-                f"expected 1 to {largest}."
-            )
-
-
-def _site_plan(group: SiteGroup, option: Options, choice: Choice) -> SitePlan:
-    return SitePlan(
-        name=group.name,
-        in_features=group.in_features,
-        out_features=group.out_features,
-        candidate=choice.candidate,
-        dense_bytes=option.dense.bytes,
-        reason=choice.reason,
-    )
 
 
 def _rounded_up(share: float) -> float:

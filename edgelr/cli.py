@@ -48,6 +48,8 @@ app = typer.Typer(
 )
 profiles_app = typer.Typer(help="Device profiles.", no_args_is_help=True)
 app.add_typer(profiles_app, name="profiles")
+bench_app = typer.Typer(help="Comparisons on one model.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 # Optional[...] and not "| None": typer reads the annotations, on Python 3.10 as well.
 Model = Annotated[
@@ -61,6 +63,10 @@ Profile = Annotated[
 Recipe = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Named combination of the axes below ('edgelr list recipes')."),
+]
+Grouping = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="What is factorized together: one, input, blocks, tied, or any that pays."),
 ]
 Method = Annotated[Optional[str], typer.Option(help="Decomposition, instead of the recipe's.")]  # noqa: UP045
 Allocator = Annotated[Optional[str], typer.Option(help="Allocation, instead of the recipe's.")]  # noqa: UP045
@@ -105,6 +111,26 @@ ContextTokens = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--context-tokens", "--context", help="Longest sequence to leave memory for."),
 ]
+Rounds = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Plan again on the model that the last plan compressed (default 1: once)."),
+]
+HealSteps = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Train the factors to answer like the original, for so many steps."),
+]
+HealMinutes = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="The same for so many minutes; the best state is kept."),
+]
+HealSites = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="What heals: all factors, or low_rank (at most half of the full rank)."),
+]
+HealAdapter = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Train an update instead: lora, loha or lokr; merged before the export."),
+]
 Seed = Annotated[Optional[int], typer.Option(help="Of sampled text and labels (default 0).")]  # noqa: UP045
 Opset = Annotated[Optional[int], typer.Option(help="Newest ONNX operator set to use.")]  # noqa: UP045
 Provider = Annotated[
@@ -137,6 +163,7 @@ def export(
     profile: Profile = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the bundle.")] = None,  # noqa: UP045
     recipe: Recipe = None,
+    grouping: Grouping = None,
     method: Method = None,
     allocator: Allocator = None,
     forms: Forms = None,
@@ -150,6 +177,11 @@ def export(
     calibration_length: CalibrationLength = None,
     evaluation: Evaluation = None,
     context_tokens: ContextTokens = None,
+    rounds: Rounds = None,
+    heal_steps: HealSteps = None,
+    heal_minutes: HealMinutes = None,
+    heal_sites: HealSites = None,
+    heal_adapter: HealAdapter = None,
     seed: Seed = None,
     opset: Opset = None,
     provider: Provider = None,
@@ -211,6 +243,7 @@ def plan(
     profile: Profile = None,
     out: Annotated[Path, typer.Option(help="Where to write the plan.")] = Path("plan.json"),
     recipe: Recipe = None,
+    grouping: Grouping = None,
     method: Method = None,
     allocator: Allocator = None,
     forms: Forms = None,
@@ -223,6 +256,7 @@ def plan(
     calibration_length: CalibrationLength = None,
     evaluation: Evaluation = None,
     context_tokens: ContextTokens = None,
+    rounds: Rounds = None,
     seed: Seed = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = None,
@@ -249,12 +283,13 @@ def plan(
 def inspect(
     ctx: typer.Context,
     model: Model = None,
+    keep: Keep = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = None,
     resume: Resume = True,
     as_json: AsJson = False,
 ) -> None:
-    """Show the linears of MODEL: shapes, shared inputs, and how much of their spectra is heavy."""
+    """Show the linears of MODEL: shapes, shared inputs, spectra, and which are low-rank."""
     settings = _settings(ctx, None)
     from edgelr.inspection import inspect_sites
     from edgelr.report.terminal import print_sites
@@ -388,6 +423,72 @@ def show_profile(
     else:
         path = Path(name) if name.endswith((".yaml", ".yml")) else profile_path(name)
         typer.echo(path.read_text(encoding="utf-8").rstrip())
+
+
+@bench_app.command("methods")
+def bench_methods(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Like the MODEL of 'edgelr export'.")],
+    keeps: Annotated[str, typer.Option("--keep", help="Shares to keep, such as 0.9,0.8,0.6,0.5.")],
+    recipes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Recipes to compare, such as edgelr,svd-llm; default: all of them."),
+    ] = None,
+    evaluations: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--evaluation",
+            help=".txt or .jsonl file to judge on, from its beginning. Give several for several "
+            "columns; default: English that ships with Python.",
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each of these texts.")] = 16384,
+    length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Tokens of an evaluated row (default for decoders: 1024)."),
+    ] = None,
+    calibration: CalibrationTexts = None,
+    calibration_tokens: CalibrationTokens = None,
+    calibration_length: CalibrationLength = None,
+    profile: Annotated[
+        str, typer.Option(help="Device that decides precision and ranks.")
+    ] = "generic-cpu",
+    heal_steps: HealSteps = None,
+    heal_minutes: HealMinutes = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of tables and curves.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Use finished rows and stages.")
+    ] = True,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare recipes on MODEL: what each loses at the same sizes, on the same texts."""
+    from edgelr.device import load_profile
+
+    settings = _settings(ctx, None)
+    device = load_profile(settings.profile)
+    from edgelr import bench
+    from edgelr.report.comparison import next_command, print_bench, to_json
+
+    question = bench.Question(
+        settings,
+        bench.read_recipes(recipes),
+        bench.read_keeps(keeps),
+        tuple(dict.fromkeys(evaluations or ())),
+        tokens,
+        length,
+    )
+    folder = out or Path(f"bench-{_stem(model)}")
+    with _listener(quiet or as_json) as listener:
+        found = bench.bench_methods(question, device, folder, _cache(resume), listener, _command())
+    if as_json:
+        typer.echo(to_json(found))
+    else:
+        print_bench(found)
+        typer.echo(f"{folder / 'methods.md'}  Next: {next_command(found)}")
 
 
 @app.callback(invoke_without_command=True)

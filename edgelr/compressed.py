@@ -14,15 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from edgelr.calibration import Calibration
-from edgelr.forms import apply
+from edgelr.factors import Factors, FactorSet
+from edgelr.forms import apply, dense_weight
 from edgelr.statistics import pool
-from edgelr.types import Factors, FactorSet, LoadedModel
+from edgelr.types import LoadedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgelr.decompose import SpectrumTable
-    from edgelr.types import Plan
 
 EVALUATION_BATCH_TOKENS = 1024
 
@@ -62,21 +61,18 @@ def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
 
 
 @contextmanager
-def planned(module: nn.Module, spectra: SpectrumTable, plan: Plan) -> Iterator[None]:
-    """Let the sites of ``module`` hold their truncated weights, for as long as the block runs.
+def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
+    """Let the sites of ``module`` hold the products of their factors while the block runs.
 
-    The product of the factors is the same matrix in every form, and costs what dense costs.
+    The product is the same matrix in every form, and costs what dense costs.
     """
     kept: dict[str, Tensor] = {}
     try:
-        for site in plan.sites:
-            if site.candidate.form == "dense":
-                continue
-            linear = module.get_submodule(site.name)
+        for name, each in factors.items():
+            linear = module.get_submodule(name)
             assert isinstance(linear, nn.Linear)
-            kept[site.name] = linear.weight.data
-            factors = spectra.decomposition(site.name).truncate(site.candidate.rank)
-            linear.weight.data = (factors.down @ factors.up).T
+            kept[name] = linear.weight.data
+            linear.weight.data = dense_weight(each).contiguous()
         yield
     finally:
         for name, weight in kept.items():

@@ -1,61 +1,45 @@
-"""Decompose every group once, for every rank; read factors back by plan."""
+"""Decompose every group once, for every rank; make factors by plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from edgelr.errors import InputError
-from edgelr.forms import balance, pivot
-from edgelr.sites import weight_of
-from edgelr.types import (
+from edgelr.factors import (
+    Decomposed,
     Decomposition,
     Factors,
     FactorSet,
-    LoadedModel,
+    Kronecker,
     LowRank,
-    Pivoted,
+    Tied,
+    TiedFit,
+)
+from edgelr.forms import balance, pivot
+from edgelr.sharing import fit_coefficients, tie
+from edgelr.sites import weight_of
+from edgelr.spectra import SpectrumTable, write_spectrum
+from edgelr.types import (
+    Coefficients,
+    LoadedModel,
     Plan,
     SiteGroup,
     SitePlan,
+    SiteStatistics,
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from edgelr.methods import Method
     from edgelr.statistics import StatisticsStore
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class SpectrumTable:
-    """Predicted loss of every group at every rank; the factors stay on disk until they are read.
-
-    Attributes:
-        folder: one ``<group>.safetensors`` with ``down``, ``up`` (float32) and ``loss`` (float64)
-            per group.
-        loss: ``{group: (k + 1,)}``, float64.
-    """
-
-    folder: Path
-    loss: dict[str, NDArray[np.float64]]
-
-    def decomposition(self, group: str) -> Decomposition:
-        """Read the factors of one group."""
-        with safe_open(self.folder / f"{group}.safetensors", framework="pt") as file:
-            return Decomposition(
-                file.get_tensor("down"), file.get_tensor("up"), file.get_tensor("loss")
-            )
 
 
 def decompose(
@@ -65,26 +49,66 @@ def decompose(
     method: Method,
     folder: Path,
     progress: Progress,
+    coefficients: Coefficients = "fitted",
 ) -> None:
-    """Write the decomposition of every group into ``folder``.
+    """Write the decomposition of every group into ``folder``; see ``decompose_group``.
 
     Raises:
         InputError: the statistics of a group are not finite, so that nothing can be predicted.
     """
     for done, group in enumerate(groups, start=1):
-        site = group.sites[0]
-        weight = weight_of(model, site.name).double()
-        given = statistics.of(site)
-        _require_finite(site.name, given.input_gram, given.output_gradient_gram)
-        result = method.decompose(weight, given)
-        _require_finite(site.name, result.loss)
-        tensors = {
-            "down": result.down.float(),
-            "up": result.up.float(),
-            "loss": result.loss.double(),
-        }
-        save_file(tensors, folder / f"{group.name}.safetensors")
+        weights = [weight_of(model, site.name).double() for site in group.sites]
+        given = [statistics.of(site) for site in group.sites]
+        for each in given:
+            _require_finite(group.name, each.input_gram, each.output_gradient_gram)
+        result = decompose_group(group, weights, given, method, coefficients)
+        _require_finite(group.name, result.loss[result.loss != torch.inf])
+        write_spectrum(folder, group.name, result)
         progress("decomposition", done, len(groups))
+
+
+def decompose_group(
+    group: SiteGroup,
+    weights: list[Tensor],
+    statistics: list[SiteStatistics],
+    method: Method,
+    coefficients: Coefficients = "fitted",
+) -> Decomposed:
+    """Factorize the weights of one group together.
+
+    Sites that read one tensor are one taller weight: exact. Sites of several blocks are stacked
+    under the sum of their inputs' Grams. Basis Sharing keeps the coefficients that come out of that
+    (``stacked``: their loss is an upper bound); ``fitted`` ones are solved for each site's inputs.
+    """
+    if group.kind == "one":
+        return method.decompose(weights[0], statistics[0])
+    if group.kind == "tied":
+        first, second = (method.metric(each) for each in statistics)
+        return tie(weights[0], weights[1], (first, second))
+    result = method.decompose(torch.cat(weights), _stacked(statistics, group.kind == "blocks"))
+    if group.kind == "input" or coefficients == "stacked":
+        return result
+    if not isinstance(result, Decomposition):
+        raise InputError(
+            f"{group.name} shares a basis between blocks, which needs a method with nested "
+            f"components; found {type(result).__name__}. Choose --grouping one, or another method."
+        )
+    return fit_coefficients(result, weights, [method.metric(each) for each in statistics])
+
+
+def _stacked(statistics: list[SiteStatistics], summed: bool) -> SiteStatistics:
+    """Statistics of the weights stacked along their outputs; ``summed`` where inputs differ."""
+    first = statistics[0]
+    inputs = [each.input_gram for each in statistics if each.input_gram is not None]
+    gradients = [
+        each.output_gradient_gram for each in statistics if each.output_gradient_gram is not None
+    ]
+    input_gram = torch.stack(inputs).sum(0) if summed and inputs else first.input_gram
+    return replace(
+        first,
+        input_gram=input_gram,
+        output_gradient_gram=torch.block_diag(*gradients) if gradients else None,
+    )
 
 
 def _require_finite(name: str, *tensors: Tensor | None) -> None:
@@ -96,34 +120,75 @@ def _require_finite(name: str, *tensors: Tensor | None) -> None:
     )
 
 
-def read_spectra(folder: Path) -> SpectrumTable:
-    """Read the losses that ``decompose`` wrote."""
-    loss = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            loss[path.stem] = file.get_tensor("loss")
-    return SpectrumTable(folder, loss)
+def truncate(spectra: SpectrumTable, plan: Plan) -> FactorSet:
+    """Make the factors that the plan asks for, as plain products; dense sites have none.
 
-
-def truncate(spectra: SpectrumTable, plan: Plan, block: int = 1) -> FactorSet:
-    """Make the factors that the plan asks for; dense sites have none.
-
-    Args:
-        spectra: the decompositions.
-        plan: forms and ranks.
-        block: neighbours that pivot together; see ``forms.pivot``.
+    Sites of a group get the same ``down``. ``in_forms`` gives them the forms of the plan.
     """
     return {
-        site.name: _factors(spectra, site, block)
-        for site in plan.sites
-        if site.candidate.form != "dense"
+        name: factors
+        for group, sites in _groups(plan).items()
+        for name, factors in products(spectra.decomposition(group), group, sites)
     }
 
 
-def _factors(spectra: SpectrumTable, site: SitePlan, block: int) -> Factors:
-    stored = spectra.decomposition(site.name).truncate(site.candidate.rank)
-    factors = balance(LowRank(stored.down.double(), stored.up.double()))
-    if site.candidate.form == "low_rank":
-        return LowRank(factors.down.float(), factors.up.float())
-    pivoted = pivot(factors, block)
-    return Pivoted(pivoted.axis, pivoted.first.float(), pivoted.second.float(), pivoted.order)
+def in_forms(factors: FactorSet, plan: Plan, block: int = 1) -> FactorSet:
+    """Rewrite products in the forms of the plan; the matrices stay the same.
+
+    Args:
+        factors: that ``truncate`` made, possibly corrected since.
+        plan: forms and groups.
+        block: neighbours that pivot together; see ``forms.pivot``.
+    """
+    changed = dict(factors)
+    for sites in _groups(plan).values():
+        if sites[0].candidate.form == "pivoted":
+            changed.update(_pivoted([factors[site.name] for site in sites], sites, block))
+    return changed
+
+
+def _groups(plan: Plan) -> dict[str, list[SitePlan]]:
+    """Sites that are not dense, by what they are factorized with."""
+    groups: dict[str, list[SitePlan]] = {}
+    for site in plan.sites:
+        if site.candidate.form != "dense":
+            groups.setdefault(site.group or site.name, []).append(site)
+    return groups
+
+
+def products(result: Decomposed, name: str, sites: list[SitePlan]) -> Iterator[tuple[str, Factors]]:
+    """Truncate one group and give every site its part."""
+    if isinstance(result, TiedFit):
+        first, second = sites
+        yield first.name, Tied(result.weight, False, name)
+        yield second.name, Tied(result.weight, True, name)
+        return
+    made = result.truncate(sites[0].candidate.rank)
+    if isinstance(made, Kronecker):
+        yield sites[0].name, made
+        return
+    shared = name if len(sites) > 1 else None
+    made = balance(LowRank(made.down.double(), made.up.double(), shared))
+    down = made.down.float()
+    for site, up in zip(sites, _parts(made.up, sites), strict=True):
+        yield site.name, LowRank(down, up.float().contiguous(), shared)
+
+
+def _pivoted(
+    factors: list[Factors], sites: list[SitePlan], block: int
+) -> Iterator[tuple[str, Factors]]:
+    """Pivot one group as a whole: its sites keep the first factor in common."""
+    products = [each for each in factors if isinstance(each, LowRank)]
+    ups = torch.cat([each.up.double() for each in products], dim=1)
+    whole = pivot(LowRank(products[0].down.double(), ups, products[0].shared), block)
+    first = whole.first.float()
+    for site, second in zip(sites, _parts(whole.second, sites), strict=True):
+        yield site.name, replace(whole, first=first, second=second.float().contiguous())
+
+
+def _parts(up: Tensor, sites: list[SitePlan]) -> tuple[Tensor, ...]:
+    """Cut the outputs of a group into those of its sites; a site alone keeps what there is."""
+    if len(sites) == 1:
+        return (up,)
+    parts: tuple[Tensor, ...] = up.split([site.out_features for site in sites], dim=1)
+    return parts

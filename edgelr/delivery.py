@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,12 +18,15 @@ from edgelr.allocate import write_plan
 from edgelr.budget import predict
 from edgelr.cache import Cache, digest, replace_folder, require_space, unfinished
 from edgelr.compressed import installed, write_answers
-from edgelr.decompose import truncate
+from edgelr.decompose import in_forms
 from edgelr.device import is_this_machine
 from edgelr.errors import InputError, ProviderError
+from edgelr.factoring import Factored
+from edgelr.factors import FactorSet
 from edgelr.gate import make_gate
 from edgelr.graph.build import build
 from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.methods import METHODS
 from edgelr.planning import (
     DenseExport,
     Listener,
@@ -149,7 +153,9 @@ def workplace(out: Path, force: bool) -> Iterator[Workplace]:
         replace_folder(place.bundle, out)
 
 
-def write_bundle(made: Planned, place: Workplace) -> tuple[ExportBundle, ExportBundle | None]:
+def write_bundle(
+    made: Planned, products: FactorSet, place: Workplace
+) -> tuple[ExportBundle, ExportBundle | None]:
     """Write the graph and its companions, and what the torch model answers.
 
     Returns:
@@ -158,7 +164,7 @@ def write_bundle(made: Planned, place: Workplace) -> tuple[ExportBundle, ExportB
     """
     subject = made.subject
     model, device, settings = subject.model, subject.device, subject.settings
-    factors = truncate(made.spectra, made.plan, block=device.rank_multiple)
+    factors = in_forms(products, made.plan, device.rank_multiple)
     with installed(model.module, factors):
         prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
         write_answers(model, prompts, GREEDY_TOKENS, place.scratch / "answers.npz")
@@ -282,6 +288,7 @@ def dense_in(made: Planned, precision: Precision, cache: Cache) -> ExportBundle:
 
 def make_report(
     made: Planned,
+    factored: Factored,
     bundle: ExportBundle,
     validation: Validation,
     comparison: Comparison,
@@ -329,7 +336,7 @@ def make_report(
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         peak_bytes=peak_bytes(),
         environment=environment(),
-        notes=_notes(made),
+        notes=(*_notes(made), *factored.notes, *_prediction_note(made, validation)),
     )
 
 
@@ -410,3 +417,23 @@ def _notes(made: Planned) -> tuple[str, ...]:
             f"Measured over predicted loss on held-out text: {made.loss_factor:.2f} at this plan."
         )
     return tuple(notes)
+
+
+def _prediction_note(made: Planned, validation: Validation) -> tuple[str, ...]:
+    """Say how far the predicted loss is from the measured one, where they have the same unit."""
+    if not METHODS.get(made.subject.recipe.method).predicts_loss or not made.plan.predicted_loss:
+        return ()
+    found = {metric.name: metric for metric in validation.metrics}
+    if "perplexity" in found and found["perplexity"].baseline:
+        measured = math.log(found["perplexity"].value / found["perplexity"].baseline)
+        unit = "nats per token"
+    elif "mean_cosine" in found:
+        measured, unit = 1 - found["mean_cosine"].value, "of cosine distance"
+    else:
+        return ()
+    predicted = made.plan.predicted_loss
+    text = (
+        f"The plan predicted a loss of {predicted:.4f} {unit} on its calibration text; measured on "
+        f"the evaluation text: {measured:.4f}, {measured / predicted:.2f} times as much."
+    )
+    return (text,)

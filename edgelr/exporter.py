@@ -37,6 +37,8 @@ class Exporter:
         tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
         keep_dense: last name components of linears that are not edgelr's to split.
         node_names: replacements that turn a module's name into its node's path in the graph.
+        tied_pairs: roles ``(first, second)`` inside a block, of transposed shapes, of which one
+            matrix may serve both: what widens, and what narrows again.
         load_options: further keyword arguments of the auto class's ``from_pretrained``.
     """
 
@@ -50,6 +52,7 @@ class Exporter:
     fuse: Callable[[Any], None] | None = None
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()
+    tied_pairs: tuple[tuple[str, str], ...] = ()
     load_options: tuple[tuple[str, Any], ...] = ()
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
-from edgelr.types import Factors, LowRank, Pivoted
+from edgelr.factors import Factors, Kronecker, LowRank, Pivoted, Tied
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def balance(factors: LowRank) -> LowRank:
     up_norm = factors.up.norm(dim=1)  # (rank,)
     tiny = torch.finfo(factors.down.dtype).tiny
     scale = up_norm.clamp_min(tiny).sqrt() / down_norm.clamp_min(tiny).sqrt()  # root first: finite
-    return LowRank(factors.down * scale, factors.up / scale[:, None])
+    return LowRank(factors.down * scale, factors.up / scale[:, None], factors.shared)
 
 
 def pivot(factors: LowRank, block: int = 1) -> Pivoted:
@@ -39,7 +39,7 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
 
     A matrix of rank ``r`` is determined by ``r`` of its rows (or columns) and by the coefficients
     of the others. The pivoted side is the smaller one, because a permutation is paid on that side
-    at run time.
+    at run time; sites that share a basis can only pivot the inputs that they have in common.
 
     Args:
         factors: the product.
@@ -49,7 +49,7 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
             have large coefficients.
     """
     rank = len(factors.up)
-    rows = factors.up.shape[1] <= factors.down.shape[0]
+    rows = factors.up.shape[1] <= factors.down.shape[0] and factors.shared is None
     if rows:
         matrix = torch.linalg.qr(factors.down)[1] @ factors.up
     else:
@@ -61,7 +61,11 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
         return Pivoted("rows", factors.down @ chosen, coefficients, torch.from_numpy(order))
     chosen = factors.down[order[:rank]]
     return Pivoted(
-        "columns", coefficients.T.contiguous(), chosen @ factors.up, torch.from_numpy(order)
+        "columns",
+        coefficients.T.contiguous(),
+        chosen @ factors.up,
+        torch.from_numpy(order),
+        factors.shared,
     )
 
 
@@ -130,6 +134,10 @@ def apply(factors: Factors, x: Tensor) -> Tensor:
     """Compute the linear without its bias: ``x (..., in_features)`` to ``(..., out_features)``."""
     if isinstance(factors, LowRank):
         return x @ factors.down @ factors.up
+    if isinstance(factors, Tied):
+        return x @ (factors.weight.T if factors.transposed else factors.weight)
+    if isinstance(factors, Kronecker):
+        return _apply_kronecker(factors, x)
     if factors.axis == "rows":
         pivots = x @ factors.first
         mixed = torch.cat([pivots, pivots @ factors.second], dim=-1)
@@ -139,8 +147,27 @@ def apply(factors: Factors, x: Tensor) -> Tensor:
     return (ordered[..., :rank] + ordered[..., rank:] @ factors.first) @ factors.second
 
 
+def _apply_kronecker(factors: Kronecker, x: Tensor) -> Tensor:
+    """``sum_k left[k] X right[k]^T`` with ``x`` as the matrix ``X (n1, n2)``."""
+    terms, m1, n1 = factors.left.shape
+    _, m2, n2 = factors.right.shape
+    matrix = x.reshape(*x.shape[:-1], 1, n1, n2)
+    mixed = (matrix @ factors.right.mT).reshape(*x.shape[:-1], terms * n1, m2)
+    left = factors.left.permute(1, 0, 2).reshape(m1, terms * n1)
+    return (left @ mixed).reshape(*x.shape[:-1], m1 * m2)
+
+
 def dense_weight(factors: Factors) -> Tensor:
     """Multiply the factors out, ``(out_features, in_features)``."""
+    if isinstance(factors, Tied):
+        return factors.weight if factors.transposed else factors.weight.T
+    if isinstance(factors, Kronecker):
+        return torch.stack(
+            [
+                torch.kron(left, right)
+                for left, right in zip(factors.left, factors.right, strict=True)
+            ]
+        ).sum(0)
     first = factors.down if isinstance(factors, LowRank) else factors.first
     in_features = first.shape[0]
     if isinstance(factors, Pivoted) and factors.axis == "columns":

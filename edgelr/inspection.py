@@ -1,33 +1,69 @@
-"""What ``edgelr inspect`` shows: the linears of a model and how heavy their spectra are."""
+"""What ``edgelr inspect`` shows: the linears of a model, their spectra, and which are low-rank."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from edgelr.allocators import ALLOCATORS
 from edgelr.cache import Cache
+from edgelr.candidates import make_options
 from edgelr.planning import load_model
+from edgelr.recipes import RECIPES
 from edgelr.settings import Settings
-from edgelr.sites import find_sites, weight_of
-from edgelr.types import SiteSummary
+from edgelr.sites import find_groups, find_sites, weight_of
+from edgelr.types import Choice, LinearSite, SiteSummary
+
+SAMPLES = 12  # of a spectrum, to be drawn in a line
+KEEP = 0.8  # share at which components are classified, where none is asked for
 
 
 def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
-    """Summarize every factorizable linear, in the order in which the model runs them."""
+    """Summarize every factorizable linear, in the order in which the model runs them.
+
+    The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
+    normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
+    """
     model = load_model(settings, cache)
-    rows = []
-    for site in find_sites(model):
-        sigma = torch.linalg.svdvals(weight_of(model, site.name))
-        share = sigma / sigma.sum()
-        entropy = -(share * share.clamp_min(1e-30).log()).sum()
-        energy = (sigma**2).cumsum(0) / (sigma**2).sum()
-        rows.append(
-            SiteSummary(
-                site.name,
-                site.in_features,
-                site.out_features,
-                site.input_name,
-                round(float(entropy.exp()), 1),
-                int((energy < 0.5).sum()) + 1,
-            )
-        )
-    return rows
+    sites = find_sites(model)
+    spectra = {
+        site.name: torch.linalg.svdvals(weight_of(model, site.name).double()).numpy()
+        for site in sites
+    }
+    classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
+    return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
+
+
+def _classes(
+    sites: tuple[LinearSite, ...], spectra: dict[str, np.ndarray], keep: float
+) -> dict[str, Choice]:
+    """What WeLore makes of every site; its spectra need no data."""
+    recipe = RECIPES.get("welore")
+    options = []
+    for group in find_groups(sites):
+        squares = spectra[group.name] ** 2
+        loss = np.append(np.cumsum(squares[::-1])[::-1] / 2, 0.0)
+        options.append(make_options(group, loss, recipe.forms, "float32", 1))
+    budget = keep * sum(option.dense.bytes for option in options)
+    return ALLOCATORS.get(recipe.allocator)(options, int(budget))
+
+
+def _summary(site: LinearSite, sigma: np.ndarray, choice: Choice) -> SiteSummary:
+    share = sigma / max(float(sigma.sum()), float(np.finfo(float).tiny))
+    entropy = float(-(share * np.log(np.maximum(share, 1e-30))).sum())
+    energy = np.cumsum(sigma**2) / max(float((sigma**2).sum()), float(np.finfo(float).tiny))
+    at = np.linspace(0, len(sigma) - 1, SAMPLES).round().astype(int)
+    top = max(float(sigma[0]), float(np.finfo(float).tiny))
+    compressed = choice.candidate.form != "dense"
+    return SiteSummary(
+        site.name,
+        site.in_features,
+        site.out_features,
+        site.input_name,
+        round(float(np.exp(entropy)), 1),
+        int((energy < 0.5).sum()) + 1,
+        round(float((sigma < top / 10).mean()), 3),
+        tuple(round(float(value) / top, 3) for value in sigma[at]),
+        "LRC" if compressed else "N-LRC",
+        choice.candidate.rank,
+    )

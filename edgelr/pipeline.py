@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from edgelr import aims, delivery, planning
+from edgelr import aims, delivery, factoring, planning
 from edgelr.cache import Cache
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
@@ -59,12 +59,15 @@ def plan(
     delivery.require_provider(settings, dense)
     with clock.time("calibration text"):
         calibration = planning.calibrate(subject, dense, cache, listener)
-    with clock.time("statistics"):
-        statistics = planning.statistics(subject, calibration, cache, listener)
-    with clock.time("decomposition"):
-        spectra = planning.spectra(subject, statistics, cache, listener)
-    with clock.time("allocation"):
-        made = aims.allocate(subject, dense, calibration, spectra, listener, given_plan)
+    made: Planned | None = None
+    for _ in range(settings.rounds):  # a later round sees the model that the one before compressed
+        with clock.time("statistics"):
+            store, key = planning.statistics(subject, calibration, cache, listener, made)
+        with clock.time("decomposition"):
+            spectra = planning.spectra(subject, (store, key), cache, listener)
+        with clock.time("allocation"):
+            made = aims.allocate(subject, dense, calibration, store, spectra, listener, given_plan)
+    assert made is not None
     listener.planned(made.plan, made.budget)
     return made
 
@@ -101,14 +104,16 @@ def export(
     delivery.preflight(out, force, cache)
     made = plan(settings, device, cache, listener, clock, out, given_plan)
     with delivery.workplace(out, force) as place:
+        with clock.time("factors"):
+            factored = factoring.make_factors(made, cache, listener)
         with clock.time("graph"):
-            bundle, twin = delivery.write_bundle(made, place)
+            bundle, twin = delivery.write_bundle(made, factored.factors, place)
         with clock.time("validation"):
             validation = delivery.validate(made, bundle, twin, place, listener)
         with clock.time("measurement"):
             comparison, dense = delivery.measure_both(made, bundle, twin, cache, listener)
         report = delivery.make_report(
-            made, bundle, validation, comparison, dense, clock.seconds, command
+            made, factored, bundle, validation, comparison, dense, clock.seconds, command
         )
         delivery.finish(made, bundle, report)
     return report

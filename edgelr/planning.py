@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,22 +13,25 @@ import numpy as np
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
 from edgelr.allocate import Search
-from edgelr.allocators import ALLOCATORS
+from edgelr.allocators import ALLOCATORS, ONE_KNOB
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
-from edgelr.decompose import SpectrumTable, decompose, read_spectra
+from edgelr.compressed import multiplied
+from edgelr.decompose import decompose, truncate
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
+from edgelr.factors import FactorSet
 from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.load import load, shape_of
-from edgelr.methods import METHODS
+from edgelr.methods import METHODS, Need
 from edgelr.recipes import RECIPES, Recipe
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
-from edgelr.sites import find_groups, find_sites
+from edgelr.sites import ALTERNATIVES, find_groups, find_sites
+from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.text import split_sentences
 from edgelr.texts import SELF, Texts, choose_texts
 from edgelr.types import (
@@ -50,6 +53,8 @@ DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 512  # tokens of a sampled row: wide and short reads the weights less often
 SAMPLE_BATCH = 16  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
+SELECTION_TOKENS = 8192
+SELECTION_LENGTH = 512
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
 
 
@@ -107,6 +112,7 @@ class Planned:
     subject: Subject
     dense: DenseExport
     calibration: list[Calibration]
+    statistics: statistic.StatisticsStore
     spectra: SpectrumTable
     search: Search
     budget: Budget
@@ -147,7 +153,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         recipe=recipe,
         precision=settings.precision or device.precision,
         sites=sites,
-        groups=find_groups(sites, recipe.grouping),
+        groups=find_groups(sites, recipe.grouping, model.exporter.tied_pairs),
         shape=shape,
         context_tokens=context,
         texts=choose_texts(settings.calibration, settings.evaluation, can_generate),
@@ -233,27 +239,43 @@ def tokenize(
 
 
 def statistics(
-    subject: Subject, calibration: list[Calibration], cache: Cache, listener: Listener
+    subject: Subject,
+    calibration: list[Calibration],
+    cache: Cache,
+    listener: Listener,
+    before: Planned | None = None,
 ) -> tuple[statistic.StatisticsStore, str]:
-    """Collect what the method needs, or find it; return it with its key."""
-    needs = METHODS.get(subject.recipe.method).needs
+    """Collect what the method needs, or find it; return it with its key.
+
+    With a plan ``before``, they are those of the model that it compresses: another round.
+    """
     parts = [part.key for part in calibration]
-    key = digest(FORMAT, subject.model.digest, parts, sorted(needs), subject.settings.seed)
+    key = digest(FORMAT, subject.model.digest, parts)
+    factors: FactorSet = {}
+    if before is not None:
+        factors = truncate(before.spectra, before.plan)
+        key = digest(key, before.spectra.folder.name, asdict(before.plan))
 
-    def write(folder: Path) -> None:
-        statistic.collect(
-            subject.model,
-            subject.sites,
-            calibration,
-            needs,
-            folder,
-            subject.settings.seed,
-            listener.progress,
-        )
+    def collected(need: Need) -> Path:
+        def write(folder: Path) -> None:
+            with multiplied(subject.model.module, factors):
+                statistic.collect(
+                    subject.model,
+                    subject.sites,
+                    calibration,
+                    frozenset({need}),
+                    folder,
+                    subject.settings.seed,
+                    listener.progress,
+                )
 
-    folder, _ = cache.stage("statistics", key, write)
+        seed = subject.settings.seed if need == "output_gradient_gram" else None
+        return cache.stage("statistics", digest(key, need, seed), write)[0]
+
+    folders = {need: collected(need) for need in sorted(METHODS.get(subject.recipe.method).needs)}
     units = statistic.units_per_token(subject.model, calibration)
-    return statistic.StatisticsStore(folder, needs, units), key
+    store = statistic.StatisticsStore(folders, units)
+    return store, digest(key, *(folder.name for folder in folders.values()))
 
 
 def spectra(
@@ -263,14 +285,32 @@ def spectra(
     listener: Listener,
 ) -> SpectrumTable:
     """Decompose every group, or find the decomposition."""
-    store, key = statistics
-    method = METHODS.get(subject.recipe.method)
+    (store, key), recipe = statistics, subject.recipe
+    method = METHODS.get(recipe.method)
 
     def write(folder: Path) -> None:
-        decompose(subject.model, subject.groups, store, method, folder, listener.progress)
+        decompose(
+            subject.model,
+            subject.groups,
+            store,
+            method,
+            folder,
+            listener.progress,
+            recipe.coefficients,
+        )
 
-    folder, _ = cache.stage("spectra", digest(FORMAT, key, subject.recipe.method), write)
+    groups = [group.name for group in subject.groups]
+    key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
+    folder, _ = cache.stage("spectra", key, write)
     return read_spectra(folder)
+
+
+def selection(subject: Subject) -> Calibration:
+    """Tokenize the held-out text on which plans and factors are judged while they are made."""
+    decodes = subject.model.task == "text-generation"
+    length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
+    name = f"{subject.texts.evaluation_name}, second half"
+    return tokenize(subject, subject.texts.selection, SELECTION_TOKENS, length, name)
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -278,14 +318,26 @@ def _recipe(settings: Settings) -> Recipe:
     recipe = RECIPES.get(settings.recipe)
     changes = {
         axis: value
-        for axis in ("method", "allocator", "forms")
+        for axis in ("grouping", "method", "allocator", "forms")
         if (value := getattr(settings, axis)) is not None
     }
     if not changes:
         return recipe
-    METHODS.get(changes.get("method", recipe.method))
-    ALLOCATORS.get(changes.get("allocator", recipe.allocator))  # unknown names end before any work
-    return replace(recipe, name=f"{recipe.name} (changed: {', '.join(changes)})", **changes)
+    changed = replace(recipe, name=f"{recipe.name} (changed: {', '.join(changes)})", **changes)
+    possible = METHODS.get(changed.method).forms
+    if not possible.issuperset(changed.forms):
+        raise InputError(
+            f"The method {changed.method!r} cannot make the forms {', '.join(changed.forms)}. "
+            f"Expected --forms of {', '.join(sorted(possible))}, or another --method."
+        )
+    ALLOCATORS.get(changed.allocator)  # unknown names end before any work
+    if changed.grouping in ALTERNATIVES and changed.allocator in ONE_KNOB:
+        raise InputError(
+            f"The grouping {changed.grouping!r} offers groups that exclude each other, and the "
+            f"allocator {changed.allocator!r} cannot choose between them. Expected --grouping one, "
+            f"input or blocks, or --allocator lagrangian."
+        )
+    return changed
 
 
 def _sampled(

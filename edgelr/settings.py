@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgelr.errors import InputError
-from edgelr.types import Form, Precision, Task
+from edgelr.types import Adapter, Form, Grouping, HealedSites, Precision, Task
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
@@ -30,6 +30,7 @@ class Settings(BaseModel):
     profile: str = "jetson"
     out: str | None = None
     recipe: str = "edgelr"
+    grouping: Grouping | None = None
     method: str | None = None
     allocator: str | None = None
     forms: tuple[Form, ...] | None = None
@@ -43,6 +44,11 @@ class Settings(BaseModel):
     calibration_length: int | None = Field(default=None, ge=8)
     evaluation: str | None = None
     context_tokens: int | None = Field(default=None, ge=1)
+    rounds: int = Field(default=1, ge=1, le=4)
+    heal_steps: int | None = Field(default=None, ge=1)
+    heal_minutes: float | None = Field(default=None, gt=0)
+    heal_sites: HealedSites | None = None
+    heal_adapter: Adapter | None = None
     seed: int = 0
     opset: int | None = Field(default=None, ge=11)
     provider: Literal["cpu", "cuda"] | None = None

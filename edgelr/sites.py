@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PROBE_TOKENS = 8
 
+ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings in which a site is in many groups
+Pair = tuple[str, str]
+
 
 def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
     """List the factorizable linears in the order in which one forward pass runs them.
@@ -43,10 +46,93 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
     return tuple(_site(name, linears[name], input_name) for name, input_name in readers.items())
 
 
-def find_groups(sites: tuple[LinearSite, ...], grouping: Grouping = "one") -> list[SiteGroup]:
-    """Form the groups that are factorized together; ``one`` leaves every site alone."""
-    assert grouping == "one"
-    return [SiteGroup(site.name, (site,)) for site in sites]
+def find_groups(
+    sites: tuple[LinearSite, ...], grouping: Grouping = "one", pairs: tuple[Pair, ...] = ()
+) -> list[SiteGroup]:
+    """Form the groups that are factorized together.
+
+    ``one`` leaves every site alone. ``input`` joins the sites that read the same tensor, and
+    ``blocks`` those of one role in two neighbouring blocks; there every site is in one group.
+    ``any`` gives all of these, and ``tied`` gives every site alone and the pairs beside them: an
+    allocator decides.
+
+    Args:
+        sites: of the model, in the order in which they run.
+        grouping: what may share.
+        pairs: roles ``(first, second)`` of which one matrix may serve both, see ``Exporter``.
+    """
+    alone = [SiteGroup(site.name, (site,)) for site in sites]
+    if grouping == "one":
+        return alone
+    shared = {
+        "input": lambda: _same_input(sites),
+        "blocks": lambda: _same_role(sites),
+        "any": lambda: [*_same_input(sites), *_same_role(sites)],
+        "tied": lambda: _tied_pairs(sites, pairs),
+    }[grouping]()
+    if grouping in ALTERNATIVES:
+        return [*alone, *shared]
+    covered = {site.name for group in shared for site in group.sites}
+    return [*(group for group in alone if group.name not in covered), *shared]
+
+
+def _same_input(sites: tuple[LinearSite, ...]) -> list[SiteGroup]:
+    """Groups of the sites that read one tensor, such as query, key and value."""
+    readers: dict[str, list[LinearSite]] = {}
+    for site in sites:
+        readers.setdefault(site.input_name, []).append(site)
+    return [
+        SiteGroup(_joined(group), tuple(group), "input")
+        for group in readers.values()
+        if len(group) > 1
+    ]
+
+
+def _same_role(sites: tuple[LinearSite, ...], span: int = 2) -> list[SiteGroup]:
+    """Groups of one role in ``span`` neighbouring blocks, of the roles that share their input.
+
+    Those are the ones that Basis Sharing (arXiv:2410.03765) found to share a basis well: query,
+    key, value, gate and up, but neither the attention's output nor ``down``.
+    """
+    sharing = {site.role for group in _same_input(sites) for site in group.sites}
+    roles: dict[tuple[str, int], list[LinearSite]] = {}
+    for site in sites:
+        if site.block is not None and site.role in sharing:
+            roles.setdefault((site.role, site.block // span), []).append(site)
+    shapes = {key: {(s.in_features, s.out_features) for s in group} for key, group in roles.items()}
+    return [
+        SiteGroup(_joined(group), tuple(group), "blocks")
+        for key, group in roles.items()
+        if len(group) == span and len(shapes[key]) == 1
+    ]
+
+
+def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[SiteGroup]:
+    """Pairs of one block whose second site has the transposed shape of the first."""
+    found = {(site.block, site.role): site for site in sites}
+    groups = []
+    for (block, role), first in found.items():
+        for second_role in (second for wanted, second in pairs if wanted == role):
+            second = found.get((block, second_role))
+            if second and (second.out_features, second.in_features) == (
+                first.in_features,
+                first.out_features,
+            ):
+                groups.append(SiteGroup(_joined([first, second]), (first, second), "tied"))
+    return groups
+
+
+def _joined(sites: list[LinearSite]) -> str:
+    """Name a group by what its sites' names do not share: ``layers.0.mlp.gate_proj+up_proj``."""
+    names = [site.name.split(".") for site in sites]
+    parts = [
+        same[0] if len(set(same)) == 1 else "+".join(same) for same in zip(*names, strict=False)
+    ]
+    return (
+        ".".join(parts)
+        if len({len(name) for name in names}) == 1
+        else "+".join(site.name for site in sites)
+    )
 
 
 def weight_of(model: LoadedModel, name: str) -> Tensor:

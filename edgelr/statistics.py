@@ -6,7 +6,7 @@ block per file, before the other starts: the peak is the model, one kind of Gram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,23 +66,28 @@ def collect(
 
 @dataclass(frozen=True)
 class StatisticsStore:
-    """Reads back what ``collect`` wrote, one site at a time."""
+    """Reads back what ``collect`` wrote, one site at a time.
 
-    folder: Path
-    needs: frozenset[Need]
+    Attributes:
+        folders: where each kind of Gram is; kinds that no method needed have none.
+        units_per_token: see ``SiteStatistics``.
+    """
+
+    folders: Mapping[Need, Path]
     units_per_token: float
 
     def of(self, site: LinearSite) -> SiteStatistics:
         """Load the Grams of one site."""
-        has_input, has_gradient = "input_gram" in self.needs, "output_gradient_gram" in self.needs
         return SiteStatistics(
-            self._read("input_gram", site.input_name, site) if has_input else None,
-            self._read("output_gradient_gram", site.name, site) if has_gradient else None,
+            self._read("input_gram", site.input_name, site),
+            self._read("output_gradient_gram", site.name, site),
             self.units_per_token,
         )
 
-    def _read(self, kind: str, key: str, site: LinearSite) -> Tensor:
-        with safe_open(_block_file(self.folder, kind, site), framework="pt") as file:
+    def _read(self, kind: Need, key: str, site: LinearSite) -> Tensor | None:
+        if kind not in self.folders:
+            return None
+        with safe_open(_block_file(self.folders[kind], kind, site), framework="pt") as file:
             tensor: Tensor = file.get_tensor(key)
             return tensor
 

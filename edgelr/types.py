@@ -11,8 +11,13 @@ if TYPE_CHECKING:
 
     from edgelr.exporter import Exporter
 
-Form = Literal["dense", "low_rank", "pivoted"]
-Grouping = Literal["one"]
+Form = Literal["dense", "low_rank", "pivoted", "tied", "kronecker"]
+GroupKind = Literal["one", "input", "blocks", "tied"]
+Grouping = Literal["one", "input", "blocks", "any", "tied"]
+Coefficients = Literal["stacked", "fitted"]
+Refinement = Literal["basis", "refit"]
+HealedSites = Literal["all", "low_rank"]
+Adapter = Literal["lora", "loha", "lokr"]
 Precision = Literal["float32", "float16"]
 Task = Literal["text-generation", "feature-extraction"]
 Axis = Literal["rows", "columns"]
@@ -52,7 +57,10 @@ class SiteSummary:
     """One linear and its plain spectrum, without any data.
 
     ``effective_rank`` is the exponential of the spectrum's entropy (Roy and Vetterli, 2007);
-    ``half_energy_rank`` is the number of components that hold half of the squared norm.
+    ``half_energy_rank`` is the number of components that hold half of the squared norm; ``tail``
+    the share of components below a tenth of the largest, large where the spectrum has a heavy
+    tail; ``spectrum`` a few singular values over the largest. ``component`` tells WeLore's
+    low-rank components (LRC) from the others, and ``rank`` what it would keep.
     """
 
     name: str
@@ -61,14 +69,25 @@ class SiteSummary:
     reads: str
     effective_rank: float
     half_energy_rank: int
+    tail: float
+    spectrum: tuple[float, ...]
+    component: Literal["LRC", "N-LRC"]
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)
 class SiteGroup:
-    """Sites factorized together: they share one ``down``, so a rank belongs to a group."""
+    """Sites factorized together: they share one ``down``, so a rank belongs to a group.
+
+    ``kind`` tells what they have in common: nothing, for a site alone (``one``); the tensor that
+    they read (``input``: query, key and value); their role in neighbouring blocks (``blocks``,
+    Basis Sharing, arXiv:2410.03765); or one matrix that serves the first as it is and the second
+    transposed (``tied``, arXiv:2401.16438).
+    """
 
     name: str
     sites: tuple[LinearSite, ...]
+    kind: GroupKind = "one"
 
     @property
     def in_features(self) -> int:
@@ -76,7 +95,15 @@ class SiteGroup:
 
     @property
     def out_features(self) -> int:
+        """Outputs of all sites together; a tied pair has those of its first site."""
+        if self.kind == "tied":
+            return self.sites[0].out_features
         return sum(site.out_features for site in self.sites)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the dense weights of all sites."""
+        return sum(site.parameters for site in self.sites)
 
 
 @dataclass(frozen=True)
@@ -131,56 +158,6 @@ class SiteStatistics:
     units_per_token: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """``x @ down @ up``. Shapes: ``down (in_features, rank)``, ``up (rank, out_features)``."""
-
-    down: Tensor
-    up: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Pivoted:
-    """The same matrix as a ``LowRank``, ``rank**2`` parameters cheaper (PIFA, arXiv:2501.19090).
-
-    With ``axis="rows"`` some outputs are linear in the others:
-    ``z = x @ first``; ``y = concat(z, z @ second)[..., argsort(order)]``; shapes ``first
-    (in_features, rank)``, ``second (rank, out_features - rank)``, ``order (out_features,)``.
-
-    With ``axis="columns"`` the inputs are mixed before they are projected:
-    ``p = x[..., order]``; ``y = (p[..., :rank] + p[..., rank:] @ first) @ second``; shapes
-    ``first (in_features - rank, rank)``, ``second (rank, out_features)``, ``order (in_features,)``.
-    """
-
-    axis: Axis
-    first: Tensor
-    second: Tensor
-    order: Tensor
-
-
-Factors = LowRank | Pivoted
-FactorSet = dict[str, Factors]
-
-
-@dataclass(frozen=True, slots=True)
-class Decomposition:
-    """Factors of one group at every rank, with what each rank costs.
-
-    Attributes:
-        down: ``(in_features, k)``; the first ``r`` columns are the factor of rank ``r``.
-        up: ``(k, out_features)``; the first ``r`` rows are the factor of rank ``r``.
-        loss: ``(k + 1,)``; predicted loss when ``r`` components are kept, in the method's metric.
-    """
-
-    down: Tensor
-    up: Tensor
-    loss: Tensor
-
-    def truncate(self, rank: int) -> LowRank:
-        """Keep the first ``rank`` components."""
-        return LowRank(self.down[:, :rank].contiguous(), self.up[:rank].contiguous())
-
-
 # --- plan --------------------------------------------------------------------------------------
 
 
@@ -206,7 +183,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class SitePlan:
-    """What one site becomes. ``dense_bytes`` is what it was, at the same precision."""
+    """What one site becomes. ``dense_bytes`` is what it was, at the same precision.
+
+    ``group`` names the group that it is factorized with; None for a site alone. The bytes of what
+    a group shares are counted at its first site.
+    """
 
     name: str
     in_features: int
@@ -214,6 +195,7 @@ class SitePlan:
     candidate: Candidate
     dense_bytes: int
     reason: str
+    group: str | None = None
 
 
 @dataclass(frozen=True)

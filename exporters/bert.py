@@ -35,6 +35,7 @@ BERT = Exporter(
     fuse=fuse_with_transformers,
     example_inputs=padded_text_batch,
     tiny_config=tiny_bert,
+    tied_pairs=(("intermediate.dense", "output.dense"),),
     # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
     load_options=(("add_pooling_layer", False),),
 )

@@ -42,4 +42,5 @@ LLAMA = Exporter(
     tiny_config=tiny_llama,
     keep_dense=("lm_head",),
     node_names=(("self_attn", "attn"),),
+    tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
 )

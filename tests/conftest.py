@@ -99,7 +99,7 @@ def collected(
     """Collect the statistics of every site into a new folder."""
     folder.mkdir()
     collect(model, find_sites(model), parts, frozenset(needs), folder, seed, lambda *_: None)
-    return StatisticsStore(folder, frozenset(needs), units_per_token(model, parts))
+    return StatisticsStore(dict.fromkeys(needs, folder), units_per_token(model, parts))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgelr.allocators import ALLOCATORS
-from edgelr.candidates import Options, index_bytes, make_options, parameters
+from edgelr.allocators.cover import components, smallest_bytes
+from edgelr.candidates import INDEX_BYTES, Options, make_options, stored
 from edgelr.types import Candidate, Choice, Form, LinearSite, SiteGroup
 
 MULTIPLE = 4
@@ -95,9 +96,9 @@ def test_candidates_are_smaller_than_dense_and_multiples_of_the_step(
 def test_a_candidate_costs_its_parameters_and_indices() -> None:
     (each,) = (option("a", (40, 96), SPECTRA["steep"]),)
     for candidate in (each.dense, *each.compressed):
-        count = parameters(candidate.form, 40, 96, candidate.rank)
-        assert candidate.bytes == 2 * count + index_bytes(candidate.form, 40, 96)
-        assert candidate.flops == 2 * count
+        kept = stored(candidate.form, make_group("a", 40, 96), candidate.rank)
+        assert candidate.bytes == 2 * kept.parameters + INDEX_BYTES * kept.indices
+        assert candidate.flops == 2 * kept.parameters
 
 
 def test_the_spectrum_is_read_back_from_the_losses() -> None:
@@ -194,3 +195,85 @@ def test_lagrangian_says_why_a_group_is_dense() -> None:
     assert choices["small"].reason == "no smaller candidate"
     everything = ALLOCATORS.get("lagrangian")([steep, shallow], 10**9)
     assert {choice.reason for choice in everything.values()} == {"the budget holds it dense"}
+
+
+# --- groups that exclude each other --------------------------------------------------------------
+
+
+def site(name: str, in_features: int, out_features: int) -> LinearSite:
+    return LinearSite(name, in_features, out_features, False, name, None, "x")
+
+
+def alternatives(seed: int) -> list[Options]:
+    """Two blocks of query and key: alone, together in a block, or with the other block's."""
+    random = np.random.default_rng(seed)
+    q0, k0, q1, k1 = (site(name, 40, size) for name, size in zip("qkQK", (40, 24) * 2, strict=True))
+    groups = [SiteGroup(each.name, (each,)) for each in (q0, k0, q1, k1)]
+    groups += [SiteGroup(f"{a.name}+{b.name}", (a, b), "input") for a, b in ((q0, k0), (q1, k1))]
+    groups += [SiteGroup(f"{a.name}+{b.name}", (a, b), "blocks") for a, b in ((q0, q1), (k0, k1))]
+    options = []
+    for group in groups:
+        size = min(group.in_features, group.out_features)
+        sigma = np.sort(random.exponential(size=size) ** random.uniform(0.2, 3))[::-1]
+        loss = np.append(np.cumsum(sigma[::-1] ** 2)[::-1] / 2, 0.0) * len(group.sites)
+        options.append(make_options(group, loss, FORMS, "float16", MULTIPLE))
+    return [*options, option("alone", (40, 48), SPECTRA["steep"])]
+
+
+def test_every_exact_cover_is_found_once() -> None:
+    found = components(alternatives(0))
+    names = [[sorted(each.name for each in cover) for cover in covers] for covers in found]
+    assert names[1] == [["alone"]]
+    assert sorted(names[0]) == sorted([
+        ["K", "Q", "k", "q"],
+        ["K", "Q", "q+k"],
+        ["Q+K", "k", "q"],
+        ["Q+K", "q+k"],
+        ["K", "k", "q+Q"],
+        ["Q", "k+K", "q"],
+        ["k+K", "q+Q"],
+    ])  # fmt: skip
+
+
+@every_seed
+def test_every_site_is_in_one_chosen_group_and_the_plan_fits(seed: int) -> None:
+    options = alternatives(seed)
+    dense = sum(each.dense.bytes for each in options if len(each.sites) == 1)
+    previous = float("inf")
+    for budget in np.linspace(smallest_bytes(options), dense, 30).astype(int).tolist():
+        choices = ALLOCATORS.get("lagrangian")(options, budget)
+        chosen = [each for each in options if each.name in choices]
+        assert sorted(name for each in chosen for name in each.sites) == [
+            "K",
+            "Q",
+            "alone",
+            "k",
+            "q",
+        ]
+        assert spent(choices) <= budget
+        assert lost(choices) <= previous + 1e-12
+        previous = lost(choices)
+
+
+@every_seed
+def test_sharing_is_taken_only_where_it_loses_less(seed: int) -> None:
+    """At the vertices of the hull no plan without sharing loses less."""
+    options = alternatives(seed)
+    alone = [each for each in options if len(each.sites) == 1]
+    for multiplier in np.logspace(-6, 0, 20):
+        covers = [
+            min(
+                (
+                    [_cheapest((each.dense, *each.compressed), multiplier) for each in cover]
+                    for cover in covers
+                ),
+                key=lambda cover: sum(c.predicted_loss + multiplier * c.bytes for c in cover),
+            )
+            for covers in components(options)
+        ]
+        budget = sum(candidate.bytes for cover in covers for candidate in cover)
+        if budget >= smallest_bytes(alone):
+            shared, single = (
+                ALLOCATORS.get("lagrangian")(each, budget) for each in (options, alone)
+            )
+            assert lost(shared) <= lost(single) + 1e-12

@@ -16,14 +16,16 @@ from edgelr.compressed import (
     embeddings,
     installed,
     mean_loss,
-    planned,
+    multiplied,
     write_answers,
 )
-from edgelr.decompose import SpectrumTable, truncate
+from edgelr.decompose import in_forms, truncate
 from edgelr.exporter import EXPORTERS
+from edgelr.factors import LowRank
 from edgelr.forms import dense_weight, pivot
+from edgelr.spectra import SpectrumTable
 from edgelr.statistics import pool
-from edgelr.types import LoadedModel, LowRank, Plan
+from edgelr.types import LoadedModel, Plan
 from tests.conftest import random_ids, tiny_texts
 from tests.test_decompose import half, search_of, spectra_of
 
@@ -69,11 +71,12 @@ def test_installed_factors_and_a_planned_model_answer_the_same(
 ) -> None:
     model, (table, plan) = tiny_models[exporter], plans[exporter]
     before = output(model)
-    with installed(model.module, truncate(table, plan)):
+    products = truncate(table, plan)
+    with installed(model.module, in_forms(products, plan)):
         factorized = output(model)
-    with planned(model.module, table, plan):
-        multiplied = output(model)
-    torch.testing.assert_close(factorized, multiplied, rtol=1e-3, atol=1e-4)
+    with multiplied(model.module, products):
+        whole = output(model)
+    torch.testing.assert_close(factorized, whole, rtol=1e-3, atol=1e-4)
     assert (factorized - before).abs().max() > 0.01
 
 
@@ -86,7 +89,7 @@ def test_the_dense_model_comes_back_after_the_block(
     before, state = output(model), model.module.state_dict()
     for block in (
         installed(model.module, truncate(table, plan)),
-        planned(model.module, table, plan),
+        multiplied(model.module, truncate(table, plan)),
     ):
         try:
             with block:

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from edgelr.allocate import Search, prepare
 from edgelr.calibration import Calibration, from_samples
-from edgelr.compressed import embeddings, planned
-from edgelr.decompose import SpectrumTable, decompose, read_spectra, truncate
+from edgelr.compressed import embeddings, multiplied
+from edgelr.decompose import decompose, in_forms, truncate
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS
+from edgelr.factors import LowRank, Pivoted
 from edgelr.forms import dense_weight
 from edgelr.methods import METHODS
 from edgelr.recipes import RECIPES
 from edgelr.sites import find_groups, find_sites, weight_of
+from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.statistics import StatisticsStore
-from edgelr.types import Form, LoadedModel, Plan, SiteStatistics
+from edgelr.types import Form, Grouping, LoadedModel, Plan, SiteGroup, SiteStatistics
 from tests.conftest import collected, random_ids, tiny_texts
 
 every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
@@ -40,21 +42,34 @@ class Given(StatisticsStore):
         return SiteStatistics(gram, torch.eye(size))
 
 
+def groups_of(model: LoadedModel, grouping: Grouping) -> list[SiteGroup]:
+    return find_groups(find_sites(model), grouping, model.exporter.tied_pairs)
+
+
 def spectra_of(
-    model: LoadedModel, folder: Path, method: str, texts: Calibration | None = None
+    model: LoadedModel,
+    folder: Path,
+    method: str,
+    texts: Calibration | None = None,
+    grouping: Grouping = "one",
 ) -> SpectrumTable:
     folder.mkdir()
     store = collected(model, [texts or tiny_texts(model)], folder / "statistics")
     (folder / "spectra").mkdir()
-    groups = find_groups(find_sites(model))
+    groups = groups_of(model, grouping)
     decompose(model, groups, store, METHODS.get(method), folder / "spectra", lambda *_: None)
     return read_spectra(folder / "spectra")
 
 
-def search_of(model: LoadedModel, table: SpectrumTable, forms: tuple[Form, ...] = ()) -> Search:
+def search_of(
+    model: LoadedModel,
+    table: SpectrumTable,
+    forms: tuple[Form, ...] = (),
+    grouping: Grouping = "one",
+) -> Search:
     recipe = RECIPES.get("edgelr")
     recipe = replace(recipe, forms=forms or recipe.forms)
-    return prepare(find_groups(find_sites(model)), table, recipe, "float32", 1)
+    return prepare(groups_of(model, grouping), table, recipe, "float32", 1)
 
 
 def half(search: Search) -> Plan:
@@ -70,12 +85,12 @@ def test_every_site_has_a_loss_for_every_rank(
     table = spectra_of(model, tmp_path / "run", method)
     for site in find_sites(model):
         loss = table.loss[site.name]
-        assert loss.shape == (min(site.in_features, site.out_features) + 1,)
         assert loss.dtype == np.float64
-        assert loss[0] > 0 == loss[-1]
-        found = table.decomposition(site.name)
+        assert loss[0] > 0
+        assert loss[-1] == pytest.approx(0, abs=1e-9 * loss[0])
+        full = table.decomposition(site.name).truncate(len(loss) - 1)
         weight = weight_of(model, site.name)
-        torch.testing.assert_close((found.down @ found.up).T, weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(dense_weight(full), weight, rtol=1e-4, atol=1e-5)
 
 
 @every_exporter
@@ -96,7 +111,7 @@ def test_the_factors_of_a_plan_are_those_of_its_ranks(
 ) -> None:
     table = spectra_of(tiny_models[exporter], tmp_path / "run", "fisher")
     plan = half(search_of(tiny_models[exporter], table, (form,)))
-    factors = truncate(table, plan)
+    factors = in_forms(truncate(table, plan), plan)
     compressed = {site.name: site.candidate for site in plan.sites if site.candidate.form == form}
     assert factors.keys() == compressed.keys()
     for name, candidate in compressed.items():
@@ -105,6 +120,46 @@ def test_the_factors_of_a_plan_are_those_of_its_ranks(
         torch.testing.assert_close(found, (plain.down @ plain.up).T, rtol=1e-4, atol=1e-5)
         assert found.dtype == torch.float32
         assert torch.linalg.matrix_rank(found) == candidate.rank
+
+
+@every_exporter
+@pytest.mark.parametrize("grouping", ["input", "blocks"])
+@pytest.mark.parametrize("form", ["low_rank", "pivoted"])
+def test_sites_of_a_group_share_their_first_factor(
+    tiny_models: Models, exporter: str, grouping: Grouping, form: Form, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    table = spectra_of(model, tmp_path / "run", "fisher", grouping=grouping)
+    plan = half(search_of(model, table, (form,), grouping))
+    products = truncate(table, plan)
+    factors = in_forms(products, plan)
+    together = [
+        [site.name for site in group.sites if site.name in factors]
+        for group in groups_of(model, grouping)
+        if len(group.sites) > 1
+    ]
+    assert any(len(names) > 1 for names in together)
+    for names in together:
+        firsts = [factors[name] for name in names]
+        kind = LowRank if form == "low_rank" else Pivoted
+        assert all(isinstance(each, kind) and each.shared for each in firsts)
+        shared = [each.down if isinstance(each, LowRank) else each.first for each in firsts]
+        assert all(torch.equal(each, shared[0]) for each in shared)
+    for name, each in factors.items():
+        found = dense_weight(each)
+        torch.testing.assert_close(found, dense_weight(products[name]), rtol=1e-3, atol=1e-4)
+
+
+def test_a_tied_pair_is_one_matrix(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
+    table = spectra_of(tiny_decoder, tmp_path / "run", "fisher", grouping="tied")
+    search = search_of(tiny_decoder, table, ("dense", "tied"), "tied")
+    plan = search.plan(search.smallest_bytes)
+    tied = [site for site in plan.sites if site.candidate.form == "tied"]
+    assert [site.name.rsplit(".", 1)[1] for site in tied] == ["up_proj", "down_proj"] * 2
+    factors = truncate(table, plan)
+    first, second = (dense_weight(factors[site.name]) for site in tied[:2])
+    assert torch.equal(first.T, second)
+    assert tied[1].candidate.bytes == 0
 
 
 def test_a_pruned_linear_can_be_pivoted(tiny_encoder: LoadedModel, tmp_path: Path) -> None:
@@ -117,7 +172,7 @@ def test_a_pruned_linear_can_be_pivoted(tiny_encoder: LoadedModel, tmp_path: Pat
     result = METHODS.get("svd").decompose(weight.double(), SiteStatistics(None, None))
     tensors = {"down": result.down.float(), "up": result.up.float(), "loss": result.loss}
     save_file(tensors, table.folder / f"{site.name}.safetensors")
-    found = dense_weight(truncate(table, plan)[site.name])
+    found = dense_weight(in_forms(truncate(table, plan), plan)[site.name])
     torch.testing.assert_close(found, weight, rtol=1e-5, atol=1e-5)
 
 
@@ -125,7 +180,7 @@ def test_a_pruned_linear_can_be_pivoted(tiny_encoder: LoadedModel, tmp_path: Pat
 def test_statistics_that_are_not_finite_are_refused(
     tiny_decoder: LoadedModel, method: str, tmp_path: Path
 ) -> None:
-    store = Given(tmp_path, frozenset(), 1.0)
+    store = Given({}, 1.0)
     groups = find_groups(find_sites(tiny_decoder)[:1])
     with pytest.raises(InputError, match=r"layers\.0\.self_attn\.q_proj are not finite"):
         decompose(tiny_decoder, groups, store, METHODS.get(method), tmp_path, lambda *_: None)
@@ -165,7 +220,8 @@ def test_the_predicted_loss_is_about_the_measured_one(
         low_rank = replace(site.candidate, form="low_rank", rank=rank, predicted_loss=loss)
         sites.append(replace(site, candidate=low_rank))
     before = answers(model, texts)
-    with planned(model.module, table, replace(search.plan(search.dense_bytes), sites=tuple(sites))):
+    plan = replace(search.plan(search.dense_bytes), sites=tuple(sites))
+    with multiplied(model.module, truncate(table, plan)):
         measured = lost(model, before, answers(model, texts))
     predicted = sum(site.candidate.predicted_loss for site in sites)
     assert measured / 2.5 < predicted < 2.5 * measured

@@ -11,11 +11,12 @@ import transformers
 
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
+from edgelr.factors import FactorSet, LowRank
 from edgelr.graph.build import build
 from edgelr.load import shape_of
 from edgelr.planning import DenseExport, dense_export
 from edgelr.sites import find_sites, weight_of
-from edgelr.types import FactorSet, LoadedModel, LowRank
+from edgelr.types import LoadedModel
 from tests.exports import Recorder, batch, run_graph, run_torch, session_cache
 
 NAMES = EXPORTERS.names()

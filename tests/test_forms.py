@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgelr.candidates import index_bytes, parameters
+from edgelr.candidates import INDEX_BYTES, Stored, stored
+from edgelr.factors import LowRank
 from edgelr.forms import apply, balance, dense_weight, pivot
-from edgelr.types import LowRank
+from edgelr.types import Form, LinearSite, SiteGroup
 
 SHAPES = {"rows": (24, 17), "columns": (17, 24)}  # (in_features, out_features)
 RANKS = (1, 6, 16, 17)  # 16: the smaller side less one; 17: all of it
@@ -45,13 +46,19 @@ def test_the_smaller_side_is_pivoted(axis: str) -> None:
     assert sorted(pivoted.order.tolist()) == list(range(17))
 
 
+def counted(form: Form, shape: tuple[int, int], rank: int) -> Stored:
+    site = LinearSite("a", *shape, False, "a", None, "a")
+    return stored(form, SiteGroup("a", (site,)), rank)
+
+
 @every_shape
 @every_rank
 def test_a_pivoted_form_stores_what_the_candidates_count(shape: tuple[int, int], rank: int) -> None:
     pivoted = pivot(make_factors(shape, rank))
-    stored = pivoted.first.numel() + pivoted.second.numel()
-    assert stored == rank * (sum(shape) - rank) == parameters("pivoted", *shape, rank)
-    assert pivoted.order.numel() * pivoted.order.element_size() == index_bytes("pivoted", *shape)
+    kept = counted("pivoted", shape, rank)
+    assert sorted(kept.own[0]) == sorted((pivoted.first.numel(), pivoted.second.numel()))
+    assert kept.parameters == rank * (sum(shape) - rank)
+    assert (pivoted.order.numel(), pivoted.order.element_size()) == (kept.indices, INDEX_BYTES)
 
 
 @every_shape
@@ -60,8 +67,8 @@ def test_a_low_rank_form_stores_what_the_candidates_count(
     shape: tuple[int, int], rank: int
 ) -> None:
     factors = make_factors(shape, rank)
-    stored = factors.down.numel() + factors.up.numel()
-    assert stored == rank * sum(shape) == parameters("low_rank", *shape, rank)
+    found = factors.down.numel() + factors.up.numel()
+    assert found == rank * sum(shape) == counted("low_rank", shape, rank).parameters
 
 
 @every_shape

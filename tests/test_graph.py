@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.errors import EdgelrError
+from edgelr.factors import LowRank
 from edgelr.graph.bind import Binding, bind
 from edgelr.graph.precision import LARGEST, to_float16
 from edgelr.graph.rewrite import factorize_linears
@@ -19,7 +20,7 @@ from edgelr.planning import DenseExport, dense_export
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.session import open_session
 from edgelr.sites import find_sites, weight_of
-from edgelr.types import LinearSite, LoadedModel, LowRank
+from edgelr.types import LinearSite, LoadedModel
 from tests.exports import Recorder, session_cache
 
 PROMPTS = [[5, 9, 40, 17, 33], [8, 12, 100, 71, 5, 60, 61, 44, 90], [3, 101]]

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from edgelr.compressed import installed
+from edgelr.factors import Factors, FactorSet, LowRank, Pivoted
 from edgelr.forms import pivot
 from edgelr.graph.build import build
 from edgelr.graph.rewrite import run_length
 from edgelr.graph.save import load_graph
 from edgelr.planning import DenseExport, dense_export
 from edgelr.sites import find_sites, weight_of
-from edgelr.types import Factors, FactorSet, LinearSite, LoadedModel, LowRank, Pivoted, Precision
+from edgelr.types import LinearSite, LoadedModel, Precision
 from tests.exports import Recorder, batch, run_graph, run_torch, session_cache
 
 FUSED = (

@@ -15,17 +15,22 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types registry cache settings text",
+    "errors types factors registry cache settings text",
     "exporter device",
     "load sites calibration statistics texts gate",
-    "methods allocators candidates forms recipes",
-    "decompose budget allocate search compressed heal",
+    "methods sharing forms",
+    "candidates",
+    "allocators recipes",
+    "spectra",
+    "decompose budget allocate search compressed",
+    "heal refit",
     "graph runtime evaluators",
     "report",
     "planning",
-    "aims delivery",
+    "aims factoring",
+    "delivery",
     "pipeline inspection",
-    "recheck catalogue",
+    "recheck catalogue bench",
     "cli __main__",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
@@ -36,10 +41,15 @@ DOORS = {
     "onnxruntime": "runtime",
     "onnxruntime_genai": "runtime",
     "optimum": "load exporters",
-    "torch": "load sites statistics methods forms decompose compressed heal inspection exporters",
+    "peft": "heal",
+    "torch": (
+        "factors load sites statistics methods sharing forms spectra decompose compressed refit "
+        "heal factoring inspection exporters"
+    ),
     "transformers": "load exporters",
     "typer": "cli",
     "rich": "cli report",
+    "matplotlib": "report",
 }
 
 

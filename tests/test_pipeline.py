@@ -16,6 +16,7 @@ from edgelr import delivery, pipeline
 from edgelr.allocate import read_plan
 from edgelr.cache import Cache
 from edgelr.cli import app
+from edgelr.decompose import truncate
 from edgelr.device import load_profile
 from edgelr.planning import Planned
 from edgelr.report.schema import from_json
@@ -57,7 +58,7 @@ def exported(
 
 
 def write(made: Planned, folder: Path) -> ExportBundle:
-    return delivery.write_bundle(made, make_place(folder))[0]
+    return delivery.write_bundle(made, truncate(made.spectra, made.plan), make_place(folder))[0]
 
 
 # --- the bundle ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import yaml
 from edgelr import delivery, pipeline
 from edgelr.allocate import write_plan
 from edgelr.cache import Cache
+from edgelr.decompose import truncate
 from edgelr.device import load_profile, profile_path
 from edgelr.errors import BudgetError, InputError
 from edgelr.graph.save import load_graph
@@ -46,7 +47,7 @@ def plan_decoder(tiny_decoder: LoadedModel, cache: Cache) -> PlanDecoder:
 
 
 def write(made: Planned, folder: Path) -> ExportBundle:
-    return delivery.write_bundle(made, make_place(folder))[0]
+    return delivery.write_bundle(made, truncate(made.spectra, made.plan), make_place(folder))[0]
 
 
 def test_statistics_made_anew_give_the_same_factors(

@@ -6,13 +6,10 @@ from edgelr.candidates import Allocator
 from edgelr.registry import Registry
 
 ALLOCATORS: Registry[Allocator] = Registry(
-    "allocator",
-    modules=(
-        "edgelr.allocators.uniform",
-        "edgelr.allocators.welore",
-        "edgelr.allocators.lagrangian",
-    ),
-    group="edgelr.allocators",
+    "allocator", package="edgelr.allocators", group="edgelr.allocators"
 )
 
-__all__ = ["ALLOCATORS"]
+ONE_KNOB = frozenset({"uniform", "welore"})
+"""Allocators that look at every group by itself, and so cannot choose between groups."""
+
+__all__ = ["ALLOCATORS", "ONE_KNOB"]

@@ -54,9 +54,7 @@ class Evaluator:
 
 
 EVALUATORS: Registry[Evaluator] = Registry(
-    "evaluator",
-    modules=("edgelr.evaluators.embedding", "edgelr.evaluators.perplexity"),
-    group="edgelr.evaluators",
+    "evaluator", package="edgelr.evaluators", group="edgelr.evaluators"
 )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import onnx_ir as ir
+
+from edgelr.factors import FactorSet
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import factorize_linears
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.graph.tidy import tidy_decoder
 from edgelr.sites import weight_of
-from edgelr.types import FactorSet, LinearSite, LoadedModel, Precision
+from edgelr.types import LinearSite, LoadedModel, Precision
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
 LATEST_IR_VERSION = 1000
@@ -62,8 +67,27 @@ def build(
     )
     factorize_linears(graph, bindings, factors)
     if model.exporter.fuse is not None:
-        model.exporter.fuse(graph)
+        with _held_back(graph):
+            model.exporter.fuse(graph)
     if precision == "float16":
         to_float16(graph)
     save_graph(graph, path, max_opset, ir_version)
     return graph.opset_imports[""], graph.ir_version
+
+
+@contextmanager
+def _held_back(graph: ir.Model) -> Iterator[None]:
+    """Hide the values of weights that several nodes read while the block runs.
+
+    Fusions pack constant weights side by side, and would make copies of what is stored once.
+    """
+    shared = {
+        value: value.const_value
+        for value in graph.graph.initializers.values()
+        if len({use.node for use in value.uses() if use.node.op_type == "MatMul"}) > 1
+    }
+    for value in shared:
+        value.const_value = None
+    yield
+    for value, tensor in shared.items():
+        value.const_value = tensor

@@ -14,6 +14,18 @@ pivoted by columns: some inputs are folded into the others::
     x ── permute ── Split ─┬────────────────── Add ── MatMul(second) ── y
                            └─ MatMul(first) ──┘
 
+tied: one matrix of two linears, which the second reads transposed::
+
+    x ── MatMul(weight) ── y            x ── MatMul ── y
+                                     weight ── Transpose ──┘
+
+kronecker: the input as a matrix ``(n1, n2)``::
+
+    x ── Reshape ── MatMul(right) ── Reshape ── MatMul(left, ·) ── Reshape ── y
+
+Sites of a group store what they share once; where they read the same value, its product with the
+shared factor is computed once.
+
 A permutation of the last axis is Transpose, Gather on the first axis, Transpose: a Gather on the
 last axis copies element by element on the CPU, five to nine times slower. The Split after it
 also keeps the last Transpose away from a MatMul: ONNX Runtime's CPU layout optimizer crashes on
@@ -30,13 +42,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgelr.errors import EdgelrError
+from edgelr.factors import Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
 from edgelr.graph.bind import Binding
 from edgelr.graph.tidy import constant, insert
-from edgelr.types import FactorSet, LowRank, Pivoted
+
+Hidden = dict[tuple[str, ir.Value], ir.Value]
+"""What the sites of a group have computed already, by group and input."""
 
 
 def factorize_linears(model: ir.Model, bindings: Iterable[Binding], factors: FactorSet) -> None:
     """Rewrite the bound nodes of every site that has factors, in place; others stay dense."""
+    hidden: Hidden = {}
     for binding in bindings:
         chosen = factors.get(binding.site.name)
         if chosen is None:
@@ -45,8 +61,23 @@ def factorize_linears(model: ir.Model, bindings: Iterable[Binding], factors: Fac
         x = binding.node.inputs[0]
         if x is None:
             raise EdgelrError(f"The node of {binding.site.name} has no input.")
-        y = _low_rank(emit, x, chosen) if isinstance(chosen, LowRank) else _pivoted(emit, x, chosen)
-        _take_over(emit, y)
+        _take_over(emit, _emit(emit, x, chosen, hidden))
+    model.graph.sort()  # a value that several sites read was made at the first site rewritten
+
+
+def _emit(emit: _Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.Value:
+    if isinstance(factors, Tied):
+        return _tied(emit, x, factors)
+    if isinstance(factors, Kronecker):
+        return _kronecker(emit, x, factors)
+    if isinstance(factors, LowRank) or factors.axis == "columns":
+        second = factors.up if isinstance(factors, LowRank) else factors.second
+        key = (factors.shared or emit.site, x)
+        if key not in hidden:
+            hidden[key] = _first(emit, x, factors)
+        name = "up" if isinstance(factors, LowRank) else "second"
+        return emit.add("MatMul", [hidden[key], emit.weight(name, second.numpy())], name)
+    return _pivoted_rows(emit, x, factors)
 
 
 @dataclass(frozen=True)
@@ -61,8 +92,9 @@ class _Emitter:
     def path(self) -> str:
         return self.node.name or self.site
 
-    def weight(self, name: str, array: np.ndarray) -> ir.Value:
-        return constant(self.graph, f"{self.site}.{name}", np.ascontiguousarray(array))
+    def weight(self, name: str, array: np.ndarray, owner: str | None = None) -> ir.Value:
+        """Store a tensor of the site, or find the one that its group shares."""
+        return constant(self.graph, f"{owner or self.site}.{name}", np.ascontiguousarray(array))
 
     def add(
         self,
@@ -89,36 +121,61 @@ class _Emitter:
         return first, second
 
 
-def _low_rank(emit: _Emitter, x: ir.Value, factors: LowRank) -> ir.Value:
-    hidden = emit.add("MatMul", [x, emit.weight("down", factors.down.numpy())], "down")
-    return emit.add("MatMul", [hidden, emit.weight("up", factors.up.numpy())], "up")
-
-
-def _pivoted(emit: _Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
-    first = emit.weight("first", factors.first.numpy())
-    second = emit.weight("second", factors.second.numpy())
+def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
+    """The product of ``x`` with what the sites of a group share, ``(..., rank)``."""
+    owner = factors.shared or emit.site
+    if isinstance(factors, LowRank):
+        return emit.add("MatMul", [x, emit.weight("down", factors.down.numpy(), owner)], "down")
     order = factors.order.numpy().astype(np.int64)
-    if factors.axis == "rows":
-        pivots = emit.add("MatMul", [x, first], "first")
-        others = emit.add("MatMul", [pivots, second], "second")
-        both = emit.add("Concat", [pivots, others], "concat", {"axis": -1})
-        return _permute(emit, both, np.argsort(order))
-    ordered = _permute(emit, x, order)
+    ordered = _permute(emit, x, order, owner)
     pivots, others = emit.split(ordered, (len(factors.second), len(factors.first)))
-    mixed = emit.add("MatMul", [others, first], "first")
-    return emit.add("MatMul", [emit.add("Add", [pivots, mixed], "add"), second], "second")
+    first = emit.weight("first", factors.first.numpy(), owner)
+    return emit.add("Add", [pivots, emit.add("MatMul", [others, first], "first")], "add")
 
 
-def _permute(emit: _Emitter, x: ir.Value, order: NDArray[np.int64]) -> ir.Value:
+def _pivoted_rows(emit: _Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
+    pivots = emit.add("MatMul", [x, emit.weight("first", factors.first.numpy())], "first")
+    second = emit.weight("second", factors.second.numpy())
+    others = emit.add("MatMul", [pivots, second], "second")
+    both = emit.add("Concat", [pivots, others], "concat", {"axis": -1})
+    return _permute(emit, both, np.argsort(factors.order.numpy().astype(np.int64)), emit.site)
+
+
+def _tied(emit: _Emitter, x: ir.Value, factors: Tied) -> ir.Value:
+    weight = emit.weight("weight", factors.weight.numpy(), factors.shared)
+    if factors.transposed:
+        weight = emit.add("Transpose", [weight], "transpose", {"perm": [1, 0]})
+    return emit.add("MatMul", [x, weight], "product")
+
+
+def _kronecker(emit: _Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
+    terms, m1, n1 = factors.left.shape
+    _, m2, n2 = factors.right.shape
+    leading = [0] * (_axes(emit, x) - 1)  # 0: as in the input
+
+    def reshaped(value: ir.Value, name: str, *sizes: int) -> ir.Value:
+        shape = constant(emit.graph, f"{emit.site}.{name}", np.array([*leading, *sizes], np.int64))
+        return emit.add("Reshape", [value, shape], name)
+
+    right = factors.right.mT.numpy()  # (terms, n2, m2)
+    left = factors.left.permute(1, 0, 2).reshape(m1, terms * n1).numpy()
+    matrix = reshaped(x, "matrix", 1, n1, n2)
+    mixed = emit.add("MatMul", [matrix, emit.weight("right", right)], "right")
+    stacked = reshaped(mixed, "stacked", terms * n1, m2)
+    product = emit.add("MatMul", [emit.weight("left", left), stacked], "left")
+    return reshaped(product, "flat", m1 * m2)
+
+
+def _permute(emit: _Emitter, x: ir.Value, order: NDArray[np.int64], owner: str) -> ir.Value:
     """Take ``x[..., order]``: whole runs of neighbours where there are any, else columns."""
     run = run_length(order)
     if run == 1:
-        return _permute_columns(emit, x, emit.weight("order", order), _axes(emit, x))
+        return _permute_columns(emit, x, emit.weight("order", order, owner), _axes(emit, x))
     leading = [0] * (_axes(emit, x) - 1)  # 0: as in the input
     runs = constant(emit.graph, f"runs_of_{run}", np.array([*leading, -1, run], np.int64))
     flat = constant(emit.graph, f"flat_{len(leading)}", np.array([*leading, -1], np.int64))
     cut = emit.add("Reshape", [x, runs], "runs")
-    index = emit.weight("order", order[::run] // run)
+    index = emit.weight("order", order[::run] // run, owner)
     moved = emit.add("Gather", [cut, index], "gather", {"axis": len(leading)})
     return emit.add("Reshape", [moved, flat], "flat")
 

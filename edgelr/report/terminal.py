@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgelr.types import Budget, Measurement, Plan, Report, SiteSummary, Validation
 
+BARS = " ▁▂▃▄▅▆▇█"
 MAX_COLUMNS = 100
 STYLES = {True: "bold green", False: "bold red", None: "yellow"}
 
@@ -86,17 +87,30 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
 
 
 def print_sites(rows: Sequence[SiteSummary], console: Console | None = None) -> None:
-    """Print the factorizable linears of a model."""
+    """Print the factorizable linears of a model, each with its singular values as bars."""
     table = Table(
-        ("linear", "in", "out", "reads the input of", "effective rank", "half the energy in"),
+        (
+            "linear",
+            "in",
+            "out",
+            "reads the input of",
+            "spectrum",
+            "effective",
+            "tail",
+            "class",
+            "rank",
+        ),
         tuple(
             (
                 row.name,
                 str(row.in_features),
                 str(row.out_features),
                 "itself" if row.reads == row.name else row.reads,
+                "".join(BARS[round(value * (len(BARS) - 1))] for value in row.spectrum),
                 str(row.effective_rank),
-                str(row.half_energy_rank),
+                f"{row.tail:.0%}",
+                row.component,
+                str(row.rank),
             )
             for row in rows
         ),

@@ -1,0 +1,158 @@
+"""From a plan to its factors: truncate, solve again where the recipe says so, heal where asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from edgelr.cache import Cache, digest
+from edgelr.decompose import truncate
+from edgelr.factors import FactorSet, LowRank
+from edgelr.forms import balance
+from edgelr.heal import Healing, heal
+from edgelr.methods import METHODS
+from edgelr.planning import Listener, Planned, selection
+from edgelr.refit import refit
+from edgelr.sharing import group_loss, refine_basis
+from edgelr.sites import weight_of
+from edgelr.spectra import read_factors, write_factors
+from edgelr.types import SiteGroup
+
+FILE, NOTES = "factors.safetensors", "notes.txt"
+Improve = Callable[[FactorSet, Path], "Factored"]
+
+
+@dataclass(frozen=True)
+class Factored:
+    """Products of every compressed site, and what was done to them."""
+
+    factors: FactorSet
+    notes: tuple[str, ...] = ()
+
+
+def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
+    """Make the factors of a plan. Long steps are kept in the cache, and found again."""
+    found = Factored(truncate(made.spectra, made.plan))
+    key = digest(made.spectra.folder.name, [asdict(site.candidate) for site in made.plan.sites],
+                 [site.group for site in made.plan.sites])  # fmt: skip
+    for name, improve in _improvements(made, listener):
+        key = digest(name, key)
+        found = _kept(name, key, cache, found, improve)
+    return found
+
+
+def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Improve]]:
+    """What the recipe and the settings ask for, in this order."""
+    recipe, asked = made.subject.recipe, healing(made)
+    if "basis" in recipe.refine:
+        yield "basis", lambda found, _: _with_better_bases(made, found)
+    if "refit" in recipe.refine:
+        yield "refit", lambda found, _: _refitted(made, found, listener)
+    if asked is not None:
+        text = "-".join(str(value) for value in asdict(asked).values())
+        yield (
+            f"heal-{digest(text)}",
+            lambda found, work: _healed(made, found, asked, work, listener),
+        )
+
+
+def _kept(name: str, key: str, cache: Cache, found: Factored, improve: Improve) -> Factored:
+    """Improve the factors, or find them improved."""
+
+    def write(folder: Path) -> None:
+        work = cache.root / f"unfinished-{name}-{key}"
+        better = improve(found.factors, work)
+        write_factors(folder / FILE, better.factors)
+        (folder / NOTES).write_text("\n".join(better.notes), encoding="utf-8")
+        shutil.rmtree(work, ignore_errors=True)
+
+    folder, _ = cache.stage(name, key, write)
+    notes = (folder / NOTES).read_text(encoding="utf-8").splitlines()
+    return Factored(read_factors(folder / FILE), (*found.notes, *notes))
+
+
+def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
+    """Solve the bases that blocks share, and their coefficients, in turns."""
+    method, changed = METHODS.get(made.subject.recipe.method), dict(factors)
+    before = after = 0.0
+    groups = [group for group in _compressed_groups(made) if group.kind == "blocks"]
+    for group in groups:
+        weights = [weight_of(made.subject.model, site.name).double() for site in group.sites]
+        metrics = [method.metric(made.statistics.of(site)) for site in group.sites]
+        parts = [factors[site.name] for site in group.sites]
+        products = [each for each in parts if isinstance(each, LowRank)]
+        ups = torch.cat([each.up for each in products], dim=1)
+        whole = LowRank(products[0].down.double(), ups.double(), group.name)
+        better = balance(refine_basis(whole, weights, metrics))
+        before += group_loss(whole, weights, metrics)
+        after += group_loss(better, weights, metrics)
+        sizes = [site.out_features for site in group.sites]
+        for site, up in zip(group.sites, better.up.split(sizes, dim=1), strict=True):
+            changed[site.name] = LowRank(better.down.float(), up.float().contiguous(), group.name)
+    note = (
+        f"Bases shared by blocks, solved in turns with their coefficients: {len(groups)} groups, "
+        f"their error fell by {1 - after / before:.1%}."
+        if groups
+        else "No blocks share a basis."
+    )
+    return Factored(changed, (note,))
+
+
+def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored:
+    subject = made.subject
+    result = refit(
+        subject.model,
+        made.plan,
+        subject.groups,
+        factors,
+        made.statistics,
+        METHODS.get(subject.recipe.method),
+        made.calibration,
+        selection(subject),
+        listener.progress,
+    )
+    note = (
+        f"Refitted on the compressed model's own inputs: {result.kept_blocks} of {result.blocks} "
+        f"blocks came closer to the original on held-out text and kept their new factors."
+    )
+    return Factored(result.factors, (note,))
+
+
+def _healed(
+    made: Planned, factors: FactorSet, asked: Healing, work: Path, listener: Listener
+) -> Factored:
+    work.mkdir(parents=True, exist_ok=True)
+    subject = made.subject
+    result = heal(
+        subject.model, factors, made.calibration, selection(subject), asked, work,
+        listener.progress,
+    )  # fmt: skip
+    note = (
+        f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s): held-out "
+        f"loss {result.first_loss:.4f} before, {result.best_loss:.4f} at step {result.best_step:,}."
+    )
+    return Factored(result.factors, tuple(filter(None, (note, result.note))))
+
+
+def _compressed_groups(made: Planned) -> list[SiteGroup]:
+    """Groups that the plan factorizes."""
+    chosen = {s.group or s.name for s in made.plan.sites if s.candidate.form != "dense"}
+    return [group for group in made.subject.groups if group.name in chosen]
+
+
+def healing(made: Planned) -> Healing | None:
+    """What the settings ask for; None where they ask for no healing."""
+    settings = made.subject.settings
+    if settings.heal_steps is None and settings.heal_minutes is None:
+        return None
+    return Healing(
+        steps=settings.heal_steps,
+        minutes=settings.heal_minutes,
+        sites=settings.heal_sites or made.subject.recipe.heal,
+        adapter=settings.heal_adapter,
+        seed=settings.seed,
+    )

@@ -1,0 +1,108 @@
+"""Every recipe, from statistics to a graph in ONNX Runtime that answers like the torch model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgelr import pipeline
+from edgelr.cache import Cache
+from edgelr.candidates import stored
+from edgelr.compressed import installed
+from edgelr.decompose import in_forms
+from edgelr.delivery import write_bundle
+from edgelr.device import load_profile
+from edgelr.factoring import Factored, make_factors
+from edgelr.graph.save import load_graph
+from edgelr.planning import Planned
+from edgelr.recipes import RECIPES
+from edgelr.types import ExportBundle, LoadedModel
+from tests.exports import (
+    Recorder,
+    batch,
+    make_place,
+    quick_settings,
+    run_graph,
+    run_torch,
+    session_cache,
+)
+
+RANKS = 2  # a step that tiny matrices have
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES.names())
+
+
+@dataclass(frozen=True)
+class Made:
+    planned: Planned
+    factored: Factored
+    bundle: ExportBundle
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return session_cache(tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["tiny_decoder", "tiny_encoder"])
+def model(request: pytest.FixtureRequest) -> LoadedModel:
+    found: LoadedModel = request.getfixturevalue(request.param)
+    return found
+
+
+def make(model: LoadedModel, recipe: str, keep: float, cache: Cache, folder: Path) -> Made:
+    settings = quick_settings(model.folder, recipe=recipe, keep=keep)
+    device = load_profile("generic-cpu")
+    ranks = device.layout.rank_multiple.model_copy(update={"value": RANKS})
+    layout = device.layout.model_copy(update={"rank_multiple": ranks})
+    device = device.model_copy(update={"layout": layout})
+    planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    factored = make_factors(planned, cache, Recorder())
+    bundle, _ = write_bundle(planned, factored.factors, make_place(folder))
+    return Made(planned, factored, bundle)
+
+
+@every_recipe
+def test_the_graph_of_every_recipe_equals_torch(
+    model: LoadedModel, recipe: str, cache: Cache, tmp_path: Path
+) -> None:
+    made = make(model, recipe, 0.85, cache, tmp_path / "made")
+    plan = made.planned.plan
+    forms = {site.candidate.form for site in plan.sites}
+    assert forms <= {"dense", *RECIPES.get(recipe).forms}
+    assert forms != {"dense"}
+    onnx.checker.check_model(str(made.bundle.model_path), full_check=True)
+    with installed(model.module, in_forms(made.factored.factors, plan, RANKS)):
+        for inputs in (batch(1, 1), batch(3, 7)):
+            expected = run_torch(model, *inputs)
+            found = run_graph(model, made.bundle.model_path, *inputs)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@every_recipe
+def test_the_file_holds_what_the_plan_counts(
+    model: LoadedModel, recipe: str, cache: Cache, tmp_path: Path
+) -> None:
+    """What sites share is in the file once: it shrinks by what the plan says, to the byte."""
+    made = make(model, recipe, 0.85, cache, tmp_path / "made")
+    plan = made.planned.plan
+    groups = {group.name: group for group in made.planned.subject.groups}
+    chosen = {site.group or site.name: site.candidate for site in plan.sites}
+    planned = 4 * sum(
+        stored(candidate.form, groups[name], candidate.rank).parameters
+        for name, candidate in chosen.items()
+    )
+    saved = weights(made.planned.dense.bundle.model_path) - weights(made.bundle.model_path)
+    assert saved == plan.dense_bytes - planned
+
+
+def weights(path: Path) -> int:
+    """Bytes of all float weights in a graph."""
+    values = load_graph(path).graph.initializers.values()
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    return sum(tensor.nbytes for tensor in tensors if tensor.dtype == ir.DataType.FLOAT)
