@@ -471,7 +471,8 @@ def bench_methods(
     settings = _settings(ctx, None)
     device = load_profile(settings.profile)
     from edgelr import bench
-    from edgelr.report.comparison import next_command, print_bench, to_json
+    from edgelr.report.comparison import to_json
+    from edgelr.report.comparison_tables import next_command, print_bench
 
     question = bench.Question(
         settings,
@@ -488,7 +489,7 @@ def bench_methods(
         typer.echo(to_json(found))
     else:
         print_bench(found)
-        typer.echo(f"{folder / 'methods.md'}  Next: {next_command(found)}")
+        typer.echo(f"{folder / 'methods.md'}  Next: {next_command(found, settings.profile)}")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,201 @@
+"""The rows of a bench: the dense model, then every recipe at every share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelr import aims, factoring, planning
+from edgelr.bench.book import RowBook
+from edgelr.bench.ground import Ground
+from edgelr.bench.question import Question
+from edgelr.cache import Cache
+from edgelr.compressed import embeddings, mean_loss, multiplied
+from edgelr.errors import BudgetError, InputError
+from edgelr.factors import FactorSet
+from edgelr.pipeline import Clock
+from edgelr.planning import Listener, Subject
+from edgelr.report.comparison import EVALUATION, Figures, Row, Score
+from edgelr.report.comparison_tables import row_sentence
+from edgelr.settings import Settings, make_settings
+from edgelr.spectra import SpectrumTable
+from edgelr.statistics import StatisticsStore
+from edgelr.types import PRECISION_BYTES, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """One recipe, up to where the share is needed."""
+
+    subject: Subject
+    statistics: StatisticsStore
+    spectra: SpectrumTable
+
+
+class Rows:
+    """Finds the rows that are finished, and makes the others one after the other."""
+
+    def __init__(
+        self, question: Question, ground: Ground, book: RowBook, cache: Cache, listener: Listener
+    ) -> None:
+        self._question, self._ground, self._book = question, ground, book
+        self._cache, self._listener = cache, listener
+
+    def all(self) -> tuple[Row, ...]:
+        """Return every row that was asked for, the dense model's first."""
+        keeps = self._question.keeps
+        asked = [(recipe, keep) for recipe in self._question.recipes for keep in keeps]
+        keys = [self._key(DENSE, None), *(self._key(*each) for each in asked)]
+        self._tell(keys)
+        if any(self._book.find(key) is None for key in keys):
+            for row in self._made():
+                self._book.add(row)
+                self._listener.note(row_sentence(row))
+                self._tell(keys)
+        return tuple(found for key in keys if (found := self._book.find(key)))
+
+    def _tell(self, keys: list[str]) -> None:
+        finished = sum(self._book.find(key) is not None for key in keys)
+        self._listener.progress("rows", finished, len(keys))
+
+    def _made(self) -> Iterator[Row]:
+        """Make the rows that are missing."""
+        judge = _Judge(self._ground, self._listener)
+        if self._book.find(self._key(DENSE, None)) is None:
+            yield self._dense_row(judge)
+        for recipe in self._question.recipes:
+            missing = [
+                keep
+                for keep in self._question.keeps
+                if self._book.find(self._key(recipe, keep)) is None
+            ]
+            if missing:
+                yield from self._recipe_rows(recipe, missing, judge)
+
+    def _dense_row(self, judge: _Judge) -> Row:
+        clock, subject = Clock(), self._ground.subject
+        with clock.time(EVALUATION):
+            values = judge.values({})
+        parameters = sum(site.parameters for site in subject.sites)
+        figures = Figures(
+            kept=1.0,
+            planned_bytes=parameters * PRECISION_BYTES[subject.precision],
+            dense_sites=len(subject.sites),
+            compressed_sites=0,
+            predicted_loss=0.0,
+            scores=tuple(Score(text, value, 1.0) for text, value in values.items()),
+        )
+        return self._row(DENSE, None, clock, figures)
+
+    def _recipe_rows(self, recipe: str, keeps: list[float], judge: _Judge) -> Iterator[Row]:
+        """Make the rows of one recipe; the seconds of what they share are those of the first."""
+        clock = Clock()
+        try:
+            ready = self._ready(recipe, clock)
+        except InputError as error:
+            for keep in keeps:
+                yield self._row(recipe, keep, clock, problem=str(error))
+            return
+        for keep in keeps:
+            try:
+                row = self._row(recipe, keep, clock, self._figures(ready, keep, judge, clock))
+            except (BudgetError, InputError) as error:
+                row = self._row(recipe, keep, clock, problem=str(error))
+            yield row
+            clock = Clock()
+
+    def _ready(self, recipe: str, clock: Clock) -> _Ready:
+        base, cache, listener = self._ground.subject, self._cache, self._listener
+        subject = planning.examine(base.model, _with(base.settings, recipe=recipe), base.device)
+        with clock.time("statistics"):
+            store, key = planning.statistics(subject, self._ground.calibration, cache, listener)
+        with clock.time("decomposition"):
+            spectra = planning.spectra(subject, (store, key), cache, listener)
+        return _Ready(subject, store, spectra)
+
+    def _figures(self, ready: _Ready, keep: float, judge: _Judge, clock: Clock) -> Figures:
+        ground, listener = self._ground, self._listener
+        subject = replace(ready.subject, settings=_with(ready.subject.settings, keep=keep))
+        with clock.time("allocation"):
+            made = aims.allocate(
+                subject, ground.dense, ground.calibration, ready.statistics, ready.spectra, listener
+            )
+        with clock.time("factors"):
+            factored = factoring.make_factors(made, self._cache, listener)
+        with clock.time(EVALUATION):
+            values = judge.values(factored.factors)
+        return _figures(made.plan, self._scores(values), factored.notes)
+
+    def _scores(self, values: dict[str, float]) -> tuple[Score, ...]:
+        dense = self._book.find(self._key(DENSE, None))
+        assert dense is not None
+        assert dense.figures is not None
+        original = {score.text: score.value for score in dense.figures.scores}
+        return tuple(Score(text, value, value / original[text]) for text, value in values.items())
+
+    def _row(
+        self,
+        recipe: str,
+        keep: float | None,
+        clock: Clock,
+        figures: Figures | None = None,
+        problem: str | None = None,
+    ) -> Row:
+        seconds = {stage: round(spent, 3) for stage, spent in clock.seconds.items()}
+        return Row(self._key(recipe, keep), recipe, keep, seconds, figures, problem)
+
+    def _key(self, recipe: str, keep: float | None) -> str:
+        return self._ground.key(recipe, keep)
+
+
+class _Judge:
+    """Measures the model with factors, on every text; made while the model is dense."""
+
+    def __init__(self, ground: Ground, listener: Listener) -> None:
+        self._model, self._texts, self._listener = ground.subject.model, ground.texts, listener
+        self._original: dict[str, Tensor] = {}
+        if not ground.predicts_tokens:
+            for name, text in self._texts.items():
+                self._original[name] = embeddings(self._model, text)
+
+    def values(self, factors: FactorSet) -> dict[str, float]:
+        """Perplexity, or mean cosine to the dense embeddings, by text."""
+        found = {}
+        with multiplied(self._model.module, factors):
+            for done, name in enumerate(self._texts, start=1):
+                found[name] = self._value(name)
+                self._listener.progress(EVALUATION, done, len(self._texts))
+        return found
+
+    def _value(self, name: str) -> float:
+        text = self._texts[name]
+        if self._original:
+            products = embeddings(self._model, text).double() * self._original[name]
+            return float(products.sum(-1).mean())
+        with np.errstate(over="ignore"):  # a ruined model's perplexity is infinite, and no bug
+            return float(np.exp(mean_loss(self._model, text)))
+
+
+def _figures(plan: Plan, scores: tuple[Score, ...], notes: tuple[str, ...]) -> Figures:
+    dense = sum(site.candidate.form == "dense" for site in plan.sites)
+    return Figures(
+        kept=plan.kept,
+        planned_bytes=plan.planned_bytes,
+        dense_sites=dense,
+        compressed_sites=len(plan.sites) - dense,
+        predicted_loss=plan.predicted_loss,
+        scores=scores,
+        notes=notes,
+    )
+
+
+def _with(settings: Settings, **changes: object) -> Settings:
+    return make_settings(**{**settings.model_dump(exclude_defaults=True), **changes})
