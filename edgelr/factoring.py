@@ -37,8 +37,8 @@ class Factored:
 def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
     """Make the factors of a plan. Long steps are kept in the cache, and found again."""
     found = Factored(truncate(made.spectra, made.plan))
-    key = digest(made.spectra.folder.name, [asdict(site.candidate) for site in made.plan.sites],
-                 [site.group for site in made.plan.sites])  # fmt: skip
+    sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
+    key = digest(made.spectra.folder.name, sites, made.subject.texts.selection)
     for name, improve in _improvements(made, listener):
         key = digest(name, key)
         found = _kept(name, key, cache, found, improve)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -130,3 +134,57 @@ def test_everything_that_can_be_chosen_is_described_in_a_line(kind: str) -> None
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InputError, match=r"'method'.*methods, allocators"):
         catalogue.describe("method")
+
+
+# --- an addition from outside ----------------------------------------------------------------
+
+PLUGIN = """
+from edgelr.methods import Method
+from edgelr.methods.metric import factorize_between
+from edgelr.recipes import Recipe
+
+
+def metric(statistics):
+    return None, None
+
+
+def plain(weight, statistics):
+    return factorize_between(weight, *metric(statistics))
+
+
+METHOD = Method(plain, metric, frozenset(), "nobody, 2026")
+RECIPE = Recipe("outside", "one", "outside", "uniform", ("low_rank",), "from another package")
+"""
+ENTRY_POINTS = """
+[edgelr.methods]
+outside = plugin_of_another_package:METHOD
+[edgelr.recipes]
+outside = plugin_of_another_package:RECIPE
+"""
+
+
+def test_a_method_of_another_package_needs_one_file_and_an_entry_point(
+    tmp_path: Path, tiny_decoder_folder: Path
+) -> None:
+    """An installed package that edgelr has never heard of adds a method, and a plan uses it."""
+    (tmp_path / "plugin_of_another_package.py").write_text(PLUGIN)
+    (tmp_path / "another-1.0.dist-info").mkdir()
+    (tmp_path / "another-1.0.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
+    (tmp_path / "another-1.0.dist-info" / "METADATA").write_text("Name: another\nVersion: 1.0\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "EDGELR_CACHE": str(tmp_path / "c")}
+
+    def edgelr(*words: str) -> str:
+        command = [sys.executable, "-m", "edgelr", *words]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "nobody, 2026" in edgelr("list", "methods")
+    assert "from another package" in edgelr("list", "recipes")
+    edgelr("plan", str(tiny_decoder_folder), "--recipe", "outside", "--keep", "0.9", "-q",
+           "--profile", "generic-cpu", "--calibration-tokens", "256", "--calibration-length",
+           "32")  # fmt: skip
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["recipe"] == "outside"
