@@ -160,5 +160,5 @@ def test_a_bundle_of_another_task_is_refused(decoder: ExportBundle, encoder: Exp
 
 
 def test_sampling_in_a_child_gives_the_same_rows(decoder: ExportBundle) -> None:
-    rows = jobs.sample_tokens(decoder, 64, 16, 4, seed=3, bos_id=1)
-    np.testing.assert_array_equal(rows, sample_tokens(decoder, 64, 16, 4, seed=3, bos_id=1))
+    rows = jobs.sample_tokens(decoder, 64, 16, 4, seed=3, prefix=(1,))
+    np.testing.assert_array_equal(rows, sample_tokens(decoder, 64, 16, 4, seed=3, prefix=(1,)))

@@ -1,11 +1,14 @@
 """Text sampled from the model itself: calibration tokens where no text is at hand.
 
-Wide and short: the rows of a batch step together, so that each weight is read once for all of them.
+Each text starts with a token that is drawn from the whole vocabulary, and goes on as the model
+likes (LLM-QAT, Liu et al., 2023, arXiv:2305.17888): started in one way only, a model keeps to what
+it says most, and the calibration sees little of the rest. Wide and short: the rows of a batch step
+together, so that each weight is read once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,7 +27,7 @@ def sample_tokens(
     length: int,
     batch: int,
     seed: int,
-    bos_id: int | None,
+    prefix: Sequence[int] = (),
     temperature: float = 1.0,
     provider: str = "cpu",
     threads: int | None = None,
@@ -38,7 +41,7 @@ def sample_tokens(
         length: tokens of a row, its first token included.
         batch: rows that step together.
         seed: of the only random generator.
-        bos_id: starts every row, and again after an end of text; None starts with any token.
+        prefix: what the tokenizer puts before every text, before the token that is drawn.
         temperature: divides the logits; below 1 the text is more likely and less varied.
         provider: ``"cpu"`` or ``"cuda"``; ``threads``: of one operator, None takes every core.
         progress: called after each step, with the tokens so far.
@@ -49,8 +52,8 @@ def sample_tokens(
     Raises:
         InputError: the bundle is no decoder, or a number cannot be used.
     """
-    _check(bundle, min(count_tokens, length, batch), temperature)
-    sampler = _Sampler(Decoder.open(bundle, provider, threads), bos_id, temperature, seed)
+    _check(bundle, min(count_tokens, length - len(prefix), batch), temperature)
+    sampler = _Sampler(Decoder.open(bundle, provider, threads), prefix, temperature, seed)
     rows = np.empty((-(-count_tokens // length), length), np.int64)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -63,32 +66,34 @@ def sample_tokens(
 class _Sampler:
     """A decoder, the random generator of the whole run, and what follows an end of text."""
 
-    def __init__(self, decoder: Decoder, bos_id: int | None, temperature: float, seed: int) -> None:
+    def __init__(
+        self, decoder: Decoder, prefix: Sequence[int], temperature: float, seed: int
+    ) -> None:
         self.decoder = decoder
-        self.bos_id = bos_id
+        self.prefix = np.array(prefix, np.int64)
         self.temperature = np.float32(temperature)
         self.generator = np.random.default_rng(seed)
         end: int | list[int] | None = decoder.config.get("eos_token_id")
         ends = end if isinstance(end, list) else [end]
-        self.ends = [token for token in ends if token is not None and token != bos_id]
+        self.ends = [token for token in ends if token is not None]
 
     def fill(self, rows: Array) -> Iterator[int]:
         """Write tokens into ``rows (batch, length)``; yield how many columns are written."""
-        cache = None
-        rows[:, 0] = self._first(len(rows))
-        for column in range(1, rows.shape[1]):
-            last = rows[:, column - 1]
-            logits, cache = self.decoder.logits(last[:, None], past=cache)
+        cache, start = None, len(self.prefix)
+        rows[:, :start] = self.prefix
+        rows[:, start] = self._any(len(rows))
+        unread = rows[:, : start + 1]
+        for column in range(start + 1, rows.shape[1]):
+            logits, cache = self.decoder.logits(unread, past=cache)
             tokens = draw(logits[:, -1] / self.temperature, self.generator.random(len(rows)))
-            if self.bos_id is not None:
-                tokens[np.isin(last, self.ends)] = self.bos_id
+            ended = np.isin(rows[:, column - 1], self.ends)
+            tokens[ended] = self._any(len(rows))[ended]
             rows[:, column] = tokens
+            unread = tokens[:, None]
             yield column + 1
 
-    def _first(self, count: int) -> Array:
-        if self.bos_id is None:
-            return self.generator.integers(self.decoder.vocabulary, size=count)
-        return np.full(count, self.bos_id)
+    def _any(self, count: int) -> Array:
+        return self.generator.integers(self.decoder.vocabulary, size=count)
 
 
 def draw(logits: Array, uniforms: Array) -> Array:
