@@ -91,6 +91,45 @@ class Decomposition:
 
 
 @dataclass(frozen=True, slots=True)
+class Reweighted:
+    """Components in the order of their worth; dropping some rescales those that are kept.
+
+    With the scale of every component as a parameter, all of them one in the dense weight, the loss
+    has the Fisher information ``F``. Scales that differ from one by ``d`` cost ``1/2 d^T F d``.
+
+    Attributes:
+        down: ``(in_features, k)``; the first ``r`` columns are kept at rank ``r``.
+        up: ``(k, out_features)``; its first ``r`` rows are.
+        root: ``(k, k)``, lower triangular, ``root @ root.T = F``, in the order of the components.
+        loss: ``(k + 1,)``; predicted loss of the best scales when ``r`` components are kept. Less
+            than that of the factors only where a best scale is negative, which is rare.
+    """
+
+    down: Tensor
+    up: Tensor
+    root: Tensor
+    loss: Tensor
+
+    def scales(self, rank: int) -> Tensor:
+        """Solve for the best scales of the first ``rank`` components, ``(rank,)``, not negative.
+
+        ``1 + F_SS^-1 F_SC 1``; with the rows of ``F = L L^T`` in order, ``L_SS^-T`` times the sums
+        of the first columns of ``L``.
+        """
+        from torch.linalg import solve_triangular
+
+        root = self.root.double()
+        sums = root.sum(0)[:rank, None]
+        best: Tensor = solve_triangular(root[:rank, :rank].T, sums, upper=True)[:, 0]
+        return best.clamp_min(0.0).to(self.up)
+
+    def truncate(self, rank: int) -> LowRank:
+        """Keep the first ``rank`` components, each by its scale."""
+        up = self.up[:rank] * self.scales(rank)[:, None]
+        return LowRank(self.down[:, :rank].contiguous(), up)
+
+
+@dataclass(frozen=True, slots=True)
 class Fits:
     """Factors of some ranks, each fitted on its own: for methods without nested components.
 
@@ -163,4 +202,4 @@ class TiedFit:
     loss: Tensor
 
 
-Decomposed = Decomposition | Fits | KroneckerTerms | SharedBasis | TiedFit
+Decomposed = Decomposition | Reweighted | Fits | KroneckerTerms | SharedBasis | TiedFit

@@ -20,6 +20,7 @@ from edgelr.factors import (
     KroneckerTerms,
     LowRank,
     Pivoted,
+    Reweighted,
     SharedBasis,
     Tied,
     TiedFit,
@@ -114,6 +115,8 @@ def _tensors(result: Decomposed) -> dict[str, Tensor]:
     """The factors of a decomposition by name; the names tell its kind."""
     if isinstance(result, Decomposition):
         return {"down": result.down, "up": result.up}
+    if isinstance(result, Reweighted):
+        return {"down": result.down, "up": result.up, "root": result.root}
     if isinstance(result, KroneckerTerms):
         return {"left": result.left, "right": result.right}
     if isinstance(result, TiedFit):
@@ -134,6 +137,8 @@ def _value(tensors: dict[str, Tensor]) -> Decomposed:
         return TiedFit(tensors["weight"], loss)
     if "mixes" in tensors:
         return SharedBasis(tensors["down"], tensors["mixes"], tensors["coefficients"], loss)
+    if "root" in tensors:
+        return Reweighted(tensors["down"], tensors["up"], tensors["root"], loss)
     if "down" in tensors:
         return Decomposition(tensors["down"], tensors["up"], loss)
     ranks = [int(name.removeprefix("up_")) for name in tensors if name.startswith("up_")]

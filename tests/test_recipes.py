@@ -106,3 +106,15 @@ def weights(path: Path) -> int:
     values = load_graph(path).graph.initializers.values()
     tensors = [value.const_value for value in values if value.const_value is not None]
     return sum(tensor.nbytes for tensor in tensors if tensor.dtype == ir.DataType.FLOAT)
+
+
+@every_recipe
+def test_every_recipe_is_described_with_its_axes(recipe: str) -> None:
+    """docs/recipes.md tells of each what its axes are."""
+    found = RECIPES.get(recipe)
+    text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{recipe}` |")]
+    cells = [cell.strip(" `") for cell in row.strip("|").split("|")]
+    assert cells[2:5] == [found.grouping, found.method, found.allocator]
+    assert all(form in cells[5] for form in found.forms)
+    assert all(each in row for each in found.refine)

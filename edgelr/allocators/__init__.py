@@ -9,7 +9,7 @@ ALLOCATORS: Registry[Allocator] = Registry(
     "allocator", package="edgelr.allocators", group="edgelr.allocators"
 )
 
-ONE_KNOB = frozenset({"uniform", "welore"})
+ONE_KNOB = frozenset({"threshold", "uniform", "welore"})
 """Allocators that look at every group by itself, and so cannot choose between groups."""
 
 __all__ = ["ALLOCATORS", "ONE_KNOB"]

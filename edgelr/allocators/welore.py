@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelr.allocators import ALLOCATORS
-from edgelr.allocators.bisect import loosest, spent
+from edgelr.allocators.bisect import one_threshold
 from edgelr.candidates import Options
 from edgelr.types import Candidate, Choice
 
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 @ALLOCATORS.register("welore")
 def welore(options: list[Options], budget_bytes: int) -> dict[str, Choice]:
     """Keep the singular values above one threshold on ``(s - min) / (max - min)``."""
-    if spent(option.dense for option in options) <= budget_bytes:
-        return {
-            option.name: Choice(option.dense, "the budget holds it dense") for option in options
-        }
-    kept = loosest(lambda knob: [_above(option, 1 - knob) for option in options], budget_bytes)
-    return {option.name: _explain(_above(option, 1 - kept), 1 - kept) for option in options}
+    return one_threshold(options, budget_bytes, normalized, _reason)
 
 
 def normalized(option: Options) -> NDArray[np.float64]:
@@ -39,17 +34,7 @@ def normalized(option: Options) -> NDArray[np.float64]:
     return scaled
 
 
-def _above(option: Options, threshold: float) -> Candidate:
-    """Candidate of the rank above the threshold: rounded up, dense past break-even.
-
-    At threshold 1 that is the smallest candidate, however many values tie with the largest.
-    """
-    rank = int((normalized(option) > threshold).sum())
-    enough = [c for c in option.compressed if c.rank >= rank]
-    return min(enough, key=lambda c: c.bytes, default=option.dense)
-
-
-def _explain(chosen: Candidate, threshold: float) -> Choice:
+def _reason(chosen: Candidate, threshold: float) -> str:
     if chosen.form == "dense":
-        return Choice(chosen, f"non-low-rank component at threshold {threshold:.4f}")
-    return Choice(chosen, f"low-rank component at threshold {threshold:.4f}")
+        return f"non-low-rank component at threshold {threshold:.4f}"
+    return f"low-rank component at threshold {threshold:.4f}"

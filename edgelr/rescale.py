@@ -1,0 +1,141 @@
+"""Give the kept components their best scales, so that they make up for the dropped ones.
+
+The closed-form relative of learned importance (Safari and Hutter, 2026, arXiv:2606.23568), for
+factors that are chosen already. At one token, the derivative of the loss with respect to the scale
+of component ``k`` is ``p_k = (x . down_k) (up_k . g)``, ``g`` the gradient of the loss at the
+linear's output, and that with respect to all that was dropped is ``q = g . (W - W') x``. To second
+order the scales ``s`` cost ``1/2 E[(q - sum_k (s_k - 1) p_k)^2]``: least squares with one unknown
+per component. The solution is folded into ``up``, so that nothing grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgelr.factors import FactorSet, LowRank
+from edgelr.importance.surgery import shrunk
+from edgelr.statistics import GRADIENT_BATCH_TOKENS, backward, batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgelr.calibration import Calibration
+    from edgelr.types import LoadedModel
+
+Progress = Callable[[str, int, int], None]
+
+LARGEST_SCALE = 2.0  # a scale beyond is noise: those of a real model are between 0.8 and 1.4
+
+
+def rescale(
+    model: LoadedModel,
+    factors: FactorSet,
+    parts: list[Calibration],
+    seed: int,
+    progress: Progress,
+) -> FactorSet:
+    """Scale the components of every ``LowRank`` product; others stay as they are.
+
+    Args:
+        model: dense; its gradients are those of the Fisher information, as in ``statistics``.
+        factors: products, as ``truncate`` makes them.
+        parts: calibration texts; where there are several, each weighs by its tokens.
+        seed: of the sampled labels or probes.
+        progress: called with ``("scales", done, total)`` in tokens.
+    """
+    whole = model.exporter.loss == "embedding"
+    sums = {name: _Sums(each, whole) for name, each in factors.items() if isinstance(each, LowRank)}
+    modules = {name: model.module.get_submodule(name) for name in sums}
+    generator = torch.Generator().manual_seed(seed)
+    done, total = 0, sum(part.tokens for part in parts)
+    with torch.enable_grad(), _watched(modules, sums):
+        for ids, mask in batches(parts, GRADIENT_BATCH_TOKENS, cut=not whole):
+            backward(model, ids, mask, generator)
+            done += int(mask.sum())
+            progress("scales", done, total)
+    scaled = {name: each.scaled() for name, each in sums.items()}
+    return {name: scaled.get(name, each) for name, each in factors.items()}
+
+
+@dataclass
+class _Sums:
+    """What is summed over the losses of one site; padding has no gradient, and adds nothing.
+
+    Attributes:
+        factors: of the site.
+        whole: a text has one loss, and its tokens' derivatives are one derivative; else every
+            token counts by itself.
+        count: losses that were summed over.
+        unit: about the root mean square of each ``p_k``, ``(r,)``: sums are taken in this unit.
+        gram: of ``p p^T``, ``(r, r)``.
+        cross: of ``p q``, ``(r,)``.
+        pairs: of ``p_i^2 p_j^2``, all pairs of different components together.
+    """
+
+    factors: LowRank
+    whole: bool
+    count: int = 0
+    unit: Tensor | None = None
+    gram: Tensor = field(default_factory=lambda: torch.zeros(()))
+    cross: Tensor = field(default_factory=lambda: torch.zeros(()))
+    pairs: float = 0.0
+
+    def add(self, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            x: the linear's input, ``(texts, tokens, in_features)``.
+            plain: its output without the bias, ``(texts, tokens, out_features)``.
+            gradient: of the loss at the output, ``(texts, tokens, out_features)``.
+        """
+        p = (x @ self.factors.down) * (gradient @ self.factors.up.T)
+        q = (gradient * plain).sum(-1) - p.sum(-1)
+        p, q = (p.sum(1), q.sum(1)) if self.whole else (p.flatten(0, -2), q.flatten())
+        self.count += len(q)
+        if self.unit is None:
+            size = p.square().mean(0).sqrt()
+            least = max(1e-6 * float(size.max()), torch.finfo(torch.float32).tiny)
+            self.unit = size.clamp_min(least)
+        p = p / self.unit
+        self.gram = self.gram + p.T @ p
+        self.cross = self.cross + p.T @ q
+        squares = p.square()
+        self.pairs += float((squares.sum(1).square() - squares.square().sum(1)).sum())
+
+    def scaled(self) -> LowRank:
+        """Fold the best scales into ``up``."""
+        if self.unit is None:
+            return self.factors
+        gram = shrunk(self.gram.double() / self.count, self.pairs / self.count, self.count)
+        shift = torch.linalg.solve(gram, self.cross.double() / self.count) / self.unit.double()
+        scales = (1 + shift).clamp(0, LARGEST_SCALE).float()
+        return LowRank(self.factors.down, self.factors.up * scales[:, None], self.factors.shared)
+
+
+@contextmanager
+def _watched(modules: dict[str, nn.Module], sums: dict[str, _Sums]) -> Iterator[None]:
+    """Feed the sums from every backward pass."""
+
+    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        assert isinstance(module, nn.Linear)
+        plain = output if module.bias is None else output - module.bias
+        x, plain = x.detach(), plain.detach()
+        output.register_hook(lambda gradient: sums[name].add(x, plain, gradient))
+
+    handles = [
+        module.register_forward_hook(
+            lambda each, args, output, name=name: watch(name, each, args[0], output)
+        )
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
