@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from edgelr.allocate import follow_plan, prepare, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
 from edgelr.candidates import stored
-from edgelr.compressed import embeddings, mean_loss, multiplied
+from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import truncate
 from edgelr.errors import BudgetError
 from edgelr.gate import loss_limit
@@ -19,7 +19,7 @@ from edgelr.planning import DenseExport, Listener, Planned, Subject, selection
 from edgelr.search import smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
-from edgelr.types import PRECISION_BYTES, LoadedModel, Plan, SiteGroup
+from edgelr.types import PRECISION_BYTES, Plan, SiteGroup
 
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 
@@ -127,7 +127,7 @@ def _tensor_bytes(plan: Plan, groups: list[SiteGroup]) -> Iterator[int]:
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     """Find the smallest plan inside the accuracy limit, measured on the selection text."""
     model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
-    increase = _measure_increase(model, selection(base.subject))
+    increase = loss_increase(model, selection(base.subject))
     rounds = 0
 
     def measure(plan: Plan) -> float:
@@ -147,12 +147,3 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
         return replace(base, plan=found.plan, loss_factor=found.factor)
     listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
     return replace(base, plan=base.search.plan(min(base.search.dense_bytes, largest_bytes)))
-
-
-def _measure_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
-    """Return a function that tells how much the loss of ``model`` has grown since now."""
-    if model.exporter.loss == "next_token":
-        dense_loss = mean_loss(model, held_out)
-        return lambda: mean_loss(model, held_out) - dense_loss
-    original = embeddings(model, held_out)
-    return lambda: float(1 - (embeddings(model, held_out) * original).sum(-1).mean())

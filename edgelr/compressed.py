@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +104,18 @@ def embeddings(model: LoadedModel, texts: Calibration) -> Tensor:
         for ids, mask in _tensors(texts)
     ]
     return functional.normalize(torch.cat(rows), dim=-1)
+
+
+def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
+    """Return a function that tells how much the loss of ``model`` has grown since now.
+
+    In nats per token for a decoder, in cosine distance for an encoder.
+    """
+    if model.exporter.loss == "next_token":
+        dense_loss = mean_loss(model, held_out)
+        return lambda: mean_loss(model, held_out) - dense_loss
+    original = embeddings(model, held_out)
+    return lambda: float(1 - (embeddings(model, held_out) * original).sum(-1).mean())
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from edgelr.cache import Cache, digest
+from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import truncate
 from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
@@ -17,12 +18,14 @@ from edgelr.heal import Healing, heal
 from edgelr.methods import METHODS
 from edgelr.planning import Listener, Planned, selection
 from edgelr.refit import refit
+from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import weight_of
 from edgelr.spectra import read_factors, write_factors
 from edgelr.types import SiteGroup
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
+SCALE_TOKENS = 32768  # some hundred unknowns per linear: more tokens hardly change them
 Improve = Callable[[FactorSet, Path], "Factored"]
 
 
@@ -52,6 +55,8 @@ def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Impr
         yield "basis", lambda found, _: _with_better_bases(made, found)
     if "refit" in recipe.refine:
         yield "refit", lambda found, _: _refitted(made, found, listener)
+    if "scale" in recipe.refine:
+        yield "scale", lambda found, _: _rescaled(made, found, listener)
     if asked is not None:
         text = "-".join(str(value) for value in asdict(asked).values())
         yield (
@@ -120,6 +125,24 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
         f"blocks came closer to the original on held-out text and kept their new factors."
     )
     return Factored(result.factors, (note,))
+
+
+def _rescaled(made: Planned, factors: FactorSet, listener: Listener) -> Factored:
+    subject = made.subject
+    seed = subject.settings.seed + 1  # labels that the statistics did not see
+    share = SCALE_TOKENS // len(made.calibration)
+    parts = [part.first(share) for part in made.calibration]
+    scaled = rescale(subject.model, factors, parts, seed, listener.progress)
+    increase, losses = loss_increase(subject.model, selection(subject)), []
+    for each in (factors, scaled):
+        with multiplied(subject.model.module, each):
+            losses.append(increase())
+    kept = losses[1] < losses[0]
+    note = (
+        f"Scales of the kept components, to make up for the dropped ones: held-out loss "
+        f"{losses[0]:.4f} before, {losses[1]:.4f} after{'' if kept else ', and so not taken'}."
+    )
+    return Factored(scaled if kept else factors, (note,))
 
 
 def _healed(

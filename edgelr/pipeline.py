@@ -64,7 +64,7 @@ def plan(
         with clock.time("statistics"):
             store, key = planning.statistics(subject, calibration, cache, listener, made)
         with clock.time("decomposition"):
-            spectra = planning.spectra(subject, (store, key), cache, listener)
+            spectra = planning.spectra(subject, (store, key), cache, listener, calibration, made)
         with clock.time("allocation"):
             made = aims.allocate(subject, dense, calibration, store, spectra, listener, given_plan)
     assert made is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from edgelr.factors import FactorSet
 from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
 from edgelr.load import load, shape_of
 from edgelr.methods import METHODS, Need
 from edgelr.recipes import RECIPES, Recipe
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
-SAMPLE_LENGTH = 512  # tokens of a sampled row: wide and short reads the weights less often
-SAMPLE_BATCH = 16  # more are no faster, and their logits fill the memory
+SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
+SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
@@ -283,8 +285,20 @@ def spectra(
     statistics: tuple[statistic.StatisticsStore, str],
     cache: Cache,
     listener: Listener,
+    calibration: Sequence[Calibration] = (),
+    before: Planned | None = None,
 ) -> SpectrumTable:
-    """Decompose every group, or find the decomposition."""
+    """Decompose every group, or find the decomposition.
+
+    Args:
+        subject: what is compressed.
+        statistics: of the linears, with their key.
+        cache: finished stages.
+        listener: hears of progress.
+        calibration: texts for a recipe that asks for the importance of components; others need
+            none here.
+        before: the plan of the round before, if there was one.
+    """
     (store, key), recipe = statistics, subject.recipe
     method = METHODS.get(recipe.method)
 
@@ -302,7 +316,42 @@ def spectra(
     groups = [group.name for group in subject.groups]
     key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
     folder, _ = cache.stage("spectra", key, write)
-    return read_spectra(folder)
+    plain = read_spectra(folder)
+    if recipe.importance is None:
+        return plain
+    return _by_importance(subject, plain, list(calibration), before, cache, listener)
+
+
+def _by_importance(
+    subject: Subject,
+    plain: SpectrumTable,
+    calibration: list[Calibration],
+    before: Planned | None,
+    cache: Cache,
+    listener: Listener,
+) -> SpectrumTable:
+    """Order and scale the components of every linear by what they are worth, or find it done."""
+    assert calibration, "this recipe's spectra need the calibration texts"
+    model, settings, learned = subject.model, subject.settings, subject.recipe.importance == "soco"
+    keep = settings.keep or KEEP
+
+    def write(folder: Path) -> None:
+        if learned:
+            learn_importance(
+                model, plain, calibration, keep, folder, settings.seed, listener.progress
+            )
+            return
+        factors = {} if before is None else truncate(before.spectra, before.plan)
+        units = statistic.units_per_token(model, calibration)
+        with multiplied(model.module, factors):
+            collect_importance(
+                model, plain, calibration, units, folder, settings.seed, listener.progress
+            )
+
+    parts = [part.key for part in calibration]
+    own = (keep, STEPS) if learned else ()
+    key = digest(FORMAT, subject.recipe.importance, plain.folder.name, parts, settings.seed, own)
+    return read_spectra(cache.stage("importance", key, write)[0])
 
 
 def selection(subject: Subject) -> Calibration:
@@ -337,6 +386,11 @@ def _recipe(settings: Settings) -> Recipe:
             f"allocator {changed.allocator!r} cannot choose between them. Expected --grouping one, "
             f"input or blocks, or --allocator lagrangian."
         )
+    if changed.importance and changed.grouping != "one":
+        raise InputError(
+            f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "
+            f"{changed.grouping!r} lets linears share them. Expected --grouping one."
+        )
     return changed
 
 
@@ -344,8 +398,7 @@ def _sampled(
     subject: Subject, dense: DenseExport, tokens: int, cache: Cache, listener: Listener
 ) -> Calibration:
     """Sample text from the model, or find what it wrote before."""
-    config: Any = subject.model.module.config
-    seed = subject.settings.seed
+    seed, prefix = subject.settings.seed, subject.tokenizer.encode("").ids
     length = min(subject.settings.calibration_length or SAMPLE_LENGTH, shape_of(subject.model)[1])
 
     def write(folder: Path) -> None:
@@ -355,11 +408,11 @@ def _sampled(
             length,
             SAMPLE_BATCH,
             seed,
-            config.bos_token_id,
+            prefix,
             progress=lambda _, done, total: listener.progress("sampling text", done, total),
         )
         np.save(folder / "tokens.npy", rows)
 
-    key = digest(FORMAT, subject.model.digest, tokens, length, SAMPLE_BATCH, seed)
+    key = digest(FORMAT, subject.model.digest, tokens, length, SAMPLE_BATCH, seed, prefix)
     folder, _ = cache.stage("sample", key, write)
     return calibrations.from_samples(np.load(folder / "tokens.npy"), "sampled from the model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgelr.registry import Registry
-from edgelr.types import Coefficients, Form, Grouping, HealedSites, Refinement
+from edgelr.types import Coefficients, Form, Grouping, HealedSites, Importance, Refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,12 @@ class Recipe:
         coefficients: of a basis that blocks share; see ``decompose.decompose_group``.
         refine: what is solved again once the ranks are known. ``basis``: a basis that blocks share,
             in turns with its coefficients. ``refit``: every block, on the inputs that the
-            compressed model gives it.
+            compressed model gives it. ``scale``: the scale of every component, to make up for those
+            that were dropped.
         heal: which factors train where healing is asked for; ``low_rank`` leaves those of more
             than half of the full rank alone.
+        importance: how the components of single linears are ordered and scaled anew, by what they
+            are worth to the model: in closed form (``surgery``) or by training (``soco``).
     """
 
     name: str
@@ -36,6 +39,7 @@ class Recipe:
     coefficients: Coefficients = "fitted"
     refine: tuple[Refinement, ...] = ()
     heal: HealedSites = "all"
+    importance: Importance | None = None
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", group="edgelr.recipes")
@@ -51,6 +55,7 @@ for _recipe in (
         "lagrangian",
         ("dense", "low_rank", "pivoted"),
         "two-sided Fisher metric, one global budget in units of loss (the default)",
+        refine=("scale",),
     ),
     Recipe(
         "svd",
@@ -127,6 +132,24 @@ for _recipe in (
         DENSE_OR_LOW_RANK,
         "WeLore: one threshold on normalized spectra (arXiv:2407.11239); heals low-rank components",
         heal="low_rank",
+    ),
+    Recipe(
+        "spectral-surgery",
+        "one",
+        "fisher",
+        "lagrangian",
+        ("dense", "low_rank", "pivoted"),
+        "SVD-Surgeon: optimal brain surgery on components, the others rescaled (arXiv:2606.23568)",
+        importance="surgery",
+    ),
+    Recipe(
+        "soco",
+        "one",
+        "svd",
+        "threshold",
+        DENSE_OR_LOW_RANK,
+        "SoCo: a learned score for every component, one threshold on all (arXiv:2502.15092)",
+        importance="soco",
     ),
     Recipe(
         "input-space",

@@ -127,17 +127,17 @@ def _input_grams(
 
     def add(name: str, x: Tensor) -> None:
         flat = x.detach()[real]  # (tokens, in)
-        _add_gram(grams[name], flat)
+        add_gram(grams[name], flat)
 
     total = sum(part.tokens for part in parts)
     done = 0
     with torch.no_grad(), _input_hooks(watched, add):
-        for ids, mask in _batches(parts, INPUT_BATCH_TOKENS):
+        for ids, mask in batches(parts, INPUT_BATCH_TOKENS):
             real = mask.bool()
             _base(model)(input_ids=ids, attention_mask=mask)
             done += int(mask.sum())
             progress("input statistics", done, total)
-    return {name: _mirrored(gram) / total for name, gram in grams.items()}
+    return {name: mirrored(gram) / total for name, gram in grams.items()}
 
 
 def _gradient_grams(
@@ -153,20 +153,20 @@ def _gradient_grams(
 
     def add(name: str, gradient: Tensor) -> None:
         flat = gradient.flatten(0, -2)  # (tokens, out)
-        _add_gram(grams[name], flat)
+        add_gram(grams[name], flat)
 
     cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
     total = sum(part.tokens for part in parts)
     done = 0
     with torch.enable_grad(), _gradient_hooks(watched, add):
-        for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
-            _backward(model, ids, mask, generator)
+        for ids, mask in batches(parts, GRADIENT_BATCH_TOKENS, cut):
+            backward(model, ids, mask, generator)
             done += int(mask.sum())
             progress("gradient statistics", done, total)
-    return {name: _mirrored(gram) / total for name, gram in grams.items()}
+    return {name: mirrored(gram) / total for name, gram in grams.items()}
 
 
-def _backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
     """Send back gradients whose second moment is the Fisher information of the model.
 
     Next token: the gradient of the cross entropy against labels sampled from the model itself,
@@ -211,19 +211,19 @@ def _base(model: LoadedModel) -> nn.Module:
     return getattr(model.module, "base_model", model.module)
 
 
-def _add_gram(gram: Tensor, x: Tensor) -> None:
+def add_gram(gram: Tensor, x: Tensor) -> None:
     """Add ``x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
     for start in range(0, len(gram), GRAM_COLUMNS):
         panel = x[:, start : start + GRAM_COLUMNS]
         gram[start : start + GRAM_COLUMNS, start:].addmm_(panel.T, x[:, start:])
 
 
-def _mirrored(gram: Tensor) -> Tensor:
+def mirrored(gram: Tensor) -> Tensor:
     """Fill the lower half of a symmetric matrix from its upper half."""
     return gram.triu() + gram.triu(1).T
 
 
-def _batches(
+def batches(
     parts: list[Calibration], tokens: int, cut: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(ids, mask)`` of about ``tokens`` tokens; longer rows are whole unless ``cut``."""

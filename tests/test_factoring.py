@@ -49,7 +49,7 @@ def equal(first: FactorSet, second: FactorSet) -> bool:
 
 
 def test_plain_factors_are_those_of_the_plan(tiny_decoder: LoadedModel, cache: Cache) -> None:
-    made = plan_of(tiny_decoder, cache, Recorder())
+    made = plan_of(tiny_decoder, cache, Recorder(), recipe="svd-llm")
     found = make_factors(made, cache, Recorder())
     assert equal(found.factors, truncate(made.spectra, made.plan))
     assert found.notes == ()
@@ -61,8 +61,9 @@ def test_plain_factors_are_those_of_the_plan(tiny_decoder: LoadedModel, cache: C
         ({"recipe": "mpifa"}, "Refitted on the compressed model's own inputs"),
         ({"recipe": "basis-sharing-als"}, "their error fell by"),
         ({"heal_steps": 3}, "Healed by distillation for 3 steps"),
+        ({}, "Scales of the kept components"),
     ],
-    ids=["refit", "basis", "heal"],
+    ids=["refit", "basis", "heal", "scale"],
 )
 def test_an_improvement_is_told_and_found_again(
     tiny_decoder: LoadedModel, tmp_path: Path, cache: Cache, changes: dict[str, Any], note: str

@@ -24,6 +24,8 @@ LAYERS = (
     "spectra",
     "decompose budget allocate search compressed",
     "heal refit",
+    "importance",
+    "rescale",
     "graph runtime evaluators",
     "report",
     "planning",
@@ -44,7 +46,7 @@ DOORS = {
     "peft": "heal",
     "torch": (
         "factors load sites statistics methods sharing forms spectra decompose compressed refit "
-        "heal factoring inspection exporters"
+        "heal importance rescale factoring inspection exporters"
     ),
     "transformers": "load exporters",
     "typer": "cli",

@@ -97,28 +97,27 @@ class Rows:
 
     def _recipe_rows(self, recipe: str, keeps: list[float], judge: _Judge) -> Iterator[Row]:
         """Make the rows of one recipe; the seconds of what they share are those of the first."""
-        clock = Clock()
-        try:
-            ready = self._ready(recipe, clock)
-        except InputError as error:
-            for keep in keeps:
-                yield self._row(recipe, keep, clock, problem=str(error))
-            return
+        ready: _Ready | None = None
         for keep in keeps:
+            clock = Clock()
             try:
+                if ready is None or ready.subject.recipe.importance == "soco":  # learns for a share
+                    ready = self._ready(recipe, keep, clock)
                 row = self._row(recipe, keep, clock, self._figures(ready, keep, judge, clock))
             except (BudgetError, InputError) as error:
                 row = self._row(recipe, keep, clock, problem=str(error))
             yield row
-            clock = Clock()
 
-    def _ready(self, recipe: str, clock: Clock) -> _Ready:
+    def _ready(self, recipe: str, keep: float, clock: Clock) -> _Ready:
         base, cache, listener = self._ground.subject, self._cache, self._listener
-        subject = planning.examine(base.model, _with(base.settings, recipe=recipe), base.device)
+        settings = _with(base.settings, recipe=recipe, keep=keep)
+        subject = planning.examine(base.model, settings, base.device)
         with clock.time("statistics"):
             store, key = planning.statistics(subject, self._ground.calibration, cache, listener)
         with clock.time("decomposition"):
-            spectra = planning.spectra(subject, (store, key), cache, listener)
+            spectra = planning.spectra(
+                subject, (store, key), cache, listener, self._ground.calibration
+            )
         return _Ready(subject, store, spectra)
 
     def _figures(self, ready: _Ready, keep: float, judge: _Judge, clock: Clock) -> Figures:
