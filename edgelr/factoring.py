@@ -25,6 +25,7 @@ from edgelr.spectra import read_factors, write_factors
 from edgelr.types import SiteGroup
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
+JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
 SCALE_TOKENS = 32768  # some hundred unknowns per linear: more tokens hardly change them
 Improve = Callable[[FactorSet, Path], "Factored"]
 
@@ -150,10 +151,10 @@ def _healed(
 ) -> Factored:
     work.mkdir(parents=True, exist_ok=True)
     subject = made.subject
+    held_out = selection(subject).first(JUDGED_TOKENS)
     result = heal(
-        subject.model, factors, made.calibration, selection(subject), asked, work,
-        listener.progress,
-    )  # fmt: skip
+        subject.model, factors, made.calibration, held_out, asked, work, listener.progress
+    )
     note = (
         f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s): held-out "
         f"loss {result.first_loss:.4f} before, {result.best_loss:.4f} at step {result.best_step:,}."
