@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -26,7 +29,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _interruptible():
+                return super().invoke(ctx)
         except EdgelrError as error:
             typer.secho(f"error: {error}", fg="red", err=True)
             raise typer.Exit(error.exit_code) from error
@@ -35,6 +39,32 @@ class _Commands(TyperGroup):
                 "Interrupted. Run the same command again: finished stages are kept.", err=True
             )
             raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let an interrupt be one, whatever it looks like when it arrives.
+
+    Native libraries that are inside a call of Python's turn it into an error of their own.
+    """
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if plain:  # a background job of a shell ignores it, and shall
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if interrupts:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if plain:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,21 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     done = run("list", "methods")
     assert (done.exit_code, done.stdout) == (130, "")
     assert done.stderr.startswith("Interrupted.")
+
+
+def test_an_interrupt_that_a_library_made_its_own_error_of_is_still_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(kind: str) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr("edgelr.catalogue.describe", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    assert run("list", "methods").exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from edgelr import delivery, pipeline
 from edgelr.allocate import read_plan
 from edgelr.cache import Cache
 from edgelr.cli import app
-from edgelr.decompose import truncate
 from edgelr.device import load_profile
+from edgelr.factoring import make_factors
 from edgelr.planning import Planned
 from edgelr.report.schema import from_json
 from edgelr.runtime.bundle import read_bundle
@@ -57,8 +57,9 @@ def exported(
     return Exported(folder, report, dense)
 
 
-def write(made: Planned, folder: Path) -> ExportBundle:
-    return delivery.write_bundle(made, truncate(made.spectra, made.plan), make_place(folder))[0]
+def write(made: Planned, cache: Cache, recorder: Recorder, folder: Path) -> ExportBundle:
+    factors = make_factors(made, cache, recorder).factors
+    return delivery.write_bundle(made, factors, make_place(folder))[0]
 
 
 # --- the bundle ----------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def test_the_same_command_writes_the_same_bytes_from_finished_stages(
     recorder, again = Recorder(), tmp_path / "again"
     device = load_profile(settings.profile)
     made = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
-    assert not (STATISTICS | {"dense export"}) & set(recorder.stages)
-    bundle = write(made, again)
+    bundle = write(made, cache, recorder, again)
+    assert not (STATISTICS | {"dense export", "scales"}) & set(recorder.stages)
     for path in (bundle.folder / "onnx").iterdir():
         assert path.read_bytes() == (exported.folder / "onnx" / path.name).read_bytes(), path.name
