@@ -26,6 +26,7 @@ from edgelr.types import SiteGroup
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
+COMPARED_TOKENS = 4096  # of held-out text: the same text before and after, so that few tell
 SCALE_TOKENS = 32768  # some hundred unknowns per linear: more tokens hardly change them
 Improve = Callable[[FactorSet, Path], "Factored"]
 
@@ -41,6 +42,8 @@ class Factored:
 def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
     """Make the factors of a plan. Long steps are kept in the cache, and found again."""
     found = Factored(truncate(made.spectra, made.plan))
+    if not found.factors:  # everything stays dense
+        return found
     sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
     key = digest(made.spectra.folder.name, sites, made.subject.texts.selection)
     for name, improve in _improvements(made, listener):
@@ -134,7 +137,8 @@ def _rescaled(made: Planned, factors: FactorSet, listener: Listener) -> Factored
     share = SCALE_TOKENS // len(made.calibration)
     parts = [part.first(share) for part in made.calibration]
     scaled = rescale(subject.model, factors, parts, seed, listener.progress)
-    increase, losses = loss_increase(subject.model, selection(subject)), []
+    held_out = selection(subject).first(COMPARED_TOKENS)
+    increase, losses = loss_increase(subject.model, held_out), []
     for each in (factors, scaled):
         with multiplied(subject.model.module, each):
             losses.append(increase())

@@ -168,8 +168,7 @@ def dense_weight(factors: Factors) -> Tensor:
                 for left, right in zip(factors.left, factors.right, strict=True)
             ]
         ).sum(0)
-    first = factors.down if isinstance(factors, LowRank) else factors.first
-    in_features = first.shape[0]
-    if isinstance(factors, Pivoted) and factors.axis == "columns":
-        in_features = len(factors.order)
-    return apply(factors, torch.eye(in_features, dtype=first.dtype)).T
+    if isinstance(factors, LowRank):
+        return (factors.down @ factors.up).T
+    in_features = len(factors.order) if factors.axis == "columns" else len(factors.first)
+    return apply(factors, torch.eye(in_features, dtype=factors.first.dtype)).T

@@ -13,7 +13,7 @@ from edgelr.cache import Cache
 from edgelr.decompose import truncate
 from edgelr.device import load_profile
 from edgelr.errors import InputError
-from edgelr.factoring import make_factors
+from edgelr.factoring import Factored, make_factors
 from edgelr.factors import Factors, FactorSet, Kronecker, LowRank, Tied
 from edgelr.planning import Planned
 from edgelr.spectra import read_factors, write_factors
@@ -53,6 +53,16 @@ def test_plain_factors_are_those_of_the_plan(tiny_decoder: LoadedModel, cache: C
     found = make_factors(made, cache, Recorder())
     assert equal(found.factors, truncate(made.spectra, made.plan))
     assert found.notes == ()
+
+
+def test_a_plan_that_keeps_everything_needs_no_work(
+    tiny_decoder: LoadedModel, cache: Cache
+) -> None:
+    listener = Recorder()
+    made = plan_of(tiny_decoder, cache, listener, keep=1.0, heal_steps=3)
+    listener.stages.clear()
+    assert make_factors(made, cache, listener) == Factored({})
+    assert listener.stages == []
 
 
 @pytest.mark.parametrize(
