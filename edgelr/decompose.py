@@ -12,7 +12,6 @@ import torch
 from edgelr.errors import InputError
 from edgelr.factors import (
     Decomposed,
-    Decomposition,
     Factors,
     FactorSet,
     Kronecker,
@@ -21,7 +20,7 @@ from edgelr.factors import (
     TiedFit,
 )
 from edgelr.forms import balance, pivot
-from edgelr.sharing import fit_coefficients, tie
+from edgelr.sharing import factorize_stacked, fit_coefficients, tie
 from edgelr.sites import weight_of
 from edgelr.spectra import SpectrumTable, write_spectrum
 from edgelr.types import (
@@ -82,33 +81,14 @@ def decompose_group(
     """
     if group.kind == "one":
         return method.decompose(weights[0], statistics[0])
+    metrics = [method.metric(each) for each in statistics]
     if group.kind == "tied":
-        first, second = (method.metric(each) for each in statistics)
-        return tie(weights[0], weights[1], (first, second))
-    result = method.decompose(torch.cat(weights), _stacked(statistics, group.kind == "blocks"))
-    if group.kind == "input" or coefficients == "stacked":
-        return result
-    if not isinstance(result, Decomposition):
-        raise InputError(
-            f"{group.name} shares a basis between blocks, which needs a method with nested "
-            f"components; found {type(result).__name__}. Choose --grouping one, or another method."
-        )
-    return fit_coefficients(result, weights, [method.metric(each) for each in statistics])
-
-
-def _stacked(statistics: list[SiteStatistics], summed: bool) -> SiteStatistics:
-    """Statistics of the weights stacked along their outputs; ``summed`` where inputs differ."""
-    first = statistics[0]
-    inputs = [each.input_gram for each in statistics if each.input_gram is not None]
-    gradients = [
-        each.output_gradient_gram for each in statistics if each.output_gradient_gram is not None
-    ]
-    input_gram = torch.stack(inputs).sum(0) if summed and inputs else first.input_gram
-    return replace(
-        first,
-        input_gram=input_gram,
-        output_gradient_gram=torch.block_diag(*gradients) if gradients else None,
-    )
+        return tie(weights[0], weights[1], (metrics[0], metrics[1]))
+    inputs = [gram for _, gram in metrics if gram is not None]
+    if group.kind == "input":
+        return factorize_stacked(weights, metrics, inputs[0] if inputs else None)
+    stacked = factorize_stacked(weights, metrics, torch.stack(inputs).sum(0) if inputs else None)
+    return stacked if coefficients == "stacked" else fit_coefficients(stacked, weights, metrics)
 
 
 def _require_finite(name: str, *tensors: Tensor | None) -> None:

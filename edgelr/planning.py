@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,6 @@ import numpy as np
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
 from edgelr.allocate import Search
-from edgelr.allocators import ALLOCATORS, ONE_KNOB
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
 from edgelr.compressed import multiplied
@@ -28,11 +27,11 @@ from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
 from edgelr.load import load, shape_of
 from edgelr.methods import METHODS, Need
-from edgelr.recipes import RECIPES, Recipe
+from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
-from edgelr.sites import ALTERNATIVES, find_groups, find_sites
+from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.text import split_sentences
 from edgelr.texts import SELF, Texts, choose_texts
@@ -141,7 +140,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
                 f"(max_position_embeddings). Give a smaller number."
             )
     sites = find_sites(model)
-    recipe = _recipe(settings)
+    recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     can_generate = model.task == "text-generation"
     if SELF in settings.calibration and not can_generate:
         raise InputError(
@@ -360,38 +359,6 @@ def selection(subject: Subject) -> Calibration:
     length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
     name = f"{subject.texts.evaluation_name}, second half"
     return tokenize(subject, subject.texts.selection, SELECTION_TOKENS, length, name)
-
-
-def _recipe(settings: Settings) -> Recipe:
-    """Take the recipe that the settings name, with the axes that they change."""
-    recipe = RECIPES.get(settings.recipe)
-    changes = {
-        axis: value
-        for axis in ("grouping", "method", "allocator", "forms")
-        if (value := getattr(settings, axis)) is not None
-    }
-    if not changes:
-        return recipe
-    changed = replace(recipe, name=f"{recipe.name} (changed: {', '.join(changes)})", **changes)
-    possible = METHODS.get(changed.method).forms
-    if not possible.issuperset(changed.forms):
-        raise InputError(
-            f"The method {changed.method!r} cannot make the forms {', '.join(changed.forms)}. "
-            f"Expected --forms of {', '.join(sorted(possible))}, or another --method."
-        )
-    ALLOCATORS.get(changed.allocator)  # unknown names end before any work
-    if changed.grouping in ALTERNATIVES and changed.allocator in ONE_KNOB:
-        raise InputError(
-            f"The grouping {changed.grouping!r} offers groups that exclude each other, and the "
-            f"allocator {changed.allocator!r} cannot choose between them. Expected --grouping one, "
-            f"input or blocks, or --allocator lagrangian."
-        )
-    if changed.importance and changed.grouping != "one":
-        raise InputError(
-            f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "
-            f"{changed.grouping!r} lets linears share them. Expected --grouping one."
-        )
-    return changed
 
 
 def _sampled(

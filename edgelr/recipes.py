@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from edgelr.allocators import ALLOCATORS, ONE_KNOB
+from edgelr.errors import InputError
+from edgelr.methods import METHODS
 from edgelr.registry import Registry
-from edgelr.types import Coefficients, Form, Grouping, HealedSites, Importance, Refinement
+from edgelr.types import (
+    ALTERNATIVES,
+    SHARING,
+    Coefficients,
+    Form,
+    Grouping,
+    HealedSites,
+    Importance,
+    Refinement,
+)
+
+if TYPE_CHECKING:
+    from edgelr.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,61 @@ class Recipe:
     refine: tuple[Refinement, ...] = ()
     heal: HealedSites = "all"
     importance: Importance | None = None
+
+
+def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
+    """Replace the axes of a recipe that the settings name.
+
+    What was not named follows: another method brings the forms that it can make, and linears stay
+    alone where the method or the allocator cannot let them share.
+
+    Raises:
+        InputError: a name is unknown, or the axes that were named do not go together.
+    """
+    axes = ("grouping", "method", "allocator", "forms")
+    named = {axis: value for axis in axes if (value := getattr(settings, axis)) is not None}
+    if not named:
+        return recipe
+    changed = replace(recipe, name=f"{recipe.name} (changed: {', '.join(named)})", **named)
+    method = METHODS.get(changed.method)
+    ALLOCATORS.get(changed.allocator)
+    if "forms" not in named and not method.forms.issuperset(changed.forms):
+        changed = replace(changed, forms=tuple(sorted(method.forms)))
+    problem = _misfit(changed)
+    if problem and "grouping" not in named:
+        changed = replace(changed, grouping="one")
+        problem = _misfit(changed)
+    if problem:
+        raise InputError(problem)
+    return changed
+
+
+def _misfit(recipe: Recipe) -> str | None:
+    """Say which axes do not go together, and what would."""
+    method, grouping = METHODS.get(recipe.method), recipe.grouping
+    if not method.forms.issuperset(recipe.forms):
+        return (
+            f"The method {recipe.method!r} cannot make the forms {', '.join(recipe.forms)}. "
+            f"Expected --forms of {', '.join(sorted(method.forms))}, or another --method."
+        )
+    if grouping in ALTERNATIVES and recipe.allocator in ONE_KNOB:
+        return (
+            f"The grouping {grouping!r} offers groups that exclude each other, and the allocator "
+            f"{recipe.allocator!r} cannot choose between them. Expected --grouping one, input or "
+            f"blocks, or --allocator lagrangian."
+        )
+    if grouping in SHARING and not (method.nested and "low_rank" in method.forms):
+        return (
+            f"The grouping {grouping!r} lets linears share a basis, and the components of the "
+            f"method {recipe.method!r} are not nested. Expected --grouping one, or a method such "
+            f"as fisher or svd_llm."
+        )
+    if recipe.importance and grouping != "one":
+        return (
+            f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "
+            f"{grouping!r} lets linears share them. Expected --grouping one."
+        )
+    return None
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", group="edgelr.recipes")

@@ -13,7 +13,32 @@ from torch import Tensor
 
 from edgelr.factors import Decomposition, LowRank, SharedBasis, TiedFit
 from edgelr.methods import Metric
-from edgelr.methods.metric import tail_loss
+from edgelr.methods.metric import factorize_between, tail_loss
+
+
+def factorize_stacked(
+    weights: list[Tensor], metrics: list[Metric], input_gram: Tensor | None
+) -> Decomposition:
+    """Find one basis for all weights: the truncated SVD of ``R_i W_i S``, one above the other.
+
+    The outputs of different sites are not weighed against each other, so that each ``R_i`` is
+    applied, and undone, by itself.
+
+    Args:
+        weights: ``(out_features, in_features)`` each, float64.
+        metrics: ``(G, H)`` of each site; of these only ``G``.
+        input_gram: what all weights are judged with, ``(in_features, in_features)``.
+    """
+    roots = [None if g is None else torch.linalg.cholesky(g) for g, _ in metrics]  # G = L L^T
+    pairs = list(zip(weights, roots, strict=True))
+    weighted = torch.cat([w if root is None else root.T @ w for w, root in pairs])
+    found = factorize_between(weighted, None, input_gram)
+    parts = found.up.split([len(weight) for weight in weights], dim=1)
+    ups = [
+        part if root is None else torch.linalg.solve_triangular(root.T, part.T, upper=True).T
+        for part, root in zip(parts, roots, strict=True)
+    ]
+    return Decomposition(found.down, torch.cat(ups, dim=1).contiguous(), found.loss)
 
 
 def fit_coefficients(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgelr.errors import InputError
-from edgelr.types import Grouping, LinearSite, LoadedModel, SiteGroup
+from edgelr.types import ALTERNATIVES, Grouping, LinearSite, LoadedModel, SiteGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PROBE_TOKENS = 8
 
-ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings in which a site is in many groups
 Pair = tuple[str, str]
 
 

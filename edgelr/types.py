@@ -25,6 +25,8 @@ Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward"]
 Pooling = Literal["mean", "cls"]
 
+ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings that offer a site several groups
+SHARING: tuple[Grouping, ...] = ("input", "blocks", "any")  # groupings in which a basis is shared
 PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}
 
 

@@ -12,7 +12,6 @@ from edgelr import pipeline
 from edgelr.cache import Cache
 from edgelr.decompose import truncate
 from edgelr.device import load_profile
-from edgelr.errors import InputError
 from edgelr.factoring import Factored, make_factors
 from edgelr.factors import Factors, FactorSet, Kronecker, LowRank, Tied
 from edgelr.planning import Planned
@@ -149,20 +148,3 @@ def test_factors_survive_their_file(tmp_path: Path) -> None:
         assert type(found[name]) is type(each)
         assert getattr(found[name], "shared", None) == getattr(each, "shared", None)
         assert getattr(found[name], "transposed", None) == getattr(each, "transposed", None)
-
-
-def test_a_group_needs_an_allocator_that_can_choose(
-    tiny_decoder: LoadedModel, cache: Cache
-) -> None:
-    with pytest.raises(InputError, match="cannot choose between them"):
-        plan_of(tiny_decoder, cache, Recorder(), allocator="uniform")
-
-
-@pytest.mark.parametrize(
-    ("method", "forms"), [("fisher", ("dense", "kronecker")), ("kronecker", ("low_rank",))]
-)
-def test_forms_that_a_method_cannot_make_are_refused(
-    tiny_decoder: LoadedModel, cache: Cache, method: str, forms: tuple[str, ...]
-) -> None:
-    with pytest.raises(InputError, match=f"{method!r} cannot make the forms"):
-        plan_of(tiny_decoder, cache, Recorder(), method=method, forms=forms, grouping="one")

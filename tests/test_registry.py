@@ -11,13 +11,13 @@ from typing import Any, get_args
 import pytest
 
 from edgelr import catalogue
-from edgelr.allocators import ALLOCATORS, ONE_KNOB
+from edgelr.allocators import ALLOCATORS
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
 from edgelr.methods import METHODS, Need
-from edgelr.recipes import RECIPES
+from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.registry import Registry
-from edgelr.sites import ALTERNATIVES
+from edgelr.settings import make_settings
 from edgelr.types import Form, Grouping, Task
 
 REGISTRIES: list[Registry[Any]] = [METHODS, ALLOCATORS, RECIPES, EXPORTERS]
@@ -95,7 +95,8 @@ def test_every_recipe_is_a_point_on_known_axes(name: str) -> None:
     assert recipe.allocator in ALLOCATORS.names()
     assert recipe.grouping in get_args(Grouping)
     assert METHODS.get(recipe.method).forms >= set(recipe.forms)
-    assert recipe.grouping not in ALTERNATIVES or recipe.allocator not in ONE_KNOB
+    settings = make_settings(model="m", method=recipe.method)
+    assert changed_recipe(recipe, settings).grouping == recipe.grouping, "its axes go together"
     assert recipe.summary
     assert set(recipe.forms) <= set(Form.__args__)
     assert set(recipe.forms) - {"dense"}
@@ -135,6 +136,35 @@ def test_an_unknown_kind_is_refused() -> None:
         catalogue.describe("method")
 
 
+def change(**axes: Any) -> Recipe:
+    return changed_recipe(RECIPES.get("edgelr"), make_settings(model="m", **axes))
+
+
+def test_axes_that_were_not_named_follow_those_that_were() -> None:
+    assert change(allocator="uniform").grouping == "one"
+    assert change(method="nmf").grouping == "one"
+    assert change(method="kronecker").forms == ("dense", "kronecker")
+    assert change(method="svd_llm").grouping == "any"
+    assert change(forms=("low_rank",)).name == "edgelr (changed: forms)"
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"allocator": "uniform", "grouping": "any"}, "cannot choose between them"),
+        ({"method": "nmf", "grouping": "blocks"}, "'nmf' are not nested"),
+        ({"method": "input_space", "grouping": "any"}, "'input_space' are not nested"),
+        ({"forms": ("dense", "kronecker")}, "'fisher' cannot make the forms"),
+        ({"method": "kronecker", "forms": ("low_rank",)}, "'kronecker' cannot make the forms"),
+        ({"method": "fischer"}, "Did you mean fisher"),
+        ({"allocator": "unifrom"}, "Did you mean uniform"),
+    ],
+)
+def test_axes_that_do_not_go_together_are_refused(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        change(**axes)
+
+
 # --- an addition from outside ----------------------------------------------------------------
 
 PLUGIN = """
@@ -165,7 +195,7 @@ outside = plugin_of_another_package:RECIPE
 USE = """
 import torch
 from edgelr.methods import METHODS
-from edgelr.recipes import RECIPES
+from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.types import SiteStatistics
 
 method = METHODS.get(RECIPES.get("outside").method)

@@ -9,7 +9,13 @@ from torch import Tensor
 from edgelr.factors import Decomposition, LowRank
 from edgelr.methods import Metric
 from edgelr.methods.metric import factorize_between
-from edgelr.sharing import fit_coefficients, group_loss, refine_basis, tie
+from edgelr.sharing import (
+    factorize_stacked,
+    fit_coefficients,
+    group_loss,
+    refine_basis,
+    tie,
+)
 
 every_rank = pytest.mark.parametrize("rank", [1, 3, 6, 11])
 every_metric = pytest.mark.parametrize("weighed", [True, False], ids=["fisher", "inputs only"])
@@ -35,10 +41,22 @@ def neighbours(weighed: bool) -> tuple[list[Tensor], list[Metric]]:
 
 
 def stacked(weights: list[Tensor], metrics: list[Metric]) -> Decomposition:
-    outputs = [g for g, _ in metrics if g is not None]
     inputs = [h for _, h in metrics if h is not None]
-    output_gram = torch.block_diag(*outputs) if outputs else None
-    return factorize_between(torch.cat(weights), output_gram, inputs[0] + inputs[1])
+    return factorize_stacked(weights, metrics, inputs[0] + inputs[1])
+
+
+@every_metric
+def test_stacked_weights_are_one_weight_with_blocks_for_its_outputs(weighed: bool) -> None:
+    weights, metrics = neighbours(weighed)
+    outputs = [g for g, _ in metrics if g is not None]
+    input_gram = metrics[0][1]
+    blocks = torch.block_diag(*outputs) if outputs else None
+    whole = factorize_between(torch.cat(weights), blocks, input_gram)
+    found = factorize_stacked(weights, metrics, input_gram)
+    torch.testing.assert_close(found.loss, whole.loss, rtol=1e-8, atol=1e-9)
+    for rank in (1, 5, 12):
+        one, other = (each.truncate(rank) for each in (whole, found))
+        torch.testing.assert_close(one.down @ one.up, other.down @ other.up)
 
 
 @every_rank
