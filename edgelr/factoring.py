@@ -16,7 +16,7 @@ from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
 from edgelr.heal import Healing, heal
 from edgelr.methods import METHODS
-from edgelr.planning import Listener, Planned, selection
+from edgelr.planning import FORMAT, Listener, Planned, selection
 from edgelr.refit import refit
 from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
@@ -27,7 +27,7 @@ from edgelr.types import SiteGroup
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
 COMPARED_TOKENS = 4096  # of held-out text: the same text before and after, so that few tell
-SCALE_TOKENS = 32768  # some hundred unknowns per linear: more tokens hardly change them
+SCALE_TOKENS = 16384  # some hundred unknowns per linear: more tokens hardly change them
 Improve = Callable[[FactorSet, Path], "Factored"]
 
 
@@ -45,7 +45,7 @@ def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
     if not found.factors:  # everything stays dense
         return found
     sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
-    key = digest(made.spectra.folder.name, sites, made.subject.texts.selection)
+    key = digest(FORMAT, made.spectra.folder.name, sites, made.subject.texts.selection)
     for name, improve in _improvements(made, listener):
         key = digest(name, key)
         found = _kept(name, key, cache, found, improve)

@@ -72,10 +72,10 @@ class _Sums:
         whole: a text has one loss, and its tokens' derivatives are one derivative; else every
             token counts by itself.
         count: losses that were summed over.
-        unit: about the root mean square of each ``p_k``, ``(r,)``: sums are taken in this unit.
-        gram: of ``p p^T``, ``(r, r)``.
-        cross: of ``p q``, ``(r,)``.
-        pairs: of ``p_i^2 p_j^2``, all pairs of different components together.
+        unit: about the root mean square of every ``p_k``, and of ``q`` at the end, ``(r + 1,)``:
+            sums are taken in this unit.
+        gram: of ``(p, q) (p, q)^T``, ``(r + 1, r + 1)``.
+        pairs: of the products of two different squares of ``(p, q)``, all of them together.
     """
 
     factors: LowRank
@@ -83,7 +83,6 @@ class _Sums:
     count: int = 0
     unit: Tensor | None = None
     gram: Tensor = field(default_factory=lambda: torch.zeros(()))
-    cross: Tensor = field(default_factory=lambda: torch.zeros(()))
     pairs: float = 0.0
 
     def add(self, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
@@ -95,25 +94,30 @@ class _Sums:
             gradient: of the loss at the output, ``(texts, tokens, out_features)``.
         """
         p = (x @ self.factors.down) * (gradient @ self.factors.up.T)
-        q = (gradient * plain).sum(-1) - p.sum(-1)
-        p, q = (p.sum(1), q.sum(1)) if self.whole else (p.flatten(0, -2), q.flatten())
-        self.count += len(q)
+        q = (gradient * plain).sum(-1, keepdim=True) - p.sum(-1, keepdim=True)
+        both = torch.cat([p, q], dim=-1)
+        both = both.sum(1) if self.whole else both.flatten(0, -2)
+        self.count += len(both)
         if self.unit is None:
-            size = p.square().mean(0).sqrt()
+            size = both.square().mean(0).sqrt()
             least = max(1e-6 * float(size.max()), torch.finfo(torch.float32).tiny)
             self.unit = size.clamp_min(least)
-        p = p / self.unit
-        self.gram = self.gram + p.T @ p
-        self.cross = self.cross + p.T @ q
-        squares = p.square()
+        both = both / self.unit
+        self.gram = self.gram + both.T @ both
+        squares = both.square()
         self.pairs += float((squares.sum(1).square() - squares.square().sum(1)).sum())
 
     def scaled(self) -> LowRank:
-        """Fold the best scales into ``up``."""
+        """Fold the best scales into ``up``.
+
+        Correlations with what was dropped are shrunk by as much as those among the components:
+        else the scales of components that resemble each other would all make up for the same.
+        """
         if self.unit is None:
             return self.factors
         gram = shrunk(self.gram.double() / self.count, self.pairs / self.count, self.count)
-        shift = torch.linalg.solve(gram, self.cross.double() / self.count) / self.unit.double()
+        unit = self.unit.double()
+        shift = torch.linalg.solve(gram[:-1, :-1], gram[:-1, -1]) * unit[-1] / unit[:-1]
         scales = (1 + shift).clamp(0, LARGEST_SCALE).float()
         return LowRank(self.factors.down, self.factors.up * scales[:, None], self.factors.shared)
 

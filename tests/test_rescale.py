@@ -83,8 +83,10 @@ def test_what_lost_nothing_keeps_its_scale(tiny_models: Models, exporter: str) -
     torch.testing.assert_close(found, torch.ones_like(found), atol=1e-3, rtol=0)
 
 
-def test_a_component_that_was_halved_gets_its_size_back(tiny_decoder: LoadedModel) -> None:
-    """Nothing but its scale is wrong: with enough text the least squares finds it again."""
+def test_a_component_made_smaller_gets_most_of_its_size_back(
+    tiny_decoder: LoadedModel,
+) -> None:
+    """Nothing but its scale is wrong; correlations that could be noise are not trusted whole."""
     site = find_sites(tiny_decoder)[3]
     u, s, v = torch.linalg.svd(weight_of(tiny_decoder, site.name).T, full_matrices=False)
     up = s[:, None] * v
@@ -92,7 +94,7 @@ def test_a_component_that_was_halved_gets_its_size_back(tiny_decoder: LoadedMode
     after = rescaled(tiny_decoder, {site.name: LowRank(u, up)}, [texts(256, 0)])[site.name]
     assert isinstance(after, LowRank)
     found = (after.up * up).sum(1) / up.square().sum(1)
-    assert float(found[0]) == pytest.approx(1.5, abs=0.05)
+    assert 1.35 < float(found[0]) < 1.52
     torch.testing.assert_close(found[1:], torch.ones(len(found) - 1), atol=0.05, rtol=0)
 
 
