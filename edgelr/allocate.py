@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,13 @@ class Search:
     options: list[Options]
     recipe: Recipe
 
-    @property
+    @cached_property
     def dense_bytes(self) -> int:
         """Bytes of every site as it is."""
         sites = {site.name: site.parameters for group in self.groups for site in group.sites}
         return sum(sites.values()) * PRECISION_BYTES[self.precision]
 
-    @property
+    @cached_property
     def smallest_bytes(self) -> int:
         """Bytes of the smallest plan that the recipe can make."""
         return smallest_bytes(self.options)

@@ -107,7 +107,7 @@ def truncate(spectra: SpectrumTable, plan: Plan) -> FactorSet:
     """
     return {
         name: factors
-        for group, sites in _groups(plan).items()
+        for group, sites in compressed_groups(plan).items()
         for name, factors in products(spectra.decomposition(group), group, sites)
     }
 
@@ -121,13 +121,13 @@ def in_forms(factors: FactorSet, plan: Plan, block: int = 1) -> FactorSet:
         block: neighbours that pivot together; see ``forms.pivot``.
     """
     changed = dict(factors)
-    for sites in _groups(plan).values():
+    for sites in compressed_groups(plan).values():
         if sites[0].candidate.form == "pivoted":
             changed.update(_pivoted([factors[site.name] for site in sites], sites, block))
     return changed
 
 
-def _groups(plan: Plan) -> dict[str, list[SitePlan]]:
+def compressed_groups(plan: Plan) -> dict[str, list[SitePlan]]:
     """Sites that are not dense, by what they are factorized with."""
     groups: dict[str, list[SitePlan]] = {}
     for site in plan.sites:

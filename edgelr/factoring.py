@@ -11,7 +11,7 @@ import torch
 
 from edgelr.cache import Cache, digest
 from edgelr.compressed import loss_increase, multiplied
-from edgelr.decompose import truncate
+from edgelr.decompose import compressed_groups, truncate
 from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
 from edgelr.heal import Healing, heal
@@ -22,7 +22,6 @@ from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import weight_of
 from edgelr.spectra import read_factors, write_factors
-from edgelr.types import SiteGroup
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
@@ -88,7 +87,9 @@ def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
     """Solve the bases that blocks share, and their coefficients, in turns."""
     method, changed = METHODS.get(made.subject.recipe.method), dict(factors)
     before = after = 0.0
-    groups = [group for group in _compressed_groups(made) if group.kind == "blocks"]
+    chosen = compressed_groups(made.plan)
+    shared = [group for group in made.subject.groups if group.kind == "blocks"]
+    groups = [group for group in shared if group.name in chosen]
     for group in groups:
         weights = [weight_of(made.subject.model, site.name).double() for site in group.sites]
         metrics = [method.metric(made.statistics.of(site)) for site in group.sites]
@@ -164,12 +165,6 @@ def _healed(
         f"loss {result.first_loss:.4f} before, {result.best_loss:.4f} at step {result.best_step:,}."
     )
     return Factored(result.factors, tuple(filter(None, (note, result.note))))
-
-
-def _compressed_groups(made: Planned) -> list[SiteGroup]:
-    """Groups that the plan factorizes."""
-    chosen = {s.group or s.name for s in made.plan.sites if s.candidate.form != "dense"}
-    return [group for group in made.subject.groups if group.name in chosen]
 
 
 def healing(made: Planned) -> Healing | None:

@@ -14,18 +14,19 @@ bring its output on held-out rows closer to the dense model's: on few tokens a r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from edgelr.compressed import multiplied
-from edgelr.decompose import decompose_group, products
+from edgelr.decompose import compressed_groups, decompose_group, products
 from edgelr.errors import InputError
 from edgelr.factors import FactorSet
 from edgelr.sites import weight_of
-from edgelr.types import LoadedModel, Plan, SiteGroup, SitePlan
+from edgelr.statistics import input_hooks
+from edgelr.types import LoadedModel, Plan, SiteGroup
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,10 +139,15 @@ class _Block:
         """Run both copies on; return the moments of what their sites read."""
         moments = _Moments()
         for batch in batches:
-            with _caught(self.inputs) as dense:
+            dense: dict[str, Tensor] = {}
+            compressed: dict[str, Tensor] = {}
+            with input_hooks(self.inputs, dense.__setitem__):
                 output = self._run(batch, batch.dense)
             batch.entered = batch.compressed
-            with _caught(self.inputs) as compressed, multiplied(self.root, factors):
+            with (
+                input_hooks(self.inputs, compressed.__setitem__),
+                multiplied(self.root, factors),
+            ):
                 batch.compressed = self._run(batch, batch.entered)
             batch.dense = output
             moments.add(dense, compressed, batch.real)
@@ -170,23 +176,6 @@ class _Block:
         return result
 
 
-@contextmanager
-def _caught(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Collect what the modules read while the block runs."""
-    inputs: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _, args, name=name: inputs.__setitem__(name, args[0])
-        )
-        for name, module in modules.items()
-    ]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _refitted(
     model: LoadedModel,
     plan: Plan,
@@ -196,9 +185,7 @@ def _refitted(
     moments: _Moments,
 ) -> FactorSet:
     """Solve the linears again, and factorize them at the ranks of the plan."""
-    planned: dict[str, list[SitePlan]] = {}
-    for each in plan.sites:
-        planned.setdefault(each.group or each.name, []).append(each)
+    planned = compressed_groups(plan)
     found: FactorSet = {}
     for group in groups:
         input_gram, cross_gram = _anchored(moments, group.sites[0].input_name)
@@ -224,7 +211,7 @@ def _anchored(moments: _Moments, name: str) -> tuple[Tensor, Tensor]:
 
 def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
     """Groups that can be refitted, by the block that they lie in, in running order."""
-    chosen = {site.group or site.name for site in plan.sites if site.candidate.form != "dense"}
+    chosen = compressed_groups(plan)
     blocks: dict[str, list[SiteGroup]] = {}
     for group in groups:
         first = group.sites[0]

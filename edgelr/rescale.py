@@ -10,8 +10,7 @@ per component. The solution is folded into ``up``, so that nothing grows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,8 @@ import torch
 from torch import nn
 
 from edgelr.factors import FactorSet, LowRank
-from edgelr.importance.surgery import shrunk
-from edgelr.statistics import GRADIENT_BATCH_TOKENS, backward, batches
+from edgelr.importance.surgery import pair_products, shrunk
+from edgelr.statistics import fisher_pass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +52,14 @@ def rescale(
     sums = {name: _Sums(each, whole) for name, each in factors.items() if isinstance(each, LowRank)}
     modules = {name: model.module.get_submodule(name) for name in sums}
     generator = torch.Generator().manual_seed(seed)
-    done, total = 0, sum(part.tokens for part in parts)
-    with torch.enable_grad(), _watched(modules, sums):
-        for ids, mask in batches(parts, GRADIENT_BATCH_TOKENS, cut=not whole):
-            backward(model, ids, mask, generator)
-            done += int(mask.sum())
-            progress("scales", done, total)
+
+    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        assert isinstance(module, nn.Linear)
+        plain = output if module.bias is None else output - module.bias
+        x, plain = x.detach(), plain.detach()
+        output.register_hook(lambda gradient: sums[name].add(x, plain, gradient))
+
+    fisher_pass(model, modules, watch, parts, generator, "scales", progress)
     scaled = {name: each.scaled() for name, each in sums.items()}
     return {name: scaled.get(name, each) for name, each in factors.items()}
 
@@ -104,8 +105,7 @@ class _Sums:
             self.unit = size.clamp_min(least)
         both = both / self.unit
         self.gram = self.gram + both.T @ both
-        squares = both.square()
-        self.pairs += float((squares.sum(1).square() - squares.square().sum(1)).sum())
+        self.pairs += pair_products(both)
 
     def scaled(self) -> LowRank:
         """Fold the best scales into ``up``.
@@ -120,26 +120,3 @@ class _Sums:
         shift = torch.linalg.solve(gram[:-1, :-1], gram[:-1, -1]) * unit[-1] / unit[:-1]
         scales = (1 + shift).clamp(0, LARGEST_SCALE).float()
         return LowRank(self.factors.down, self.factors.up * scales[:, None], self.factors.shared)
-
-
-@contextmanager
-def _watched(modules: dict[str, nn.Module], sums: dict[str, _Sums]) -> Iterator[None]:
-    """Feed the sums from every backward pass."""
-
-    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        assert isinstance(module, nn.Linear)
-        plain = output if module.bias is None else output - module.bias
-        x, plain = x.detach(), plain.detach()
-        output.register_hook(lambda gradient: sums[name].add(x, plain, gradient))
-
-    handles = [
-        module.register_forward_hook(
-            lambda each, args, output, name=name: watch(name, each, args[0], output)
-        )
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

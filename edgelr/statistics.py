@@ -131,8 +131,8 @@ def _input_grams(
 
     total = sum(part.tokens for part in parts)
     done = 0
-    with torch.no_grad(), _input_hooks(watched, add):
-        for ids, mask in batches(parts, INPUT_BATCH_TOKENS):
+    with torch.no_grad(), input_hooks(watched, add):
+        for ids, mask in _batches(parts, INPUT_BATCH_TOKENS):
             real = mask.bool()
             _base(model)(input_ids=ids, attention_mask=mask)
             done += int(mask.sum())
@@ -155,15 +155,52 @@ def _gradient_grams(
         flat = gradient.flatten(0, -2)  # (tokens, out)
         add_gram(grams[name], flat)
 
-    cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
+    def watch(name: str, _module: nn.Module, _x: Tensor, output: Tensor) -> None:
+        output.register_hook(lambda gradient: add(name, gradient))
+
+    fisher_pass(model, watched, watch, parts, generator, "gradient statistics", progress)
     total = sum(part.tokens for part in parts)
-    done = 0
-    with torch.enable_grad(), _gradient_hooks(watched, add):
-        for ids, mask in batches(parts, GRADIENT_BATCH_TOKENS, cut):
-            backward(model, ids, mask, generator)
-            done += int(mask.sum())
-            progress("gradient statistics", done, total)
     return {name: mirrored(gram) / total for name, gram in grams.items()}
+
+
+def fisher_pass(
+    model: LoadedModel,
+    modules: dict[str, nn.Module],
+    watch: Callable[[str, nn.Module, Tensor, Tensor], None],
+    parts: list[Calibration],
+    generator: torch.Generator,
+    what: str,
+    progress: Progress,
+) -> None:
+    """Send gradients of the Fisher information back through every text.
+
+    Args:
+        model: in float32.
+        modules: to watch, by name.
+        watch: called in the forward pass with ``(name, module, input, output)``; it may register a
+            hook on the output, to see its gradient. What it holds on to is held until then.
+        parts: calibration texts.
+        generator: of the sampled labels or probes.
+        what: is done, for ``progress``.
+        progress: called with ``(what, done, total)`` in tokens.
+    """
+    handles = [
+        module.register_forward_hook(
+            lambda each, args, output, name=name: watch(name, each, args[0], output)
+        )
+        for name, module in modules.items()
+    ]
+    cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
+    done, total = 0, sum(part.tokens for part in parts)
+    try:
+        with torch.enable_grad():
+            for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
+                backward(model, ids, mask, generator)
+                done += int(mask.sum())
+                progress(what, done, total)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
@@ -223,7 +260,7 @@ def mirrored(gram: Tensor) -> Tensor:
     return gram.triu() + gram.triu(1).T
 
 
-def batches(
+def _batches(
     parts: list[Calibration], tokens: int, cut: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``(ids, mask)`` of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
@@ -236,29 +273,12 @@ def batches(
 
 
 @contextmanager
-def _input_hooks(
+def input_hooks(
     modules: dict[str, nn.Module], add: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
+    """Call ``add(name, input)`` whenever one of the modules runs inside the block."""
     handles = [
         module.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _gradient_hooks(
-    modules: dict[str, nn.Module], add: Callable[[str, Tensor], None]
-) -> Iterator[None]:
-    def watch(name: str, output: Tensor) -> None:
-        output.register_hook(lambda gradient: add(name, gradient))
-
-    handles = [
-        module.register_forward_hook(lambda _, args, output, name=name: watch(name, output))
         for name, module in modules.items()
     ]
     try:

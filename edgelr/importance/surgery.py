@@ -14,8 +14,7 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,7 +27,7 @@ from edgelr.factors import Decomposition, Reweighted
 from edgelr.importance.components import nested
 from edgelr.methods.metric import tail_loss
 from edgelr.spectra import SpectrumTable, write_spectrum
-from edgelr.statistics import GRADIENT_BATCH_TOKENS, add_gram, backward, batches, mirrored
+from edgelr.statistics import add_gram, fisher_pass, mirrored
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,8 +58,7 @@ class _Sums:
     def add(self, p: Tensor) -> None:
         """Add ``p (tokens, k)``."""
         add_gram(self.gram, p)
-        squares = p.square()
-        self.pairs += float((squares.sum(1).square() - squares.square().sum(1)).sum())
+        self.pairs += pair_products(p)
 
     def fisher(self, tokens: int) -> Tensor:
         """Estimate ``E[p p^T]``, correlations shrunk, ``(k, k)`` in float64."""
@@ -161,6 +159,12 @@ def shrunk(mean: Tensor, pairs: float, tokens: int) -> Tensor:
     return (1 - share) * mean + torch.diag(share * diagonal + FLOOR)
 
 
+def pair_products(p: Tensor) -> float:
+    """Sum ``p_i^2 p_j^2`` over the pairs of different columns and over the rows of ``p``."""
+    squares = p.square()
+    return float((squares.sum(1).square() - squares.square().sum(1)).sum())
+
+
 def _summed(
     model: LoadedModel,
     spectra: SpectrumTable,
@@ -183,15 +187,12 @@ def _summed(
         outer = gradient.flatten(0, -2) @ plain.up.T
         sums[name].add(inner * outer / _units(plain).float())
 
+    def watch(name: str, _module: nn.Module, x: Tensor, output: Tensor) -> None:
+        output.register_hook(lambda gradient: add(name, x, gradient))
+
     generator = torch.Generator().manual_seed(seed)
     watched = {name: model.module.get_submodule(name) for name in sums}
-    cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
-    done, total = 0, sum(part.tokens for part in parts)
-    with torch.enable_grad(), _hooks(watched, add):
-        for ids, mask in batches(parts, GRADIENT_BATCH_TOKENS, cut):
-            backward(model, ids, mask, generator)
-            done += int(mask.sum())
-            progress("component importance", done, total)
+    fisher_pass(model, watched, watch, parts, generator, "component importance", progress)
     return sums
 
 
@@ -200,25 +201,3 @@ def _units(plain: Decomposition) -> Tensor:
     squares = -plain.loss.diff()
     least = max(FLOOR * float(squares.max()), torch.finfo(torch.float32).tiny)
     return squares.clamp_min(least).sqrt()
-
-
-@contextmanager
-def _hooks(
-    modules: dict[str, nn.Module], add: Callable[[str, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Call ``add(name, input, gradient of the output)`` of every module in a backward pass."""
-
-    def watch(name: str, x: Tensor, output: Tensor) -> None:
-        output.register_hook(lambda gradient: add(name, x, gradient))
-
-    handles = [
-        module.register_forward_hook(
-            lambda _, args, output, name=name: watch(name, args[0], output)
-        )
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
