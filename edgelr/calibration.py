@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +107,25 @@ def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
     return Calibration(ids, np.ones_like(ids), description)
 
 
-def mixed(parts: list[Calibration]) -> list[Calibration]:
-    """Give every part the same number of tokens, that of the smallest."""
-    smallest = min(part.tokens for part in parts)
-    return [part.first(smallest) for part in parts]
+def weights(parts: list[Calibration]) -> list[float]:
+    """Weigh texts against each other, by the square roots of their lengths; they add up to 1.
+
+    In between of what a user who gives much of one text and little of another may want: equal
+    parts, and every token as much as any other.
+    """
+    roots = [math.sqrt(part.tokens) for part in parts]
+    return [root / sum(roots) for root in roots]
+
+
+def spread(parts: list[Calibration], tokens: int) -> list[Calibration]:
+    """Keep about ``tokens`` tokens of all parts together, fewer where one is short of its weight.
+
+    Every part keeps as many as its weight asks for: what counts tokens alike weighs texts rightly.
+    """
+    shares = weights(parts)
+    pairs = list(zip(parts, shares, strict=True))
+    kept = min(float(tokens), *(part.tokens / share for part, share in pairs))
+    return [part.first(round(kept * share)) for part, share in pairs]
 
 
 def encode_prefix(text: str, tokenizer: Tokenizer, tokens: int) -> list[int]:

@@ -156,8 +156,8 @@ def make_options(
 ) -> Options:
     """List the candidates of one group.
 
-    A compressed candidate is listed only where it is smaller than dense by more than its further
-    nodes cost in time: a site never grows, and is not split for nothing.
+    A site never grows. Where it may stay dense, a compressed candidate is listed only if it is
+    smaller by more than its further nodes cost in time: no site is split for nothing.
 
     Args:
         group: what is factorized together.
@@ -169,12 +169,13 @@ def make_options(
     """
     full = min(group.in_features, group.out_features)
     dense = make_candidate("dense", group, full, precision, 0.0)
+    largest = (1 - LEAST_SAVING) * dense.bytes if "dense" in forms else dense.bytes - 1
     compressed = [
         candidate
         for form, rank in _choices(group, forms, len(loss) - 1, rank_multiple)
         if math.isfinite(loss[rank])
         for candidate in [make_candidate(form, group, rank, precision, float(loss[rank]))]
-        if candidate.bytes <= (1 - LEAST_SAVING) * dense.bytes
+        if candidate.bytes <= largest
     ]
     finite = loss[np.isfinite(loss)]
     sigma = np.sqrt(np.maximum(0.0, -2 * np.diff(finite)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from edgelr.cache import Cache, digest
+from edgelr.calibration import spread
 from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import compressed_groups, truncate
 from edgelr.factors import FactorSet, LowRank
@@ -26,6 +27,7 @@ from edgelr.spectra import read_factors, write_factors
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
 COMPARED_TOKENS = 4096  # of held-out text: the same text before and after, so that few tell
+REFIT_TOKENS = 16384  # read by every block twice, dense and compressed
 SCALE_TOKENS = 16384  # some hundred unknowns per linear: more tokens hardly change them
 Improve = Callable[[FactorSet, Path], "Factored"]
 
@@ -121,7 +123,7 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
         factors,
         made.statistics,
         METHODS.get(subject.recipe.method),
-        made.calibration,
+        spread(made.calibration, REFIT_TOKENS),
         selection(subject),
         listener.progress,
     )
@@ -135,8 +137,7 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
 def _rescaled(made: Planned, factors: FactorSet, listener: Listener) -> Factored:
     subject = made.subject
     seed = subject.settings.seed + 1  # labels that the statistics did not see
-    share = SCALE_TOKENS // len(made.calibration)
-    parts = [part.first(share) for part in made.calibration]
+    parts = spread(made.calibration, SCALE_TOKENS)
     scaled = rescale(subject.model, factors, parts, seed, listener.progress)
     held_out = selection(subject).first(COMPARED_TOKENS)
     increase, losses = loss_increase(subject.model, held_out), []

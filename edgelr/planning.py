@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
+SAMPLE_TOKENS = 32768  # beside a text: sampling costs more than reading, and brings less
 SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
@@ -215,15 +216,19 @@ def calibrate(
     subject: Subject, dense: DenseExport, cache: Cache, listener: Listener
 ) -> list[Calibration]:
     """Tokenize the calibration texts; sample the one that the model writes itself."""
-    settings = subject.settings
-    share = math.ceil(settings.calibration_tokens / len(subject.texts.calibration))
+    settings, texts = subject.settings, subject.texts.calibration
+    share = math.ceil(settings.calibration_tokens / len(texts))
+    sampled = min(share, SAMPLE_TOKENS) if len(texts) > 1 else share
+    files = sum(text is not None for _, text in texts)
+    if files < len(texts):  # files take what sampling leaves
+        share = math.ceil((settings.calibration_tokens - sampled) / max(1, files))
     parts = []
-    for name, text in subject.texts.calibration:
+    for name, text in texts:
         if text is None:
-            parts.append(_sampled(subject, dense, share, cache, listener))
+            parts.append(_sampled(subject, dense, sampled, cache, listener))
         else:
             parts.append(tokenize(subject, text, share, settings.calibration_length, name))
-    return calibrations.mixed(parts)
+    return parts
 
 
 def tokenize(
@@ -343,9 +348,8 @@ def _by_importance(
         factors = {} if before is None else truncate(before.spectra, before.plan)
         units = statistic.units_per_token(model, calibration)
         with multiplied(model.module, factors):
-            collect_importance(
-                model, plain, calibration, units, folder, settings.seed, listener.progress
-            )
+            parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
+            collect_importance(model, plain, parts, units, folder, settings.seed, listener.progress)
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()

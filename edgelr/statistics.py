@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
+from edgelr import calibration as calibrations
 from edgelr.types import LinearSite, LoadedModel, SiteStatistics
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 INPUT_BATCH_TOKENS = 1024
+GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text
 GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
 SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 GRAM_COLUMNS = 384  # of the panels in which a Gram is summed
@@ -48,7 +50,8 @@ def collect(
     Args:
         model: in float32.
         sites: the linears to watch.
-        parts: calibration texts; where there are several, each weighs by its tokens.
+        parts: calibration texts; see ``calibration.weights``. Input Grams read all of them, output
+            Grams no more than ``GRADIENT_TOKENS`` tokens.
         needs: which Grams.
         folder: receives ``<kind>-<block>.safetensors``.
         seed: of the sampled labels or probes.
@@ -60,7 +63,8 @@ def collect(
         del grams
     if "output_gradient_gram" in needs:
         generator = torch.Generator().manual_seed(seed)
-        grams = _gradient_grams(model, sites, parts, generator, progress)
+        spread = calibrations.spread(parts, GRADIENT_TOKENS)
+        grams = _gradient_grams(model, sites, spread, generator, progress)
         _save_blocks(folder, "output_gradient_gram", grams, sites)
 
 
@@ -96,7 +100,8 @@ def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
     """Losses per token: one for a language model, one per text for an encoder."""
     if model.exporter.loss == "next_token":
         return 1.0
-    return sum(len(part.ids) for part in parts) / sum(part.tokens for part in parts)
+    pairs = zip(parts, calibrations.weights(parts), strict=True)
+    return sum(weight * len(part.ids) / part.tokens for part, weight in pairs)
 
 
 def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:
@@ -124,19 +129,22 @@ def _input_grams(
     grams = {site.input_name: torch.zeros(site.in_features, site.in_features) for site in sites}
     watched = {name: model.module.get_submodule(name) for name in grams}
     real = torch.ones(0, dtype=torch.bool)  # which positions of the running batch are no padding
+    weight = 1.0  # of a token of the running part
 
     def add(name: str, x: Tensor) -> None:
         flat = x.detach()[real]  # (tokens, in)
-        add_gram(grams[name], flat)
+        add_gram(grams[name], flat, weight)
 
     total = sum(part.tokens for part in parts)
     done = 0
     with torch.no_grad(), input_hooks(watched, add):
-        for ids, mask in _batches(parts, INPUT_BATCH_TOKENS):
-            real = mask.bool()
-            _base(model)(input_ids=ids, attention_mask=mask)
-            done += int(mask.sum())
-            progress("input statistics", done, total)
+        for part, share in zip(parts, calibrations.weights(parts), strict=True):
+            weight = share * total / part.tokens
+            for ids, mask in _batches([part], INPUT_BATCH_TOKENS):
+                real = mask.bool()
+                _base(model)(input_ids=ids, attention_mask=mask)
+                done += int(mask.sum())
+                progress("input statistics", done, total)
     return {name: mirrored(gram) / total for name, gram in grams.items()}
 
 
@@ -248,11 +256,11 @@ def _base(model: LoadedModel) -> nn.Module:
     return getattr(model.module, "base_model", model.module)
 
 
-def add_gram(gram: Tensor, x: Tensor) -> None:
-    """Add ``x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
+def add_gram(gram: Tensor, x: Tensor, weight: float = 1.0) -> None:
+    """Add ``weight * x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
     for start in range(0, len(gram), GRAM_COLUMNS):
         panel = x[:, start : start + GRAM_COLUMNS]
-        gram[start : start + GRAM_COLUMNS, start:].addmm_(panel.T, x[:, start:])
+        gram[start : start + GRAM_COLUMNS, start:].addmm_(panel.T, x[:, start:], alpha=weight)
 
 
 def mirrored(gram: Tensor) -> Tensor:

@@ -93,6 +93,15 @@ def test_candidates_are_smaller_than_dense_and_multiples_of_the_step(
             assert candidate.form in forms
 
 
+def test_what_may_stay_dense_is_not_split_for_little() -> None:
+    group, loss = make_group("a", 256, 256), np.zeros(257)
+    ranks = {
+        forms: make_options(group, loss, forms, "float32", MULTIPLE).compressed[-1].rank
+        for forms in (("low_rank",), ("dense", "low_rank"))
+    }
+    assert ranks == {("low_rank",): 124, ("dense", "low_rank"): 112}
+
+
 def test_a_candidate_costs_its_parameters_and_indices() -> None:
     (each,) = (option("a", (40, 96), SPECTRA["steep"]),)
     for candidate in (each.dense, *each.compressed):

@@ -15,7 +15,8 @@ from edgelr.calibration import (
     from_samples,
     from_texts,
     load_tokenizer,
-    mixed,
+    spread,
+    weights,
 )
 from edgelr.errors import InputError
 from edgelr.types import LoadedModel
@@ -114,10 +115,25 @@ def test_the_first_tokens_come_from_all_over_the_text(
     assert rows == 1 or found.ids[-1].tolist() == texts.ids[-1].tolist()
 
 
-def test_mixed_parts_weigh_the_same() -> None:
-    parts = [from_samples(np.ones((rows, 5), np.int64), str(rows)) for rows in (3, 8)]
-    assert [part.tokens for part in mixed(parts)] == [15, 15]
-    assert [part.description for part in mixed(parts)] == ["3", "8"]
+def rows_of_ones(*rows: int) -> list[Calibration]:
+    return [from_samples(np.ones((each, 5), np.int64), str(each)) for each in rows]
+
+
+def test_texts_weigh_by_the_roots_of_their_lengths() -> None:
+    assert weights(rows_of_ones(4, 36)) == pytest.approx([0.25, 0.75])
+    assert weights(rows_of_ones(7)) == [1.0]
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(40, [10, 30]), (80, [20, 60]), (10**6, [20, 60])])
+def test_spread_texts_keep_their_weights(tokens: int, kept: list[int]) -> None:
+    found = spread(rows_of_ones(4, 36), tokens)
+    assert [part.tokens for part in found] == kept
+    assert [part.description for part in found] == ["4", "36"]
+
+
+def test_spreading_equal_texts_over_all_they_have_changes_nothing() -> None:
+    parts = rows_of_ones(6, 6)
+    assert [part.key for part in spread(parts, 10**6)] == [part.key for part in parts]
 
 
 def test_the_key_is_that_of_the_tokens(texts: Calibration) -> None:

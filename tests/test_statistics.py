@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgelr import statistics
-from edgelr.calibration import Calibration, from_samples
+from edgelr.calibration import Calibration, from_samples, weights
 from edgelr.exporter import EXPORTERS
 from edgelr.sites import find_sites
 from edgelr.statistics import pool, units_per_token
@@ -85,7 +85,7 @@ def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Te
 
 
 @every_exporter
-def test_input_grams_are_the_mean_over_the_real_tokens(
+def test_input_grams_are_the_weighted_mean_over_the_real_tokens(
     tiny_models: Models, exporter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "INPUT_BATCH_TOKENS", 20)  # several batches
@@ -95,13 +95,28 @@ def test_input_grams_are_the_mean_over_the_real_tokens(
     store = collected(model, parts, tmp_path / "store")
     expected = {site.name: 0.0 for site in find_sites(model)}
     with torch.no_grad(), watched(model) as (inputs, _):
-        for ids in (ids for part in parts for ids in one_by_one(part)):
-            model.module(input_ids=ids)
-            expected = {name: expected[name] + x[0].T @ x[0] for name, x in inputs.items()}
-    tokens = sum(part.tokens for part in parts)
+        for part, weight in zip(parts, weights(parts), strict=True):
+            for ids in one_by_one(part):
+                model.module(input_ids=ids)
+                for name, x in inputs.items():
+                    expected[name] = expected[name] + x[0].T @ x[0] * (weight / part.tokens)
     for site in find_sites(model):
         found = store.of(site).input_gram
-        torch.testing.assert_close(found, expected[site.name] / tokens, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, expected[site.name], rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_those_of_a_part_of_much_text(
+    tiny_decoder: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [from_samples(random_ids(rows, 8), "") for rows in (8, 8)]
+    needs = {"output_gradient_gram"}
+    monkeypatch.setattr(statistics, "GRADIENT_TOKENS", 32)
+    found = collected(tiny_decoder, parts, tmp_path / "all", needs=needs)
+    few = [part.first(16) for part in parts]
+    alone = collected(tiny_decoder, few, tmp_path / "few", needs=needs)
+    for site in find_sites(tiny_decoder):
+        gram, expected = (each.of(site).output_gradient_gram for each in (found, alone))
+        torch.testing.assert_close(gram, expected)
 
 
 @every_exporter
@@ -195,5 +210,5 @@ def test_an_encoder_has_one_loss_per_text(
     tiny_decoder: LoadedModel, tiny_encoder: LoadedModel
 ) -> None:
     parts = [tiny_texts(tiny_encoder), tiny_texts(tiny_encoder, copies=2)]
-    assert units_per_token(tiny_encoder, parts) == 9 / (3 * (9 + 5 + 7))
+    assert units_per_token(tiny_encoder, parts) == pytest.approx(3 / (9 + 5 + 7))
     assert units_per_token(tiny_decoder, parts) == 1
