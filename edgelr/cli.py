@@ -127,7 +127,7 @@ CalibrationTexts = Annotated[
 ]
 CalibrationTokens = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Tokens to calibrate on (default 16384)."),
+    typer.Option(help="Tokens to calibrate on (default 16384): more text loses less accuracy."),
 ]
 CalibrationLength = Annotated[
     Optional[int],  # noqa: UP045

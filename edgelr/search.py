@@ -16,7 +16,7 @@ from edgelr.types import Plan
 FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
 AIM = 0.9  # share of the limit that is aimed at: held-out text and final text differ
 ROUNDS = 3
-BISECTIONS = 40
+BISECTIONS = 16  # of the range of bytes: finer than a row of a weight
 
 
 @dataclass(frozen=True, slots=True)
