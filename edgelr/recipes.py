@@ -105,6 +105,12 @@ def _misfit(recipe: Recipe) -> str | None:
             f"method {recipe.method!r} are not nested. Expected --grouping one, or a method such "
             f"as fisher or svd_llm."
         )
+    if "refit" in recipe.refine and "input_gram" not in method.needs:
+        return (
+            f"The recipe {recipe.name!r} refits factors to the inputs that they get, and the "
+            f"method {recipe.method!r} does not look at inputs. Expected a method such as fisher "
+            f"or svd_llm."
+        )
     if recipe.importance and grouping != "one":
         return (
             f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "

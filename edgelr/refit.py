@@ -4,8 +4,9 @@ A site was factorized for the inputs ``x`` of the dense model; behind compressed
 other inputs ``x'``. With ``H' = E[x' x'^T]`` and ``C = E[x x'^T]`` the linear of least
 ``E ||W x - A x'||^2`` is ``A = W C H'^-1``, and the best factors of rank ``r`` are those of ``A``
 in the metric of ``H'`` (SVD-LLM's update, Wang et al., 2024, arXiv:2403.07378; the reconstruction
-of MPIFA, Zhao et al., 2025, arXiv:2501.19090). Both moments are blended with the same multiple of
-the identity, so that few tokens pull ``A`` towards ``W`` and not towards noise.
+of MPIFA, Zhao et al., 2025, arXiv:2501.19090). ``H = E[x x^T]`` is known already, from more tokens:
+only what differs from it, ``E[x' x'^T - x x^T]`` and ``E[x (x' - x)^T]``, is measured here. Where
+the two models read the same, ``A`` is ``W`` whatever the tokens.
 
 Blocks are refitted in the order in which they run. A block keeps its new factors only if they
 bring its output on held-out rows closer to the dense model's: on few tokens a refit makes it worse.
@@ -24,6 +25,8 @@ from edgelr.compressed import multiplied
 from edgelr.decompose import compressed_groups, decompose_group, products
 from edgelr.errors import InputError
 from edgelr.factors import FactorSet
+from edgelr.methods.metric import damped
+from edgelr.methods.svd_llm import INPUT_DAMPING
 from edgelr.sites import weight_of
 from edgelr.statistics import input_hooks
 from edgelr.types import LoadedModel, Plan, SiteGroup
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
-ANCHOR = 0.01  # of the mean diagonal, blended into both moments
 BATCH_TOKENS = 2048
 
 
@@ -55,18 +57,22 @@ class _Batch:
 
 @dataclass
 class _Moments:
-    """Sums over tokens of ``x' x'^T`` and of ``x x'^T``, for each distinct input of a block."""
+    """Sums over tokens of ``x' x'^T - x x^T`` and of ``x (x' - x)^T``, by distinct input."""
 
-    input_gram: dict[str, Tensor] = field(default_factory=dict)
-    cross_gram: dict[str, Tensor] = field(default_factory=dict)
+    tokens: int = 0
+    input_shift: dict[str, Tensor] = field(default_factory=dict)
+    cross_shift: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, dense: dict[str, Tensor], compressed: dict[str, Tensor], real: Tensor) -> None:
         """Add one batch; values are ``(rows, tokens, in_features)``."""
+        self.tokens += int(real.sum())
         for name, given in compressed.items():
-            found, wanted = given[real], dense[name][real]
-            for grams, left in ((self.input_gram, found), (self.cross_gram, wanted)):
-                product = (left.T @ found).double()
-                grams[name] = grams[name] + product if name in grams else product
+            wanted = dense[name][real]
+            shift = given[real] - wanted
+            cross = (wanted.T @ shift).double()
+            inputs = cross + cross.T + (shift.T @ shift).double()
+            for sums, product in ((self.input_shift, inputs), (self.cross_shift, cross)):
+                sums[name] = sums[name] + product if name in sums else product
 
 
 @dataclass(frozen=True)
@@ -188,25 +194,29 @@ def _refitted(
     planned = compressed_groups(plan)
     found: FactorSet = {}
     for group in groups:
-        input_gram, cross_gram = _anchored(moments, group.sites[0].input_name)
+        first = group.sites[0]
+        known = statistics.of(first).input_gram
+        assert known is not None  # recipes.py refuses a refit to methods that do not look at inputs
+        grams = _shifted(moments, first.input_name, damped(known, INPUT_DAMPING))
+        if grams is None:
+            continue
+        input_gram, cross_gram = grams
         weights, given = [], []
         for site in group.sites:
             weight = weight_of(model, site.name).double()
             weights.append(torch.linalg.solve(input_gram, (weight @ cross_gram).T).T)
-            stored = statistics.of(site)
-            known = None if stored.input_gram is None else input_gram
-            given.append(replace(stored, input_gram=known))
+            given.append(replace(statistics.of(site), input_gram=input_gram))
         result = decompose_group(group, weights, given, method)
         found.update(products(result, group.name, planned[group.name]))
     return found
 
 
-def _anchored(moments: _Moments, name: str) -> tuple[Tensor, Tensor]:
-    """``H'`` and ``C`` with the same multiple of the identity; their scale cancels."""
-    gram, cross = moments.input_gram[name], moments.cross_gram[name]
-    scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    eye = torch.eye(len(gram), dtype=gram.dtype)
-    return gram / scale + ANCHOR * eye, cross / scale + ANCHOR * eye
+def _shifted(moments: _Moments, name: str, known: Tensor) -> tuple[Tensor, Tensor] | None:
+    """``H'`` and ``C``, or None where there are too few tokens for a positive definite ``H'``."""
+    inputs = known + moments.input_shift[name] / moments.tokens
+    if torch.linalg.cholesky_ex(inputs).info:
+        return None
+    return inputs, known + moments.cross_shift[name] / moments.tokens
 
 
 def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:

@@ -136,8 +136,8 @@ def test_an_unknown_kind_is_refused() -> None:
         catalogue.describe("method")
 
 
-def change(**axes: Any) -> Recipe:
-    return changed_recipe(RECIPES.get("edgelr"), make_settings(model="m", **axes))
+def change(recipe: str = "edgelr", **axes: Any) -> Recipe:
+    return changed_recipe(RECIPES.get(recipe), make_settings(model="m", **axes))
 
 
 def test_axes_that_were_not_named_follow_those_that_were() -> None:
@@ -156,6 +156,7 @@ def test_axes_that_were_not_named_follow_those_that_were() -> None:
         ({"method": "input_space", "grouping": "any"}, "'input_space' are not nested"),
         ({"forms": ("dense", "kronecker")}, "'fisher' cannot make the forms"),
         ({"method": "kronecker", "forms": ("low_rank",)}, "'kronecker' cannot make the forms"),
+        ({"recipe": "mpifa", "method": "svd"}, "'svd' does not look at inputs"),
         ({"method": "fischer"}, "Did you mean fisher"),
         ({"allocator": "unifrom"}, "Did you mean uniform"),
     ],
