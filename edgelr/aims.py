@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edgelr.allocate import follow_plan, prepare, read_plan
+from edgelr.allocate import Search, follow_plan, prepare, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
-from edgelr.candidates import stored
+from edgelr.candidates import stored, tensor_bytes
 from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import truncate
 from edgelr.errors import BudgetError
+from edgelr.factoring import Factored, rounded
 from edgelr.gate import loss_limit
 from edgelr.graph.save import padding_bytes
 from edgelr.planning import DenseExport, Listener, Planned, Subject, selection
 from edgelr.search import smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
-from edgelr.types import PRECISION_BYTES, Plan, SiteGroup
+from edgelr.types import PRECISION_BYTES, Plan
 
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 
@@ -40,7 +41,14 @@ def allocate(
         InputError: the given plan is not one of this model.
     """
     settings, device = subject.settings, subject.device
-    search = prepare(subject.groups, table, subject.recipe, subject.precision, device.rank_multiple)
+    search = prepare(
+        subject.planned_groups,
+        table,
+        subject.recipe,
+        subject.precision,
+        device.rank_multiple,
+        subject.weights,
+    )
     budget = weight_budget(
         device, subject.shape, fixed_bytes(subject, dense), subject.context_tokens,
         subject.precision,
@@ -74,13 +82,15 @@ def allocate(
 
 def _follow(made: Planned, path: Path) -> Planned:
     """Take a plan from a file, possibly edited."""
-    plan = follow_plan(read_plan(path), made.search, made.spectra.loss)
+    plan = follow_plan(read_plan(path), made.search, made.spectra)
     return replace(made, plan=plan)
 
 
 def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
     """Bytes of the weights that are never factorized, in the precision of the bundle."""
     factorizable = sum(site.parameters for site in subject.sites)
+    if subject.table is not None:
+        factorizable += subject.table.parameters
     width = PRECISION_BYTES[subject.precision]
     rest = dense.bundle.weight_bytes - PRECISION_BYTES["float32"] * factorizable
     return rest * width // PRECISION_BYTES["float32"]
@@ -99,8 +109,8 @@ def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
     asked = min(largest_bytes - overhead_bytes, search.dense_bytes)
     while asked >= search.smallest_bytes:
         plan = search.plan(asked)
-        nodes = NODE_BYTES * sum(site.candidate.form != "dense" for site in plan.sites)
-        padding = padding_bytes(_tensor_bytes(plan, search.groups))
+        nodes = NODE_BYTES * sum(site.changed for site in plan.sites)
+        padding = padding_bytes(_tensor_bytes(plan, search))
         excess = overhead_bytes + nodes + plan.planned_bytes + padding - largest_bytes
         if excess <= 0:
             return asked
@@ -113,15 +123,14 @@ def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
     )
 
 
-def _tensor_bytes(plan: Plan, groups: list[SiteGroup]) -> Iterator[int]:
+def _tensor_bytes(plan: Plan, search: Search) -> Iterator[int]:
     """Sizes of the stored weights of a plan."""
     planned = {site.group or site.name: site.candidate for site in plan.sites}
-    for group in groups:
+    for group in search.groups:
         candidate = planned.get(group.name)
         if candidate is not None:
-            kept = stored(candidate.form, group, candidate.rank)
-            for count in (*kept.shared, *(size for own in kept.own for size in own)):
-                yield count * PRECISION_BYTES[candidate.precision]
+            for shape in stored(candidate.form, group, candidate.rank).matrices:
+                yield from tensor_bytes(shape, candidate.precision, search.values)
 
 
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
@@ -133,7 +142,8 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     def measure(plan: Plan) -> float:
         nonlocal rounds
         rounds += 1
-        with multiplied(model.module, truncate(base.spectra, plan)):
+        plain = Factored(truncate(base.spectra, plan))
+        with multiplied(model.module, rounded(replace(base, plan=plan), plain).factors):
             loss = increase()
         listener.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from edgelr.allocators import ALLOCATORS
 from edgelr.allocators.cover import smallest_bytes
 from edgelr.candidates import (
+    QUANTIZED_FORMS,
     Options,
     largest_rank,
     make_candidate,
@@ -23,11 +24,19 @@ from edgelr.candidates import (
 from edgelr.errors import BudgetError, InputError
 from edgelr.recipes import Recipe
 from edgelr.spectra import SpectrumTable
-from edgelr.types import PRECISION_BYTES, Choice, LinearSite, Plan, Precision, SiteGroup, SitePlan
+from edgelr.types import (
+    PRECISION_BYTES,
+    Choice,
+    LinearSite,
+    Plan,
+    Precision,
+    SiteGroup,
+    SitePlan,
+    WeightPrecision,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 
 @dataclass(frozen=True)
@@ -37,21 +46,20 @@ class Search:
     groups: list[SiteGroup]
     options: list[Options]
     recipe: Recipe
+    values: Precision  # of what weights are multiplied with
 
     @cached_property
     def dense_bytes(self) -> int:
         """Bytes of every site as it is."""
-        sites = {site.name: site.parameters for group in self.groups for site in group.sites}
-        return sum(sites.values()) * PRECISION_BYTES[self.precision]
+        return sum(self._dense_bytes(site) for site in self._sites())
 
     @cached_property
     def smallest_bytes(self) -> int:
         """Bytes of the smallest plan that the recipe can make."""
         return smallest_bytes(self.options)
 
-    @property
-    def precision(self) -> Precision:
-        return self.options[0].dense.precision
+    def _dense_bytes(self, site: LinearSite) -> int:
+        return site.parameters * PRECISION_BYTES[self.values]
 
     def plan(self, budget_bytes: int) -> Plan:
         """Allocate ``budget_bytes`` over the sites.
@@ -71,7 +79,7 @@ class Search:
             site
             for group in self.groups
             if group.name in choices
-            for site in plan_sites(group, choices[group.name])
+            for site in self._planned(group, choices[group.name])
         ]
         order = {site.name: index for index, site in enumerate(self._sites())}
         return Plan(
@@ -83,6 +91,20 @@ class Search:
             predicted_loss=sum(site.candidate.predicted_loss for site in sites),
         )
 
+    def _planned(self, group: SiteGroup, choice: Choice) -> Iterator[SitePlan]:
+        """Say what each site of a group becomes."""
+        parts = site_candidates(group, choice.candidate, self.values)
+        for site, candidate in zip(group.sites, parts, strict=True):
+            yield SitePlan(
+                name=site.name,
+                in_features=site.in_features,
+                out_features=site.out_features,
+                candidate=candidate,
+                dense_bytes=self._dense_bytes(site),
+                reason=choice.reason,
+                group=group.name if len(group.sites) > 1 else None,
+            )
+
     def _sites(self) -> list[LinearSite]:
         """Every site once, those of the first groups first."""
         return list({site.name: site for group in self.groups for site in group.sites}.values())
@@ -92,15 +114,24 @@ def prepare(
     groups: list[SiteGroup],
     spectra: SpectrumTable,
     recipe: Recipe,
-    precision: Precision,
+    values: Precision,
     rank_multiple: int,
+    weights: tuple[WeightPrecision, ...] = (),
 ) -> Search:
-    """List every group's candidates once."""
+    """List every group's candidates once; see ``candidates.make_options``."""
     options = [
-        make_options(group, spectra.loss[group.name], recipe.forms, precision, rank_multiple)
+        make_options(
+            group,
+            spectra.loss[group.name],
+            recipe.forms,
+            values,
+            rank_multiple,
+            weights,
+            spectra.quantized.get(group.name),
+        )
         for group in groups
     ]
-    return Search(groups, options, recipe)
+    return Search(groups, options, recipe, values)
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -122,7 +153,7 @@ def read_plan(path: Path) -> Plan:
         ) from error
 
 
-def follow_plan(plan: Plan, search: Search, loss: Mapping[str, NDArray[np.float64]]) -> Plan:
+def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
     """Check a plan, possibly edited, and count again what it costs.
 
     People change forms, ranks and groups, not bytes.
@@ -149,12 +180,17 @@ def follow_plan(plan: Plan, search: Search, loss: Mapping[str, NDArray[np.float6
                 f"The plan gives {site.name} rank {rank} as {form}; expected 1 to "
                 f"{largest_rank(form, group)}."
             )
-        cost = 0.0 if form == "dense" else float(loss[group.name][rank])
+        cost = _cost(site, group, spectra)
         if not math.isfinite(cost):
-            raise InputError(f"The method has no factors of rank {rank} for {site.name}.")
-        priced = make_candidate(form, group, rank, search.precision, cost)
+            raise InputError(
+                f"The method has no {form} factors of rank {rank} for {site.name} in "
+                f"{site.candidate.precision}."
+            )
+        precision = site.candidate.precision
+        priced = make_candidate(form, group, rank, cost, precision, search.values)
         index = [member.name for member in group.sites].index(site.name)
-        sites.append(replace(site, candidate=site_candidates(group, priced)[index]))
+        candidate = site_candidates(group, priced, search.values)[index]
+        sites.append(replace(site, candidate=candidate))
     return replace(
         plan,
         sites=tuple(sites),
@@ -163,31 +199,24 @@ def follow_plan(plan: Plan, search: Search, loss: Mapping[str, NDArray[np.float6
     )
 
 
-def plan_sites(group: SiteGroup, choice: Choice) -> list[SitePlan]:
-    """Say what each site of a group becomes."""
-    width = PRECISION_BYTES[choice.candidate.precision]
-    together = len(group.sites) > 1
-    return [
-        SitePlan(
-            name=site.name,
-            in_features=site.in_features,
-            out_features=site.out_features,
-            candidate=candidate,
-            dense_bytes=site.parameters * width,
-            reason=choice.reason,
-            group=group.name if together else None,
-        )
-        for site, candidate in zip(
-            group.sites, site_candidates(group, choice.candidate), strict=True
-        )
-    ]
+def _cost(site: SitePlan, group: SiteGroup, spectra: SpectrumTable) -> float:
+    """Predicted loss of what a plan makes of a group; infinite where that cannot be made."""
+    chosen = site.candidate
+    if chosen.precision in PRECISION_BYTES:
+        return 0.0 if chosen.form == "dense" else float(spectra.loss[group.name][chosen.rank])
+    lost = spectra.quantized.get(group.name, {}).get(chosen.precision)
+    if lost is None or chosen.form not in QUANTIZED_FORMS:
+        return math.inf
+    return lost.dense if chosen.form == "dense" else float(lost.product[chosen.rank])
 
 
 def _agree(site: SitePlan, other: SitePlan) -> bool:
-    return (site.group, site.candidate.form, site.candidate.rank) == (
+    ours, theirs = site.candidate, other.candidate
+    return (site.group, ours.form, ours.rank, ours.precision) == (
         other.group,
-        other.candidate.form,
-        other.candidate.rank,
+        theirs.form,
+        theirs.rank,
+        theirs.precision,
     )
 
 

@@ -16,14 +16,25 @@ In a group of several sites ``m`` counts the outputs of all, and the first facto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgelr.blocks import QuantizedLoss
 from edgelr.methods.kronecker import split
-from edgelr.types import PRECISION_BYTES, Candidate, Choice, Form, Precision, SiteGroup
+from edgelr.types import (
+    BLOCK_SIZE,
+    PRECISION_BYTES,
+    WEIGHT_BITS,
+    Candidate,
+    Choice,
+    Form,
+    Precision,
+    SiteGroup,
+    WeightPrecision,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +47,8 @@ class Options:
     Attributes:
         name: of the group.
         sites: that it factorizes; groups that share a site exclude each other.
-        dense: stay as it is, at no loss.
-        compressed: every smaller candidate, ordered by rank; possibly none.
+        dense: stay as it is, or be no more than rounded where nothing may stay as it is.
+        compressed: every smaller candidate; those of a precision are ordered by rank.
         sigma: singular values in the method's metric, descending, ``(k,)``.
     """
 
@@ -53,27 +64,35 @@ class Options:
         return min((self.dense, *self.compressed), key=lambda candidate: candidate.bytes)
 
 
+Shape = tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Sizes of the tensors that a group stores, in parameters.
+    """Shapes of the matrices that a group stores, ``(inputs, outputs)``.
 
     Attributes:
         shared: stored once for all sites; empty for a site alone.
-        own: the tensors of each site.
+        own: the matrices of each site.
         indices: of a permutation, int64 as ONNX wants them; no parameters.
     """
 
-    shared: tuple[int, ...]
-    own: tuple[tuple[int, ...], ...]
+    shared: tuple[Shape, ...]
+    own: tuple[tuple[Shape, ...], ...]
     indices: int = 0
 
     @property
+    def matrices(self) -> tuple[Shape, ...]:
+        return (*self.shared, *(shape for own in self.own for shape in own))
+
+    @property
     def parameters(self) -> int:
-        return sum(self.shared) + sum(map(sum, self.own))
+        return sum(map(math.prod, self.matrices))
 
 
 LEAST_SAVING = 1 / 8  # of the dense bytes: what the further nodes of a small product cost in time
 INDEX_BYTES = 8
+QUANTIZED_FORMS: tuple[Form, ...] = ("dense", "low_rank")
 
 Allocator = Callable[[list[Options], int], dict[str, Choice]]
 """Chooses candidates whose bytes fit the budget (second argument), so that every site is in exactly
@@ -84,20 +103,40 @@ def stored(form: Form, group: SiteGroup, rank: int) -> Stored:
     """List what ``form`` stores for the sites of ``group``."""
     rows, columns = group.in_features, group.out_features
     if form == "dense":
-        return Stored((), tuple((site.parameters,) for site in group.sites))
+        return Stored((), tuple(((site.in_features, site.out_features),) for site in group.sites))
     if form == "tied":
-        return Stored((rows * columns,), tuple(() for _ in group.sites))
+        return Stored(((rows, columns),), tuple(() for _ in group.sites))
     if form == "kronecker":
         (n1, n2), (m1, m2) = split(rows), split(columns)
-        return Stored((), ((rank * m1 * n1, rank * m2 * n2),))
+        return Stored((), (((rank * n1, m1), (n2, rank * m2)),))
+    pivots = 0 if form == "low_rank" else rank
     if len(group.sites) > 1:
-        ups = tuple((rank * site.out_features,) for site in group.sites)
-        down = rank * rows if form == "low_rank" else rank * (rows - rank)
-        return Stored((down,), ups, 0 if form == "low_rank" else rows)
-    small, large = sorted((rows, columns))
-    if form == "low_rank":
-        return Stored((), ((rank * large, rank * small),))
-    return Stored((), ((rank * large, rank * (small - rank)),), small)
+        ups = tuple(((rank, site.out_features),) for site in group.sites)
+        return Stored(((rows - pivots, rank),), ups, rows if pivots else 0)
+    if form == "pivoted" and columns <= rows:
+        return Stored((), (((rows, rank), (rank, columns - rank)),), columns)
+    return Stored((), (((rows - pivots, rank), (rank, columns)),), rows if pivots else 0)
+
+
+def matrix_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> int:
+    """Bytes of a matrix in a file; see ``tensor_bytes``."""
+    return sum(tensor_bytes(shape, weights, values))
+
+
+def tensor_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> tuple[int, ...]:
+    """Bytes of every tensor that stores a matrix: numbers, and scales and zero points of blocks.
+
+    Args:
+        shape: ``(inputs, outputs)``; blocks run along the inputs, and the last one is filled up.
+        weights: how the matrix is stored.
+        values: what it is multiplied with, and what scales are stored in.
+    """
+    inputs, outputs = shape
+    if weights in PRECISION_BYTES:
+        return (inputs * outputs * PRECISION_BYTES[weights],)
+    bits, blocks = WEIGHT_BITS[weights], -(-inputs // BLOCK_SIZE)
+    packed, zero_points = blocks * BLOCK_SIZE * bits // 8, -(-blocks * bits // 8)
+    return outputs * packed, outputs * blocks * PRECISION_BYTES[values], outputs * zero_points
 
 
 def largest_rank(form: Form, group: SiteGroup) -> int:
@@ -113,37 +152,38 @@ def largest_rank(form: Form, group: SiteGroup) -> int:
 
 
 def make_candidate(
-    form: Form, group: SiteGroup, rank: int, precision: Precision, loss: float
+    form: Form,
+    group: SiteGroup,
+    rank: int,
+    loss: float,
+    weights: WeightPrecision,
+    values: Precision,
 ) -> Candidate:
     """Price one thing that a group may become."""
     kept = stored(form, group, rank)
-    size = kept.parameters * PRECISION_BYTES[precision] + INDEX_BYTES * kept.indices
+    size = sum(matrix_bytes(shape, weights, values) for shape in kept.matrices)
     used = 2 * kept.parameters if form == "tied" else kept.parameters
-    return Candidate(form, rank, precision, size, 2 * used, loss)
+    return Candidate(form, rank, weights, size + INDEX_BYTES * kept.indices, 2 * used, loss)
 
 
-def site_candidates(group: SiteGroup, candidate: Candidate) -> list[Candidate]:
+def site_candidates(group: SiteGroup, candidate: Candidate, values: Precision) -> list[Candidate]:
     """Divide a group's candidate among its sites; what they share is counted at the first."""
     kept = stored(candidate.form, group, candidate.rank)
-    width = PRECISION_BYTES[candidate.precision]
+
+    def size_of(shapes: Iterable[Shape]) -> int:
+        return sum(matrix_bytes(shape, candidate.precision, values) for shape in shapes)
+
     parts = []
     for site, own in zip(group.sites, kept.own, strict=True):
         first = site is group.sites[0]
-        size = sum(own) * width
+        size, used = size_of(own), sum(map(math.prod, own))
         if first:
-            size += sum(kept.shared) * width + INDEX_BYTES * kept.indices
-        flops = 2 * (sum(own) + (sum(kept.shared) if first or group.kind != "input" else 0))
+            size += size_of(kept.shared) + INDEX_BYTES * kept.indices
+        if first or group.kind != "input":
+            used += sum(map(math.prod, kept.shared))
         share = site.parameters / group.parameters
-        parts.append(
-            Candidate(
-                candidate.form,
-                candidate.rank,
-                candidate.precision,
-                size,
-                flops,
-                share * candidate.predicted_loss,
-            )
-        )
+        loss = share * candidate.predicted_loss
+        parts.append(replace(candidate, bytes=size, flops=2 * used, predicted_loss=loss))
     return parts
 
 
@@ -151,8 +191,10 @@ def make_options(
     group: SiteGroup,
     loss: NDArray[np.float64],
     forms: tuple[Form, ...],
-    precision: Precision,
+    values: Precision,
     rank_multiple: int,
+    weights: tuple[WeightPrecision, ...] = (),
+    quantized: Mapping[WeightPrecision, QuantizedLoss] | None = None,
 ) -> Options:
     """List the candidates of one group.
 
@@ -164,23 +206,50 @@ def make_options(
         loss: predicted loss by number of kept components, ``(k + 1,)``; infinite where the method
             made no factors.
         forms: which forms are allowed.
-        precision: of the stored weights.
+        values: precision of what weights are multiplied with.
         rank_multiple: ranks are multiples of this, as the device's kernels like them.
+        weights: precisions that weights may have, none for ``values``. The first is that of a
+            group that stays as it is.
+        quantized: what is lost in the precisions of whole numbers.
     """
-    full = min(group.in_features, group.out_features)
-    dense = make_candidate("dense", group, full, precision, 0.0)
-    largest = (1 - LEAST_SAVING) * dense.bytes if "dense" in forms else dense.bytes - 1
-    compressed = [
-        candidate
-        for form, rank in _choices(group, forms, len(loss) - 1, rank_multiple)
-        if math.isfinite(loss[rank])
-        for candidate in [make_candidate(form, group, rank, precision, float(loss[rank]))]
-        if candidate.bytes <= largest
-    ]
+    known = {values: QuantizedLoss(0.0, loss), **(quantized or {})}
+    weights = weights or (values,)
+    dense, *rounded = [_dense(group, known[each].dense, each, values) for each in weights]
+    compressed = [each for each in rounded if each.bytes < dense.bytes]
+    for precision in weights:
+        compressed += _factorized(
+            group, known[precision], forms, (precision, values), rank_multiple
+        )
     finite = loss[np.isfinite(loss)]
     sigma = np.sqrt(np.maximum(0.0, -2 * np.diff(finite)))
     names = tuple(site.name for site in group.sites)
     return Options(group.name, names, dense, tuple(compressed), sigma)
+
+
+def _dense(group: SiteGroup, loss: float, weights: WeightPrecision, values: Precision) -> Candidate:
+    full = min(group.in_features, group.out_features)
+    return make_candidate("dense", group, full, loss, weights, values)
+
+
+def _factorized(
+    group: SiteGroup,
+    lost: QuantizedLoss,
+    forms: tuple[Form, ...],
+    precisions: tuple[WeightPrecision, Precision],
+    multiple: int,
+) -> Iterator[Candidate]:
+    """Candidates of one precision of the weights that are smaller than dense."""
+    if precisions[0] in WEIGHT_BITS:  # whole blocks, and what MatMulNBits can multiply with
+        multiple = math.lcm(multiple, BLOCK_SIZE)
+        forms = tuple(form for form in forms if form in QUANTIZED_FORMS)
+    dense = _dense(group, lost.dense, *precisions).bytes
+    largest = (1 - LEAST_SAVING) * dense if "dense" in forms else dense - 1
+    for form, rank in _choices(group, forms, len(lost.product) - 1, multiple):
+        if math.isfinite(lost.product[rank]):
+            loss = float(lost.product[rank])
+            candidate = make_candidate(form, group, rank, loss, *precisions)
+            if candidate.bytes <= largest:
+                yield candidate
 
 
 def _choices(

@@ -107,7 +107,11 @@ Forms = Annotated[
 TaskName = Annotated[Optional[str], typer.Option("--task", help="Task, where it is not plain.")]  # noqa: UP045
 PrecisionName = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--precision", help="float32 (fp32) or float16 (fp16); default: the profile's."),
+    typer.Option(
+        "--precision",
+        help="fp32 or fp16; int8 or int4 for the weights of linears and embeddings; auto chooses "
+        "for each. Default: the profile's.",
+    ),
 ]
 Keep = Annotated[
     Optional[float],  # noqa: UP045

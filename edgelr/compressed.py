@@ -48,13 +48,19 @@ class FactorizedLinear(nn.Module):
 
 @contextmanager
 def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
-    """Let the sites of ``module`` compute with their factors, for as long as the block runs."""
+    """Let the sites of ``module`` compute with their factors, for as long as the block runs.
+
+    A table of embeddings, with the head that is tied to it, holds what it was rounded to.
+    """
     dense = {name: module.get_submodule(name) for name in factors}
+    tables = {name for name, each in dense.items() if isinstance(each, nn.Embedding)}
     try:
-        for name, linear in dense.items():
-            assert isinstance(linear, nn.Linear)
-            module.set_submodule(name, FactorizedLinear(linear, factors[name]))
-        yield
+        with multiplied(module, {name: factors[name] for name in tables}):
+            for name in dense.keys() - tables:
+                linear = dense[name]
+                assert isinstance(linear, nn.Linear)
+                module.set_submodule(name, FactorizedLinear(linear, factors[name]))
+            yield
     finally:
         for name, linear in dense.items():
             module.set_submodule(name, linear)
@@ -70,7 +76,7 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
     try:
         for name, each in factors.items():
             linear = module.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, (nn.Linear, nn.Embedding))
             kept[name] = linear.weight.data
             linear.weight.data = dense_weight(each).contiguous()
         yield

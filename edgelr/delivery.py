@@ -22,10 +22,10 @@ from edgelr.decompose import in_forms
 from edgelr.device import is_this_machine
 from edgelr.errors import InputError, ProviderError
 from edgelr.factoring import Factored
-from edgelr.factors import FactorSet
 from edgelr.gate import make_gate
 from edgelr.graph.build import build
 from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.graph.rewrite import EXACT
 from edgelr.methods import METHODS
 from edgelr.planning import (
     DenseExport,
@@ -43,7 +43,6 @@ from edgelr.runtime.child import Worker
 from edgelr.settings import Settings, write_settings
 from edgelr.text import EvaluationSize
 from edgelr.types import (
-    PRECISION_BYTES,
     Comparison,
     ExportBundle,
     Manifest,
@@ -56,6 +55,10 @@ PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
 GREEDY_TOKENS = 64
 EVALUATION = EvaluationSize(chunks=8, length=1024, sentences=500)
+WHOLE_NOTE = (
+    "MatMulNBits multiplies in eight bits (accuracy level {level}). Parity is that of the same "
+    "weights at level 1, in float32; accuracy and latency are those of the file that ships."
+)
 HALF_NOTE = (
     "The bundle ships in float16. Parity and accuracy are those of the same plan in float32 on the "
     "CPU; the float16 file was loaded there and compared with it."
@@ -154,22 +157,23 @@ def workplace(out: Path, force: bool) -> Iterator[Workplace]:
 
 
 def write_bundle(
-    made: Planned, products: FactorSet, place: Workplace
+    made: Planned, factored: Factored, place: Workplace
 ) -> tuple[ExportBundle, ExportBundle | None]:
     """Write the graph and its companions, and what the torch model answers.
 
     Returns:
-        The bundle and, where it ships in float16, its float32 twin in the scratch folder: both
-        are one plan, and the twin is what can be compared with torch to the last digits.
+        The bundle and, where it ships in float16 or multiplies in whole numbers, its exact float32
+        twin in the scratch folder: both are one plan, and the twin is what can be compared with
+        torch to the last digits.
     """
     subject = made.subject
     model, device, settings = subject.model, subject.device, subject.settings
-    factors = in_forms(products, made.plan, device.rank_multiple)
+    factors = in_forms(factored.factors, made.plan, device.rank_multiple)
     with installed(model.module, factors):
         prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
         write_answers(model, prompts, GREEDY_TOKENS, place.scratch / "answers.npz")
 
-    def write(folder: Path, precision: Precision) -> ExportBundle:
+    def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
         name = "model.onnx" if precision == "float32" else "model_fp16.onnx"
         (folder / "onnx").mkdir(parents=True)
         opset, ir_version = build(
@@ -181,6 +185,8 @@ def write_bundle(
             precision,
             min(device.max_opset, settings.opset or device.max_opset),
             device.ir_version,
+            factored.blocks,
+            accuracy_level,
         )
         copy_companions(model.folder, folder)
         manifest = dense_manifest(model, precision, opset, ir_version)
@@ -194,7 +200,8 @@ def write_bundle(
         write_manifest(folder, manifest)
         return read_bundle(folder)
 
-    bundle = write(place.bundle, subject.precision)
+    level = device.accuracy_level if factored.blocks else EXACT
+    bundle = write(place.bundle, subject.precision, level)
     write_genai_config(
         made.dense.folder / "traced",
         place.bundle,
@@ -202,9 +209,9 @@ def write_bundle(
         device.provider,
         subject.context_tokens,
     )
-    if subject.precision == "float32":
+    if subject.precision == "float32" and level == EXACT:
         return bundle, None
-    return bundle, write(place.scratch / "float32", "float32")
+    return bundle, write(place.scratch / "float32", "float32", EXACT)
 
 
 def validate(
@@ -216,20 +223,22 @@ def validate(
 ) -> Validation:
     """Compare with torch (parity) and with the original (accuracy), in child processes."""
     subject = made.subject
-    checked = twin or bundle
+    half = bundle.manifest.precision == "float16"
+    checked = twin if half and twin is not None else bundle  # what this machine's CPU can run
     listener.progress("parity", 0, 1)
-    parity = jobs.parity(checked, place.scratch / "answers.npz", limit=PARITY_LIMIT)
+    parity = jobs.parity(twin or bundle, place.scratch / "answers.npz", limit=PARITY_LIMIT)
     if twin is not None:
         prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
-        error = jobs.float16_error(bundle, twin, prompts)
-        parity = replace(parity, float16_max_error=error, float16_limit=FLOAT16_LIMIT)
+        error = jobs.twin_error(bundle, twin, prompts)
+        parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
     listener.progress("parity", 1, 1)
     text = place.scratch / "evaluation.txt"
     text.write_text(subject.texts.evaluation, encoding="utf-8")
     metrics = jobs.accuracy(
         made.dense.bundle, checked, text, size=EVALUATION, progress=listener.progress
     )
-    notes = () if twin is None else (HALF_NOTE,)
+    note = HALF_NOTE if half else WHOLE_NOTE.format(level=subject.device.accuracy_level)
+    notes = () if twin is None else (note,)
     return Validation(
         parity=parity,
         metrics=metrics,
@@ -261,7 +270,8 @@ def measure_both(
             return found, shipped_dense
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
-    pair = (made.dense.bundle, twin or bundle)
+    half = twin if bundle.manifest.precision == "float16" else None
+    pair = (made.dense.bundle, half or bundle)
     found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=listener.progress)
     return found, shipped_dense
 
@@ -300,8 +310,9 @@ def make_report(
     subject, device = made.subject, made.subject.device
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
     parameters = sum(p.numel() for p in subject.model.module.parameters())
-    width = PRECISION_BYTES[subject.precision]
-    removed = (made.plan.dense_bytes - made.plan.planned_bytes) // width
+    removed = sum(
+        site.in_features * site.out_features - site.candidate.flops // 2 for site in made.plan.sites
+    )
     prediction = None if here else predict(
         device,
         subject.shape,

@@ -49,6 +49,7 @@ Mebibytes = Figure[_Amount, Literal["MiB"]]
 Gigabytes = Figure[_Rate | None, Literal["GB/s"]]
 Teraflops = Figure[_Rate | None, Literal["TFLOPS"]]
 Tokens = Figure[PositiveInt, Literal["tokens"]]
+AccuracyLevel = Literal[1, 2, 3, 4]
 Version = Figure[str, Literal["version"]]
 
 
@@ -86,6 +87,7 @@ class Layout(_Section):
 
     rank_multiple: Figure[PositiveInt, Literal["components"]]
     alignment: Figure[PositiveInt, Literal["bytes"]]
+    accuracy_level: Figure[AccuracyLevel, Literal["level"]]
 
 
 class Workload(_Section):
@@ -154,6 +156,11 @@ class DeviceProfile(_Section):
     @property
     def rank_multiple(self) -> int:
         return self.layout.rank_multiple.value
+
+    @property
+    def accuracy_level(self) -> int:
+        """What MatMulNBits multiplies weights of whole numbers in: 1 float32, 4 eight bits."""
+        return self.layout.accuracy_level.value
 
     @property
     def context_tokens(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from edgelr.blocks import Blocks
 from edgelr.cache import Cache, digest
 from edgelr.calibration import spread
 from edgelr.compressed import loss_increase, multiplied
@@ -18,6 +20,7 @@ from edgelr.forms import balance
 from edgelr.heal import Healing, heal
 from edgelr.methods import METHODS
 from edgelr.planning import FORMAT, Listener, Planned, selection
+from edgelr.quantization import round_factors
 from edgelr.refit import refit
 from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
@@ -34,23 +37,39 @@ Improve = Callable[[FactorSet, Path], "Factored"]
 
 @dataclass(frozen=True)
 class Factored:
-    """Products of every compressed site, and what was done to them."""
+    """Products of every compressed site, and what was done to them.
+
+    ``blocks`` says how rounded matrices are stored; see ``quantization.Rounded``.
+    """
 
     factors: FactorSet
     notes: tuple[str, ...] = ()
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
 
 
 def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
     """Make the factors of a plan. Long steps are kept in the cache, and found again."""
     found = Factored(truncate(made.spectra, made.plan))
     if not found.factors:  # everything stays dense
-        return found
+        return rounded(made, found)
     sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
     key = digest(FORMAT, made.spectra.folder.name, sites, made.subject.texts.selection)
     for name, improve in _improvements(made, listener):
         key = digest(name, key)
         found = _kept(name, key, cache, found, improve)
-    return found
+    return rounded(made, found)
+
+
+def rounded(made: Planned, found: Factored) -> Factored:
+    """Round what the plan stores in whole numbers, after everything else was done."""
+    sites = {site.name: site for site in made.subject.sites}
+    method = METHODS.get(made.subject.recipe.method)
+
+    def input_gram_of(name: str) -> Tensor | None:
+        return method.metric(made.statistics.of(sites[name]))[1]
+
+    result = round_factors(made.subject.model, made.plan, found.factors, input_gram_of)
+    return Factored(result.factors, found.notes, result.blocks)
 
 
 def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Improve]]:

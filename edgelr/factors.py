@@ -67,7 +67,14 @@ class Kronecker:
     right: Tensor
 
 
-Factors = LowRank | Pivoted | Tied | Kronecker
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A whole weight that was rounded: ``x @ weight``, ``weight (in_features, out_features)``."""
+
+    weight: Tensor
+
+
+Factors = LowRank | Pivoted | Tied | Kronecker | Dense
 FactorSet = dict[str, Factors]
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
-from edgelr.factors import Factors, Kronecker, LowRank, Pivoted, Tied
+from edgelr.factors import Dense, Factors, Kronecker, LowRank, Pivoted, Tied
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,15 @@ def balance(factors: LowRank) -> LowRank:
     tiny = torch.finfo(factors.down.dtype).tiny
     scale = up_norm.clamp_min(tiny).sqrt() / down_norm.clamp_min(tiny).sqrt()  # root first: finite
     return LowRank(factors.down * scale, factors.up / scale[:, None], factors.shared)
+
+
+def level(factors: LowRank) -> LowRank:
+    """Scale every component so that its row of ``up`` has norm one; the product stays the same.
+
+    Blocks of ``up`` run over components: one large among them would leave the others few steps.
+    """
+    norm = factors.up.norm(dim=1).clamp_min(torch.finfo(factors.up.dtype).tiny)  # (rank,)
+    return LowRank(factors.down * norm, factors.up / norm[:, None], factors.shared)
 
 
 def pivot(factors: LowRank, block: int = 1) -> Pivoted:
@@ -134,6 +143,8 @@ def apply(factors: Factors, x: Tensor) -> Tensor:
     """Compute the linear without its bias: ``x (..., in_features)`` to ``(..., out_features)``."""
     if isinstance(factors, LowRank):
         return x @ factors.down @ factors.up
+    if isinstance(factors, Dense):
+        return x @ factors.weight
     if isinstance(factors, Tied):
         return x @ (factors.weight.T if factors.transposed else factors.weight)
     if isinstance(factors, Kronecker):
@@ -159,6 +170,8 @@ def _apply_kronecker(factors: Kronecker, x: Tensor) -> Tensor:
 
 def dense_weight(factors: Factors) -> Tensor:
     """Multiply the factors out, ``(out_features, in_features)``."""
+    if isinstance(factors, Dense):
+        return factors.weight.T
     if isinstance(factors, Tied):
         return factors.weight if factors.transposed else factors.weight.T
     if isinstance(factors, Kronecker):

@@ -107,7 +107,7 @@ def export(
         with clock.time("factors"):
             factored = factoring.make_factors(made, cache, listener)
         with clock.time("graph"):
-            bundle, twin = delivery.write_bundle(made, factored.factors, place)
+            bundle, twin = delivery.write_bundle(made, factored, place)
         with clock.time("validation"):
             validation = delivery.validate(made, bundle, twin, place, listener)
         with clock.time("measurement"):

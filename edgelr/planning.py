@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,8 @@ import numpy as np
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
 from edgelr.allocate import Search
+from edgelr.allocators import ONE_KNOB
+from edgelr.blocks import QuantizedLoss
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
 from edgelr.compressed import multiplied
@@ -27,15 +29,26 @@ from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
 from edgelr.load import load, shape_of
 from edgelr.methods import METHODS, Need
+from edgelr.quantization import quantized_losses
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
 from edgelr.sites import find_groups, find_sites
-from edgelr.spectra import SpectrumTable, read_spectra
+from edgelr.spectra import SpectrumTable, read_losses, read_spectra, write_losses
+from edgelr.table import (
+    TABLE_TOKENS,
+    TableStatistics,
+    collect_table,
+    find_table,
+    read_table_statistics,
+    table_loss,
+)
 from edgelr.text import split_sentences
 from edgelr.texts import SELF, Texts, choose_texts
 from edgelr.types import (
+    WEIGHT_BITS,
+    AskedPrecision,
     Budget,
     ExportBundle,
     LinearSite,
@@ -45,6 +58,7 @@ from edgelr.types import (
     Plan,
     Precision,
     SiteGroup,
+    WeightPrecision,
 )
 
 if TYPE_CHECKING:
@@ -81,9 +95,11 @@ class Subject:
     settings: Settings
     device: DeviceProfile
     recipe: Recipe
-    precision: Precision
+    precision: Precision  # of what weights are multiplied with
+    weights: tuple[WeightPrecision, ...]  # that they may have; the first is that of dense ones
     sites: tuple[LinearSite, ...]
     groups: list[SiteGroup]
+    table: LinearSite | None  # of embeddings, where its precision is chosen
     shape: ModelShape
     context_tokens: int
     texts: Texts
@@ -91,6 +107,12 @@ class Subject:
     @property
     def tokenizer(self) -> Tokenizer:
         return calibrations.load_tokenizer(self.model.folder)
+
+    @property
+    def planned_groups(self) -> list[SiteGroup]:
+        """Everything that a plan decides about."""
+        table = self.table
+        return self.groups if table is None else [*self.groups, SiteGroup(table.name, (table,))]
 
     @property
     def max_drop(self) -> float:
@@ -141,7 +163,14 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
                 f"(max_position_embeddings). Give a smaller number."
             )
     sites = find_sites(model)
+    values, weights = _precisions(settings.precision, device)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
+    if len(weights) > 1 and recipe.allocator in ONE_KNOB:
+        raise InputError(
+            f"--precision auto chooses a precision for every linear, and the allocator "
+            f"{recipe.allocator!r} has one knob for all. Expected --allocator lagrangian, or one "
+            f"precision."
+        )
     can_generate = model.task == "text-generation"
     if SELF in settings.calibration and not can_generate:
         raise InputError(
@@ -153,13 +182,28 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         settings=settings,
         device=device,
         recipe=recipe,
-        precision=settings.precision or device.precision,
+        precision=values,
+        weights=weights,
         sites=sites,
         groups=find_groups(sites, recipe.grouping, model.exporter.tied_pairs),
+        table=find_table(model) if set(weights) & set(WEIGHT_BITS) else None,
         shape=shape,
         context_tokens=context,
         texts=choose_texts(settings.calibration, settings.evaluation, can_generate),
     )
+
+
+def _precisions(
+    asked: AskedPrecision | None, device: DeviceProfile
+) -> tuple[Precision, tuple[WeightPrecision, ...]]:
+    """Precision of the values, and those of the weights. Whole numbers are for weights alone."""
+    if asked == "float32" or asked == "float16":
+        return asked, (asked,)
+    if asked == "int8" or asked == "int4":
+        return device.precision, (asked,)
+    if asked == "auto":
+        return device.precision, (device.precision, "int8", "int4")
+    return device.precision, (device.precision,)
 
 
 def load_model(settings: Settings, cache: Cache) -> LoadedModel:
@@ -299,8 +343,8 @@ def spectra(
         statistics: of the linears, with their key.
         cache: finished stages.
         listener: hears of progress.
-        calibration: texts for a recipe that asks for the importance of components; others need
-            none here.
+        calibration: texts for a recipe that asks for the importance of components, and for the
+            precision of the table of embeddings; others need none here.
         before: the plan of the round before, if there was one.
     """
     (store, key), recipe = statistics, subject.recipe
@@ -321,9 +365,58 @@ def spectra(
     key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
     folder, _ = cache.stage("spectra", key, write)
     plain = read_spectra(folder)
-    if recipe.importance is None:
-        return plain
-    return _by_importance(subject, plain, list(calibration), before, cache, listener)
+    if recipe.importance is not None:
+        plain = _by_importance(subject, plain, list(calibration), before, cache, listener)
+    return _with_rounding(subject, store, plain, cache, listener, calibration)
+
+
+def _with_rounding(
+    subject: Subject,
+    store: statistic.StatisticsStore,
+    spectra: SpectrumTable,
+    cache: Cache,
+    listener: Listener,
+    calibration: Sequence[Calibration],
+) -> SpectrumTable:
+    """Predict what weights in whole numbers would lose, where these may be taken."""
+    rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
+    if not rounding:
+        return spectra
+    model, method = subject.model, METHODS.get(subject.recipe.method)
+    found: dict[str, dict[WeightPrecision, QuantizedLoss]] = {}
+    for precision in rounding:
+
+        def write(folder: Path, precision: WeightPrecision = precision) -> None:
+            losses = quantized_losses(
+                model, subject.groups, (store, method), spectra, precision, listener.progress
+            )
+            write_losses(folder, losses)
+
+        groups = [group.name for group in subject.groups]
+        grams = [path.name for path in store.folders.values()]
+        key = digest(FORMAT, spectra.folder.name, grams, groups, precision)
+        for name, loss in read_losses(cache.stage("rounding", key, write)[0]).items():
+            found.setdefault(name, {})[precision] = loss
+    spectra = replace(spectra, quantized=found)
+    if subject.table is None:
+        return spectra
+    known = _table_statistics(subject, list(calibration), cache, listener)
+    costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
+    return spectra.with_whole(subject.table, costs)
+
+
+def _table_statistics(
+    subject: Subject, calibration: list[Calibration], cache: Cache, listener: Listener
+) -> TableStatistics:
+    """Collect what the rows of the table of embeddings are worth, or find it."""
+    model, seed = subject.model, subject.settings.seed
+    parts = calibrations.spread(calibration, TABLE_TOKENS)
+
+    def write(folder: Path) -> None:
+        collect_table(model, parts, seed, listener.progress).write(folder)
+
+    key = digest(FORMAT, model.digest, [part.key for part in parts], seed)
+    return read_table_statistics(cache.stage("table", key, write)[0])
 
 
 def _by_importance(

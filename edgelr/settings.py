@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgelr.errors import InputError
-from edgelr.types import Adapter, Form, Grouping, HealedSites, Precision, Task
+from edgelr.types import Adapter, AskedPrecision, Form, Grouping, HealedSites, Task
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
@@ -35,7 +35,7 @@ class Settings(BaseModel):
     allocator: str | None = None
     forms: tuple[Form, ...] | None = None
     task: Task | None = None
-    precision: Precision | None = None
+    precision: AskedPrecision | None = None
     keep: float | None = Field(default=None, gt=0, le=1)
     max_size: str | None = None
     max_drop: float | None = Field(default=None, gt=0, lt=10)

@@ -86,20 +86,25 @@ def refine_basis(
     down, ups = factors.down, list(factors.up.split([len(weight) for weight in weights], dim=1))
     for _ in range(sweeps):
         down = _best_basis(down, ups, weights, metrics)
-        ups = [_best_up(down, weight, h) for weight, (_, h) in zip(weights, metrics, strict=True)]
+        ups = [best_up(down, weight, h) for weight, (_, h) in zip(weights, metrics, strict=True)]
     return LowRank(down, torch.cat(ups, dim=1), factors.shared)
 
 
 def group_loss(factors: LowRank, weights: list[Tensor], metrics: list[Metric]) -> float:
     """Predicted loss of a group: the sum over its sites of ``1/2 tr(E^T G E H)``."""
     ups = factors.up.split([len(weight) for weight in weights], dim=1)
-    total = 0.0
-    for weight, up, (output_gram, input_gram) in zip(weights, ups, metrics, strict=True):
-        error = weight - (factors.down @ up).T
-        weighed = error if output_gram is None else output_gram @ error
-        weighed = weighed if input_gram is None else weighed @ input_gram
-        total += 0.5 * float((error * weighed).sum())
-    return total
+    return sum(
+        metric_loss(weight - (factors.down @ up).T, metric)
+        for weight, up, metric in zip(weights, ups, metrics, strict=True)
+    )
+
+
+def metric_loss(error: Tensor, metric: Metric) -> float:
+    """Predict what an ``error (out_features, in_features)`` costs: ``1/2 tr(E^T G E H)``."""
+    output_gram, input_gram = metric
+    weighed = error if output_gram is None else output_gram @ error
+    weighed = weighed if input_gram is None else weighed @ input_gram
+    return 0.5 * float((error * weighed).sum())
 
 
 def tie(first: Tensor, second: Tensor, metrics: tuple[Metric, Metric]) -> TiedFit:
@@ -128,7 +133,11 @@ def tie(first: Tensor, second: Tensor, metrics: tuple[Metric, Metric]) -> TiedFi
     return TiedFit(tied.T.contiguous(), loss)
 
 
-def _best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
+def best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
+    """Solve for the ``up (rank, out)`` with which ``down (in, rank)`` is nearest to a weight.
+
+    Of least ``tr(E^T G E H)`` for any ``G``: least squares under ``H``.
+    """
     weighted = down if input_gram is None else input_gram @ down
     fitted: Tensor = torch.linalg.solve(down.T @ weighted, (weight @ weighted).T)
     return fitted

@@ -135,9 +135,9 @@ def _joined(sites: list[LinearSite]) -> str:
 
 
 def weight_of(model: LoadedModel, name: str) -> Tensor:
-    """The weight ``(out_features, in_features)`` of a site, by name."""
+    """The weight ``(out_features, in_features)`` of a site, by name; or the token table."""
     linear = model.module.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
+    assert isinstance(linear, (nn.Linear, nn.Embedding))
     return linear.weight.detach()
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from edgelr.blocks import QuantizedLoss
 from edgelr.factors import (
     Decomposed,
     Decomposition,
+    Dense,
     Factors,
     FactorSet,
     Fits,
@@ -25,11 +29,14 @@ from edgelr.factors import (
     Tied,
     TiedFit,
 )
+from edgelr.types import LinearSite, WeightPrecision
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+_LOSSES = "losses.npz"
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,26 @@ class SpectrumTable:
     Attributes:
         folder: one ``<group>.safetensors`` per group: factors (float32) and ``loss`` (float64).
         loss: ``{group: (k + 1,)}``, float64; infinite where the method made no factors.
+        quantized: what is lost in precisions of whole numbers, where these were asked for.
     """
 
     folder: Path
     loss: dict[str, NDArray[np.float64]]
+    quantized: Mapping[str, Mapping[WeightPrecision, QuantizedLoss]] = field(default_factory=dict)
 
     def decomposition(self, group: str) -> Decomposed:
         """Read the factors of one group."""
         with safe_open(_file(self.folder, group), framework="pt") as file:
             return _value({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+    def with_whole(self, site: LinearSite, costs: Mapping[WeightPrecision, float]) -> SpectrumTable:
+        """Add a weight that is not factorized, and what it loses in each precision."""
+        never = np.full(min(site.in_features, site.out_features) + 1, np.inf)
+        exact = np.append(never[1:], 0.0)
+        losses = {precision: QuantizedLoss(cost, never) for precision, cost in costs.items()}
+        return SpectrumTable(
+            self.folder, {**self.loss, site.name: exact}, {**self.quantized, site.name: losses}
+        )
 
 
 def write_spectrum(folder: Path, group: str, result: Decomposed) -> None:
@@ -65,12 +83,29 @@ def read_spectra(folder: Path) -> SpectrumTable:
     return SpectrumTable(folder, loss)
 
 
+def write_losses(folder: Path, losses: Mapping[str, QuantizedLoss]) -> None:
+    """Write what groups lose in one precision."""
+    arrays = {f"{name}/product": each.product for name, each in losses.items()}
+    arrays |= {f"{name}/dense": np.array(each.dense) for name, each in losses.items()}
+    np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
+
+
+def read_losses(folder: Path) -> dict[str, QuantizedLoss]:
+    """Read what ``write_losses`` wrote."""
+    with np.load(folder / _LOSSES, allow_pickle=False) as arrays:
+        names = [name.removesuffix("/dense") for name in arrays if name.endswith("/dense")]
+        return {
+            name: QuantizedLoss(float(arrays[f"{name}/dense"]), arrays[f"{name}/product"])
+            for name in names
+        }
+
+
 def write_factors(path: Path, factors: FactorSet) -> None:
     """Write products, as ``truncate`` makes them, into one file."""
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, tuple[str, str | None, bool]] = {}
     for site, each in factors.items():
-        assert not isinstance(each, Pivoted)
+        assert not isinstance(each, (Pivoted, Dense))
         parts = _parts(each)
         tensors |= {f"{site}/{name}": tensor.clone() for name, tensor in parts.items()}
         shared = None if isinstance(each, Kronecker) else each.shared

@@ -20,6 +20,8 @@ HealedSites = Literal["all", "low_rank"]
 Importance = Literal["surgery", "soco"]
 Adapter = Literal["lora", "loha", "lokr"]
 Precision = Literal["float32", "float16"]
+WeightPrecision = Literal["float32", "float16", "int8", "int4"]
+AskedPrecision = Literal["float32", "float16", "int8", "int4", "auto"]
 Task = Literal["text-generation", "feature-extraction"]
 Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward"]
@@ -28,6 +30,8 @@ Pooling = Literal["mean", "cls"]
 ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings that offer a site several groups
 SHARING: tuple[Grouping, ...] = ("input", "blocks", "any")  # groupings in which a basis is shared
 PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}
+WEIGHT_BITS: dict[str, int] = {"int8": 8, "int4": 4}
+BLOCK_SIZE = 32  # neighbouring inputs that share a scale, in 8 and in 4 bits
 
 
 # --- the model and its linears -----------------------------------------------------------------
@@ -166,11 +170,11 @@ class SiteStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One thing that a site may become."""
+    """One thing that a site may become. ``precision`` is that of its weights."""
 
     form: Form
     rank: int
-    precision: Precision
+    precision: WeightPrecision
     bytes: int
     flops: int
     predicted_loss: float
@@ -186,7 +190,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class SitePlan:
-    """What one site becomes. ``dense_bytes`` is what it was, at the same precision.
+    """What one site becomes. ``dense_bytes`` is what it was, in the precision of the graph.
 
     ``group`` names the group that it is factorized with; None for a site alone. The bytes of what
     a group shares are counted at its first site.
@@ -199,6 +203,11 @@ class SitePlan:
     dense_bytes: int
     reason: str
     group: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the graph differs there from the original's."""
+        return self.candidate.form != "dense" or self.candidate.precision in WEIGHT_BITS
 
 
 @dataclass(frozen=True)
@@ -304,9 +313,10 @@ class ExportBundle:
 class Parity:
     """ONNX Runtime against the compressed torch model, on the same inputs.
 
-    ``greedy_*`` are zero for models that do not generate. ``float16_max_error`` is the largest
-    difference between the outputs of the shipped float16 file and of its float32 twin, as a share
-    of the largest output; None where no float16 file ships.
+    ``greedy_*`` are zero for models that do not generate. What ships in float16, or multiplies in
+    whole numbers, has a twin that computes in float32, and the other figures are the twin's.
+    ``twin_max_error`` is the largest difference between the outputs of the two, as a share of the
+    largest output; None without a twin.
     """
 
     max_abs_error: float
@@ -315,20 +325,20 @@ class Parity:
     greedy_prompts: int
     greedy_identical: int
     greedy_tokens: int
-    float16_max_error: float | None = None
-    float16_limit: float | None = None
+    twin_max_error: float | None = None
+    twin_limit: float | None = None
 
     @property
     def passed(self) -> bool:
         errors = (self.max_abs_error, self.padded_max_abs_error)
         errors_fit = all(error <= self.max_abs_error_limit for error in errors)  # NaN never fits
         tokens_equal = self.greedy_identical == self.greedy_prompts
-        half_fits = (
-            self.float16_max_error is None
-            or self.float16_limit is None
-            or self.float16_max_error <= self.float16_limit
+        twin_fits = (
+            self.twin_max_error is None
+            or self.twin_limit is None
+            or self.twin_max_error <= self.twin_limit
         )
-        return errors_fit and tokens_equal and half_fits
+        return errors_fit and tokens_equal and twin_fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def spectra() -> dict[str, np.ndarray]:
 
 
 def followed(plan: Plan, search: Search) -> Plan:
-    return follow_plan(plan, search, spectra())
+    return follow_plan(plan, search, SpectrumTable(Path("nowhere"), spectra()))
 
 
 def make_search(recipe: str = "edgelr", multiple: int = MULTIPLE) -> Search:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types factors registry cache settings text",
+    "errors types factors blocks registry cache settings text",
     "exporter device",
     "load sites calibration statistics texts gate",
     "methods sharing forms",
@@ -23,7 +23,7 @@ LAYERS = (
     "allocators recipes",
     "spectra",
     "decompose budget allocate search compressed",
-    "heal refit",
+    "heal refit quantization table",
     "importance",
     "rescale",
     "graph runtime evaluators",
@@ -40,13 +40,13 @@ DOORS = {
     "onnx": "graph",
     "onnx_ir": "graph",
     "onnxscript": "graph",
-    "onnxruntime": "runtime",
+    "onnxruntime": "runtime blocks",
     "onnxruntime_genai": "runtime",
     "optimum": "load exporters",
     "peft": "heal",
     "torch": (
         "factors load sites statistics methods sharing forms spectra decompose compressed refit "
-        "heal importance rescale factoring inspection exporters"
+        "heal importance quantization table rescale factoring inspection exporters"
     ),
     "transformers": "load exporters",
     "typer": "cli",

@@ -58,8 +58,8 @@ def exported(
 
 
 def write(made: Planned, cache: Cache, recorder: Recorder, folder: Path) -> ExportBundle:
-    factors = make_factors(made, cache, recorder).factors
-    return delivery.write_bundle(made, factors, make_place(folder))[0]
+    factored = make_factors(made, cache, recorder)
+    return delivery.write_bundle(made, factored, make_place(folder))[0]
 
 
 # --- the bundle ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from edgelr.cache import Cache
 from edgelr.decompose import truncate
 from edgelr.device import load_profile, profile_path
 from edgelr.errors import BudgetError, InputError
+from edgelr.factoring import Factored
 from edgelr.graph.save import load_graph
 from edgelr.planning import Planned
 from edgelr.types import ExportBundle, LoadedModel
@@ -47,7 +48,8 @@ def plan_decoder(tiny_decoder: LoadedModel, cache: Cache) -> PlanDecoder:
 
 
 def write(made: Planned, folder: Path) -> ExportBundle:
-    return delivery.write_bundle(made, truncate(made.spectra, made.plan), make_place(folder))[0]
+    factored = Factored(truncate(made.spectra, made.plan))
+    return delivery.write_bundle(made, factored, make_place(folder))[0]
 
 
 def test_statistics_made_anew_give_the_same_factors(

@@ -57,7 +57,7 @@ def make(name: str, recipe: str, keep: float, cache: Cache, folder: Path) -> Mad
     planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     factored = make_factors(planned, cache, Recorder())
     place = make_place(folder)
-    bundle, _ = write_bundle(planned, factored.factors, place)
+    bundle, _ = write_bundle(planned, factored, place)
     return Made(planned, bundle, place.scratch / "answers.npz")
 
 

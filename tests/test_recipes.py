@@ -69,7 +69,7 @@ def made(
     planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     factored = make_factors(planned, cache, Recorder())
     place = make_place(tmp_path_factory.mktemp(recipe) / "made")
-    bundle, _ = write_bundle(planned, factored.factors, place)
+    bundle, _ = write_bundle(planned, factored, place)
     return Made(planned, factored, bundle)
 
 

@@ -8,7 +8,7 @@ import pytest
 from edgelr.errors import InputError
 from edgelr.runtime import jobs
 from edgelr.runtime.sampling import sample_tokens
-from edgelr.runtime.validate import accuracy, float16_error, max_abs_error, parity
+from edgelr.runtime.validate import accuracy, max_abs_error, parity, twin_error
 from edgelr.text import EvaluationSize
 from edgelr.types import ExportBundle
 from tests.runtime_graphs import (
@@ -117,9 +117,9 @@ def test_twins_differ_by_their_weights(decoder: ExportBundle, tmp_path: Path) ->
     other = write_bundle(tmp_path / "other", decoder_model(seed=1))
     twins = [(decoder_logits(prompt), decoder_logits(prompt, seed=1)) for prompt in PROMPTS]
     expected = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in twins)
-    assert float16_error(decoder, decoder, PROMPTS) == 0
-    assert float16_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
-    assert jobs.float16_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
+    assert twin_error(decoder, decoder, PROMPTS) == 0
+    assert twin_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
+    assert jobs.twin_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
 
 
 def test_accuracy_of_a_decoder_in_a_child_equals_that_in_here(

@@ -92,7 +92,7 @@ def test_two_aims_are_refused(aims: dict[str, Any], names: str) -> None:
         ("keep", float("nan")),
         ("max_drop", 0),
         ("max_drop", -0.1),
-        ("precision", "int8"),
+        ("precision", "int3"),
         ("task", "translation"),
         ("forms", ("sparse",)),
         ("calibration_tokens", 255),

@@ -20,7 +20,7 @@ from itertools import pairwise
 from edgelr.allocators import ALLOCATORS
 from edgelr.allocators.cover import Cover, components
 from edgelr.candidates import Options
-from edgelr.types import Candidate, Choice
+from edgelr.types import WEIGHT_BITS, Candidate, Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ def _best_between(covers: list[Cover], current: _Point, left: int) -> _Point:
 def _explain(option: Options, chosen: Candidate, price: float) -> Choice:
     if chosen is not option.dense:
         shared = f" for {len(option.sites)} linears" if len(option.sites) > 1 else ""
-        return Choice(chosen, f"{chosen.form} rank {chosen.rank}{shared} costs its loss least")
+        rank = "" if chosen.form == "dense" else f" rank {chosen.rank}"
+        stored = f" in {chosen.precision}" if chosen.precision in WEIGHT_BITS else ""
+        return Choice(chosen, f"{chosen.form}{rank}{stored}{shared} costs its loss least")
     if not option.compressed:
         return Choice(chosen, "no smaller candidate")
     if price == float("inf"):

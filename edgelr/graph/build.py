@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
 
+from edgelr.blocks import Blocks
 from edgelr.factors import FactorSet
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
-from edgelr.graph.rewrite import factorize_linears
+from edgelr.graph.rewrite import EXACT, factorize_linears
 from edgelr.graph.save import load_graph, save_graph
+from edgelr.graph.table import quantize_table
 from edgelr.graph.tidy import tidy_decoder
 from edgelr.sites import weight_of
 from edgelr.types import LinearSite, LoadedModel, Precision
@@ -41,6 +43,8 @@ def build(
     precision: Precision,
     max_opset: int = LATEST_OPSET,
     ir_version: int = LATEST_IR_VERSION,
+    blocks: Mapping[str, Blocks] | None = None,
+    accuracy_level: int = EXACT,
 ) -> tuple[int, int]:
     """Write the graph in which the sites of ``factors`` are factorized; none gives dense.
 
@@ -53,6 +57,8 @@ def build(
         precision: of every weight, input and output.
         max_opset: newest operator set of the device's ONNX Runtime.
         ir_version: newest file format that it reads.
+        blocks: matrices that are stored in whole numbers, by the name of the tensor.
+        accuracy_level: with which MatMulNBits multiplies them.
 
     Returns:
         The operator set and the file format version that were written.
@@ -65,10 +71,13 @@ def build(
         lambda name: weight_of(model, name).numpy(),
         model.exporter.node_names,
     )
-    factorize_linears(graph, bindings, factors)
+    factorize_linears(graph, bindings, factors, blocks, accuracy_level)
     if model.exporter.fuse is not None:
         with _held_back(graph):
             model.exporter.fuse(graph)
+    for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
+        stored = (blocks or {})[f"{name}.weight"]
+        quantize_table(graph.graph, name, weight_of(model, name).numpy(), stored, accuracy_level)
     if precision == "float16":
         to_float16(graph)
     save_graph(graph, path, max_opset, ir_version)

@@ -23,6 +23,8 @@ kronecker: the input as a matrix ``(n1, n2)``::
 
     x ── Reshape ── MatMul(right) ── Reshape ── MatMul(left, ·) ── Reshape ── y
 
+weights in whole numbers: every MatMul above is a MatMulNBits, dense ones as well.
+
 Sites of a group store what they share once; where they read the same value, its product with the
 shared factor is computed once.
 
@@ -34,38 +36,60 @@ Transpose, Cast, MatMul in float16 graphs (microsoft/onnxruntime#28392, seen in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgelr.blocks import Blocks
 from edgelr.errors import EdgelrError
-from edgelr.factors import Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
+from edgelr.factors import Dense, Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
 from edgelr.graph.bind import Binding
-from edgelr.graph.tidy import constant, insert
+from edgelr.graph.tidy import MICROSOFT, constant, insert
+from edgelr.types import BLOCK_SIZE
+
+EXACT = 1  # accuracy level: products in float32
 
 Hidden = dict[tuple[str, ir.Value], ir.Value]
 """What the sites of a group have computed already, by group and input."""
 
 
-def factorize_linears(model: ir.Model, bindings: Iterable[Binding], factors: FactorSet) -> None:
-    """Rewrite the bound nodes of every site that has factors, in place; others stay dense."""
+def factorize_linears(
+    model: ir.Model,
+    bindings: Iterable[Binding],
+    factors: FactorSet,
+    blocks: Mapping[str, Blocks] | None = None,
+    accuracy_level: int = EXACT,
+) -> None:
+    """Rewrite the bound nodes of every site that has factors, in place; others stay dense.
+
+    Args:
+        model: the graph.
+        bindings: the node of every site.
+        factors: by site.
+        blocks: matrices that are stored in whole numbers, by the name of the tensor.
+        accuracy_level: with which MatMulNBits multiplies them.
+    """
     hidden: Hidden = {}
     for binding in bindings:
         chosen = factors.get(binding.site.name)
         if chosen is None:
             continue
-        emit = _Emitter(model.graph, binding.node, binding.site.name)
+        emit = _Emitter(model.graph, binding.node, binding.site.name, blocks or {}, accuracy_level)
         x = binding.node.inputs[0]
         if x is None:
             raise EdgelrError(f"The node of {binding.site.name} has no input.")
         _take_over(emit, _emit(emit, x, chosen, hidden))
+    if blocks:
+        model.opset_imports.setdefault(MICROSOFT, 1)
     model.graph.sort()  # a value that several sites read was made at the first site rewritten
 
 
 def _emit(emit: _Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.Value:
+    if isinstance(factors, Dense):
+        return emit.product(x, "weight", factors.weight.numpy())
     if isinstance(factors, Tied):
         return _tied(emit, x, factors)
     if isinstance(factors, Kronecker):
@@ -76,7 +100,7 @@ def _emit(emit: _Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.V
         if key not in hidden:
             hidden[key] = _first(emit, x, factors)
         name = "up" if isinstance(factors, LowRank) else "second"
-        return emit.add("MatMul", [hidden[key], emit.weight(name, second.numpy())], name)
+        return emit.product(hidden[key], name, second.numpy())
     return _pivoted_rows(emit, x, factors)
 
 
@@ -87,6 +111,8 @@ class _Emitter:
     graph: ir.Graph
     node: ir.Node
     site: str
+    blocks: Mapping[str, Blocks]
+    accuracy_level: int
 
     @property
     def path(self) -> str:
@@ -96,14 +122,38 @@ class _Emitter:
         """Store a tensor of the site, or find the one that its group shares."""
         return constant(self.graph, f"{owner or self.site}.{name}", np.ascontiguousarray(array))
 
+    def product(
+        self, x: ir.Value, name: str, array: np.ndarray, owner: str | None = None
+    ) -> ir.Value:
+        """Multiply ``x`` with a matrix ``(in, out)``, which may be stored in whole numbers."""
+        key = f"{owner or self.site}.{name}"
+        stored = self.blocks.get(key)
+        if stored is None:
+            return self.add("MatMul", [x, self.weight(name, array, owner)], name)
+        inputs = [
+            constant(self.graph, key, stored.packed),
+            constant(self.graph, f"{key}.scales", stored.scales),
+            constant(self.graph, f"{key}.zero_points", stored.zero_points.ravel()),
+        ]
+        attributes: dict[str, int | list[int]] = {
+            "K": stored.in_features,
+            "N": stored.out_features,
+            "bits": stored.bits,
+            "block_size": BLOCK_SIZE,
+            "accuracy_level": self.accuracy_level,
+        }
+        return self.add("MatMulNBits", [x, *inputs], name, attributes, MICROSOFT)
+
     def add(
         self,
         op: str,
         inputs: list[ir.Value],
         name: str,
         attributes: dict[str, int | list[int]] | None = None,
+        domain: str = "",
     ) -> ir.Value:
-        node = ir.node(op, inputs, attributes or {}, name=f"{self.path}/{name}")
+        path = f"{self.path}/{name}"
+        node = ir.node(op, inputs, attributes or {}, domain=domain, name=path)
         output = insert(self.graph, self.node, node)
         output.type = self.node.outputs[0].type
         return output
@@ -125,7 +175,7 @@ def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
     """The product of ``x`` with what the sites of a group share, ``(..., rank)``."""
     owner = factors.shared or emit.site
     if isinstance(factors, LowRank):
-        return emit.add("MatMul", [x, emit.weight("down", factors.down.numpy(), owner)], "down")
+        return emit.product(x, "down", factors.down.numpy(), owner)
     order = factors.order.numpy().astype(np.int64)
     ordered = _permute(emit, x, order, owner)
     pivots, others = emit.split(ordered, (len(factors.second), len(factors.first)))

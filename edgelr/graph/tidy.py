@@ -79,7 +79,7 @@ def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> 
         domain=MICROSOFT,
         name=head.name,
     )
-    _replace(graph, head, fused)
+    replace_node(graph, head, fused)
 
 
 def _rename_first_norm(graph: ir.Graph) -> None:
@@ -99,10 +99,10 @@ def _rename_first_norm(graph: ir.Graph) -> None:
             domain=MICROSOFT,
             name=norm.name,
         )
-        _replace(graph, norm, skip)
+        replace_node(graph, norm, skip)
 
 
-def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
+def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     """Put ``new`` in the place of ``old``: its first output takes over name, shape and users."""
     before, after = old.outputs[0], new.outputs[0]
     graph.insert_after(old, new)

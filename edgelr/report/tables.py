@@ -7,6 +7,7 @@ from collections import Counter
 
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
 from edgelr.types import (
+    WEIGHT_BITS,
     Budget,
     Comparison,
     Measurement,
@@ -72,9 +73,9 @@ def parity_table(parity: Parity) -> Table:
         found = f"{parity.greedy_identical} of {parity.greedy_prompts}"
         label = f"identical greedy texts ({parity.greedy_tokens:,} tokens)"
         rows.append((label, found, f"{parity.greedy_prompts} of {parity.greedy_prompts}"))
-    if parity.float16_max_error is not None:
-        found, allowed = figure(parity.float16_max_error), _limit(parity.float16_limit)
-        rows.append(("float16 file against its float32 twin, relative", found, allowed))
+    if parity.twin_max_error is not None:
+        found, allowed = figure(parity.twin_max_error), _limit(parity.twin_limit)
+        rows.append(("what ships against its exact float32 twin, relative", found, allowed))
     return Table(("ONNX Runtime against torch", "found", "limit"), tuple(rows))
 
 
@@ -136,9 +137,10 @@ def role_table(plan: Plan) -> Table:
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         roles.setdefault(_role(site), []).append(site)
-    rows = [_role_row(role, sites) for role, sites in roles.items()]
-    rows.append(_role_row("all", list(plan.sites)))
-    return Table(("role", "sites", "dense", "low_rank", "pivoted", "kept"), tuple(rows))
+    kinds = sorted({_kind(site) for site in plan.sites})
+    rows = [_role_row(role, sites, kinds) for role, sites in roles.items()]
+    rows.append(_role_row("all", list(plan.sites), kinds))
+    return Table(("role", "sites", *kinds, "kept"), tuple(rows))
 
 
 def dense_reasons(plan: Plan) -> list[tuple[str, int]]:
@@ -176,10 +178,16 @@ def _role(site: SitePlan) -> str:
     return re.split(r"\.\d+\.", site.name, maxsplit=1)[-1]
 
 
-def _role_row(role: str, sites: list[SitePlan]) -> tuple[str, ...]:
-    forms = Counter(site.candidate.form for site in sites)
+def _kind(site: SitePlan) -> str:
+    """Form, and the precision where it is one of whole numbers."""
+    form, precision = site.candidate.form, site.candidate.precision
+    return f"{form} {precision}" if precision in WEIGHT_BITS else form
+
+
+def _role_row(role: str, sites: list[SitePlan], kinds: list[str]) -> tuple[str, ...]:
+    found = Counter(map(_kind, sites))
     dense_bytes = sum(site.dense_bytes for site in sites)
     planned_bytes = sum(site.candidate.bytes for site in sites)
-    counts = (len(sites), forms["dense"], forms["low_rank"], forms["pivoted"])
+    counts = (len(sites), *(found[kind] for kind in kinds))
     kept = percent(planned_bytes / dense_bytes) if dense_bytes else "–"
     return role, *(str(count) for count in counts), kept

@@ -62,16 +62,21 @@ def parity(
     return Parity(**_call("parity", arguments))
 
 
-def float16_error(
-    half: ExportBundle,
-    single: ExportBundle,
+def twin_error(
+    shipped: ExportBundle,
+    twin: ExportBundle,
     prompts: Sequence[Sequence[int]],
     threads: int | None = None,
 ) -> float:
-    """Run ``validate.float16_error`` in a child."""
+    """Run ``validate.twin_error`` in a child."""
     rows = [[int(token) for token in prompt] for prompt in prompts]
-    arguments = {"half": _path(half), "single": _path(single), "prompts": rows, "threads": threads}
-    return float(_call("float16_error", arguments))
+    arguments = {
+        "shipped": _path(shipped),
+        "twin": _path(twin),
+        "prompts": rows,
+        "threads": threads,
+    }
+    return float(_call("twin_error", arguments))
 
 
 def sample_tokens(

@@ -87,19 +87,19 @@ def parity(
         return _encoder_parity(runner, arrays, limit)
 
 
-def float16_error(
-    half: ExportBundle,
-    single: ExportBundle,
+def twin_error(
+    shipped: ExportBundle,
+    twin: ExportBundle,
     prompts: Sequence[Sequence[int]],
     threads: int | None = None,
 ) -> float:
-    """Find how far a float16 file's outputs are from its float32 twin's.
+    """Find how far the outputs of what ships are from its exact float32 twin's.
 
     Both run on the CPU, each prompt alone: logits of decoders, hidden states of encoders. The
-    largest difference is divided by the largest output of the twin, because float16 has a
-    relative precision: an output of 32 has steps of 0.03.
+    largest difference is divided by the largest output of the twin: the errors of float16 and of
+    whole numbers are relative.
     """
-    runners = [_open(bundle, "cpu", threads) for bundle in (half, single)]
+    runners = [_open(bundle, "cpu", threads) for bundle in (shipped, twin)]
     worst = 0.0
     for prompt in prompts:
         found, expected = (_outputs(runner, prompt) for runner in runners)

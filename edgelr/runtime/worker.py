@@ -99,10 +99,10 @@ def _parity(_progress: Progress, bundle: str, answers: str, **options: Any) -> A
     return parity(read_bundle(Path(bundle)), Path(answers), **options)
 
 
-def _float16_error(_progress: Progress, half: str, single: str, **options: Any) -> Any:
-    from edgelr.runtime.validate import float16_error
+def _twin_error(_progress: Progress, shipped: str, twin: str, **options: Any) -> Any:
+    from edgelr.runtime.validate import twin_error
 
-    return float16_error(read_bundle(Path(half)), read_bundle(Path(single)), **options)
+    return twin_error(read_bundle(Path(shipped)), read_bundle(Path(twin)), **options)
 
 
 def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) -> None:
@@ -114,7 +114,7 @@ def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) ->
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "accuracy": _accuracy,
     "parity": _parity,
-    "float16_error": _float16_error,
+    "twin_error": _twin_error,
     "sample_tokens": _sample_tokens,
 }
 

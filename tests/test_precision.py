@@ -1,0 +1,170 @@
+"""Precision as an axis of the plan: what rounding is predicted to lose, and what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from edgelr import pipeline
+from edgelr.cache import Cache
+from edgelr.device import load_profile
+from edgelr.errors import InputError
+from edgelr.factoring import make_factors
+from edgelr.factors import Dense, LowRank
+from edgelr.forms import level
+from edgelr.graph.save import load_graph
+from edgelr.methods import Metric
+from edgelr.methods.metric import factorize_between
+from edgelr.planning import Planned
+from edgelr.quantization import quantized_loss, rounded
+from edgelr.sharing import factorize_stacked, metric_loss
+from edgelr.table import find_table
+from edgelr.types import BLOCK_SIZE, WEIGHT_BITS, LoadedModel, WeightPrecision
+from tests.conftest import MakeModel
+from tests.exports import Recorder, quick_settings, session_cache
+
+PRECISIONS: tuple[WeightPrecision, ...] = ("int8", "int4")
+
+every_precision = pytest.mark.parametrize("precision", PRECISIONS)
+
+
+def random_gram(size: int, seed: int) -> torch.Tensor:
+    root = torch.randn(size, 2 * size, generator=torch.Generator().manual_seed(seed)).double()
+    return root @ root.T / size
+
+
+def random_weight(outputs: int, inputs: int, seed: int) -> torch.Tensor:
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@every_precision
+def test_the_predicted_loss_is_that_of_the_rounded_matrices(precision: WeightPrecision) -> None:
+    weight, metric = random_weight(80, 96, 0), (random_gram(80, 1), random_gram(96, 2))
+    found = factorize_between(weight, *metric)
+    lost = quantized_loss([weight], [metric], found, precision)
+    assert lost.dense == pytest.approx(metric_loss(weight - rounded(weight.T, precision).T, metric))
+    for rank in (BLOCK_SIZE, 2 * BLOCK_SIZE):
+        part = level(LowRank(found.down[:, :rank], found.up[:rank]))
+        product = rounded(part.down, precision) @ rounded(part.up, precision)
+        expected = metric_loss(weight - product.T, metric)
+        assert lost.product[rank] == pytest.approx(expected, rel=1e-6)
+    assert (lost.product[::BLOCK_SIZE] >= found.loss.numpy()[::BLOCK_SIZE]).all()
+
+
+@every_precision
+def test_a_group_loses_what_its_sites_lose(precision: WeightPrecision) -> None:
+    weights = [random_weight(48, 64, 0), random_weight(40, 64, 1)]
+    inputs = random_gram(64, 2)
+    metrics: list[Metric] = [(random_gram(48, 3), inputs), (random_gram(40, 4), inputs)]
+    found = factorize_stacked(weights, metrics, inputs)
+    lost = quantized_loss(weights, metrics, found, precision)
+    part = level(LowRank(found.down[:, :BLOCK_SIZE], found.up[:BLOCK_SIZE]))
+    product = rounded(part.down, precision) @ rounded(part.up, precision)
+    errors = [w - p.T for w, p in zip(weights, product.split([48, 40], dim=1), strict=True)]
+    expected = sum(map(metric_loss, errors, metrics))
+    assert lost.product[BLOCK_SIZE] == pytest.approx(expected, rel=1e-6)
+
+
+def test_more_bits_lose_less() -> None:
+    weight, metric = random_weight(80, 96, 0), (random_gram(80, 1), random_gram(96, 2))
+    found = factorize_between(weight, *metric)
+    fine, coarse = (quantized_loss([weight], [metric], found, each) for each in PRECISIONS)
+    assert fine.dense < coarse.dense / 50
+    assert (fine.product[BLOCK_SIZE:] < coarse.product[BLOCK_SIZE:]).all()
+
+
+def test_factors_that_are_not_nested_stay_as_they_are() -> None:
+    weight = random_weight(40, 48, 0)
+    plain = factorize_between(weight, None, None)
+    lost = quantized_loss([weight], [(None, None)], Unnested(plain.loss), "int8")  # type: ignore[arg-type]
+    assert np.isinf(lost.product).all()
+    assert np.isfinite(lost.dense)
+
+
+class Unnested:
+    def __init__(self, loss: torch.Tensor) -> None:
+        self.loss = loss
+
+
+# --- plans and files --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return session_cache(tmp_path_factory)
+
+
+def planned(model: LoadedModel, cache: Cache, **changes: object) -> Planned:
+    settings = quick_settings(model.folder, **changes)
+    return pipeline.plan(settings, load_profile("generic-cpu"), cache, Recorder(), pipeline.Clock())
+
+
+def precisions(made: Planned) -> set[str]:
+    return {site.candidate.precision for site in made.plan.sites}
+
+
+@every_precision
+def test_one_precision_is_that_of_every_linear(
+    tiny_decoder: LoadedModel, cache: Cache, precision: WeightPrecision
+) -> None:
+    made = planned(tiny_decoder, cache, precision=precision, keep=1.0)
+    assert precisions(made) == {precision}
+    assert made.plan.kept < {"int8": 0.4, "int4": 0.25}[precision]  # blocks are filled up
+    assert made.plan.predicted_loss > 0
+    factored = make_factors(made, cache, Recorder())
+    assert all(isinstance(each, Dense) for each in factored.factors.values())
+    assert len(factored.blocks) == len(made.plan.sites)
+
+
+def test_bytes_go_where_they_cost_least(tiny_decoder: LoadedModel, cache: Cache) -> None:
+    """With every precision to choose from, no budget loses more than with one."""
+    free = planned(tiny_decoder, cache, precision="auto", keep=0.5)
+    assert free.plan.kept <= 0.5
+    assert precisions(free) <= {"float32", *WEIGHT_BITS}
+    assert precisions(free) & set(WEIGHT_BITS)
+    fixed = planned(tiny_decoder, cache, precision="float32", keep=0.5)
+    assert free.plan.predicted_loss < fixed.plan.predicted_loss
+
+
+@pytest.mark.parametrize(
+    ("exporter", "precision", "keep"),
+    [("llama", "int8", 0.26), ("llama", "auto", 0.22), ("bert", "int4", 0.15)],
+)
+def test_an_export_is_right_and_as_large_as_planned(
+    make_model: MakeModel,
+    cache: Cache,
+    tmp_path: Path,
+    exporter: str,
+    precision: str,
+    keep: float,
+) -> None:
+    folder = tmp_path / "bundle"
+    model = make_model(exporter, hidden_size=96)  # rows of the table are whole blocks
+    settings = quick_settings(model.folder, precision=precision, keep=keep)
+    report = pipeline.export(
+        settings, load_profile("generic-cpu"), folder, cache, Recorder(), "edgelr"
+    )
+    assert report.validation.parity.passed
+    assert report.validation.parity.twin_max_error is not None
+    stored = [
+        value.const_value.nbytes
+        for value in load_graph(next(folder.glob("onnx/*.onnx"))).graph.initializers.values()
+        if value.const_value is not None
+        and (value.dtype == ir.DataType.UINT8 or str(value.name).endswith(".scales"))
+    ]
+    chosen = [site.candidate for site in report.plan.sites]
+    assert sum(stored) == sum(each.bytes for each in chosen if each.precision in WEIGHT_BITS)
+    assert sum(stored) > 0
+    table = find_table(model)
+    assert table is not None
+    assert report.plan.sites[-1].name == table.name
+    assert report.plan.sites[-1].candidate.precision in WEIGHT_BITS
+
+
+def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cache) -> None:
+    with pytest.raises(InputError, match="'uniform' has one knob for all"):
+        planned(tiny_decoder, cache, precision="auto", recipe="svd-llm", keep=0.5)
