@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from edgelr import aims, delivery, factoring, planning
+from edgelr import aims, costs, delivery, factoring, planning
 from edgelr.cache import Cache
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
@@ -62,9 +62,9 @@ def plan(
     made: Planned | None = None
     for _ in range(settings.rounds):  # a later round sees the model that the one before compressed
         with clock.time("statistics"):
-            store, key = planning.statistics(subject, calibration, cache, listener, made)
+            store, key = costs.statistics(subject, calibration, cache, listener, made)
         with clock.time("decomposition"):
-            spectra = planning.spectra(subject, (store, key), cache, listener, calibration, made)
+            spectra = costs.spectra(subject, (store, key), cache, listener, calibration, made)
         with clock.time("allocation"):
             made = aims.allocate(subject, dense, calibration, store, spectra, listener, given_plan)
     assert made is not None

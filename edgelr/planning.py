@@ -1,10 +1,9 @@
-"""The first half of the story: from a model and a device to a plan."""
+"""The beginning of the story: what is compressed, for what and how; the dense export, the texts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,34 +14,22 @@ from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
 from edgelr.allocate import Search
 from edgelr.allocators import ONE_KNOB
-from edgelr.blocks import QuantizedLoss
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
-from edgelr.compressed import multiplied
-from edgelr.decompose import decompose, truncate
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
-from edgelr.factors import FactorSet
 from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
-from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
 from edgelr.load import load, shape_of
-from edgelr.methods import METHODS, Need
-from edgelr.quantization import quantized_losses
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
 from edgelr.sites import find_groups, find_sites
-from edgelr.spectra import SpectrumTable, read_losses, read_spectra, write_losses
+from edgelr.spectra import SpectrumTable
 from edgelr.table import (
-    TABLE_TOKENS,
-    TableStatistics,
-    collect_table,
     find_table,
-    read_table_statistics,
-    table_loss,
 )
 from edgelr.text import split_sentences
 from edgelr.texts import SELF, Texts, choose_texts
@@ -286,168 +273,6 @@ def tokenize(
     sentences = split_sentences(text, tokens)  # a sentence has more than one token
     row = length or min(ENCODER_LENGTH, longest)
     return calibrations.from_texts(sentences, subject.tokenizer, tokens, row, name)
-
-
-def statistics(
-    subject: Subject,
-    calibration: list[Calibration],
-    cache: Cache,
-    listener: Listener,
-    before: Planned | None = None,
-) -> tuple[statistic.StatisticsStore, str]:
-    """Collect what the method needs, or find it; return it with its key.
-
-    With a plan ``before``, they are those of the model that it compresses: another round.
-    """
-    parts = [part.key for part in calibration]
-    key = digest(FORMAT, subject.model.digest, parts)
-    factors: FactorSet = {}
-    if before is not None:
-        factors = truncate(before.spectra, before.plan)
-        key = digest(key, before.spectra.folder.name, asdict(before.plan))
-
-    def collected(need: Need) -> Path:
-        def write(folder: Path) -> None:
-            with multiplied(subject.model.module, factors):
-                statistic.collect(
-                    subject.model,
-                    subject.sites,
-                    calibration,
-                    frozenset({need}),
-                    folder,
-                    subject.settings.seed,
-                    listener.progress,
-                )
-
-        seed = subject.settings.seed if need == "output_gradient_gram" else None
-        return cache.stage("statistics", digest(key, need, seed), write)[0]
-
-    folders = {need: collected(need) for need in sorted(METHODS.get(subject.recipe.method).needs)}
-    units = statistic.units_per_token(subject.model, calibration)
-    store = statistic.StatisticsStore(folders, units)
-    return store, digest(key, *(folder.name for folder in folders.values()))
-
-
-def spectra(
-    subject: Subject,
-    statistics: tuple[statistic.StatisticsStore, str],
-    cache: Cache,
-    listener: Listener,
-    calibration: Sequence[Calibration] = (),
-    before: Planned | None = None,
-) -> SpectrumTable:
-    """Decompose every group, or find the decomposition.
-
-    Args:
-        subject: what is compressed.
-        statistics: of the linears, with their key.
-        cache: finished stages.
-        listener: hears of progress.
-        calibration: texts for a recipe that asks for the importance of components, and for the
-            precision of the table of embeddings; others need none here.
-        before: the plan of the round before, if there was one.
-    """
-    (store, key), recipe = statistics, subject.recipe
-    method = METHODS.get(recipe.method)
-
-    def write(folder: Path) -> None:
-        decompose(
-            subject.model,
-            subject.groups,
-            store,
-            method,
-            folder,
-            listener.progress,
-            recipe.coefficients,
-        )
-
-    groups = [group.name for group in subject.groups]
-    key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
-    folder, _ = cache.stage("spectra", key, write)
-    plain = read_spectra(folder)
-    if recipe.importance is not None:
-        plain = _by_importance(subject, plain, list(calibration), before, cache, listener)
-    return _with_rounding(subject, store, plain, cache, listener, calibration)
-
-
-def _with_rounding(
-    subject: Subject,
-    store: statistic.StatisticsStore,
-    spectra: SpectrumTable,
-    cache: Cache,
-    listener: Listener,
-    calibration: Sequence[Calibration],
-) -> SpectrumTable:
-    """Predict what weights in whole numbers would lose, where these may be taken."""
-    rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
-    if not rounding:
-        return spectra
-    model, method = subject.model, METHODS.get(subject.recipe.method)
-    found: dict[str, dict[WeightPrecision, QuantizedLoss]] = {}
-    for precision in rounding:
-
-        def write(folder: Path, precision: WeightPrecision = precision) -> None:
-            losses = quantized_losses(
-                model, subject.groups, (store, method), spectra, precision, listener.progress
-            )
-            write_losses(folder, losses)
-
-        groups = [group.name for group in subject.groups]
-        grams = [path.name for path in store.folders.values()]
-        key = digest(FORMAT, spectra.folder.name, grams, groups, precision)
-        for name, loss in read_losses(cache.stage("rounding", key, write)[0]).items():
-            found.setdefault(name, {})[precision] = loss
-    spectra = replace(spectra, quantized=found)
-    if subject.table is None:
-        return spectra
-    known = _table_statistics(subject, list(calibration), cache, listener)
-    costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
-    return spectra.with_whole(subject.table, costs)
-
-
-def _table_statistics(
-    subject: Subject, calibration: list[Calibration], cache: Cache, listener: Listener
-) -> TableStatistics:
-    """Collect what the rows of the table of embeddings are worth, or find it."""
-    model, seed = subject.model, subject.settings.seed
-    parts = calibrations.spread(calibration, TABLE_TOKENS)
-
-    def write(folder: Path) -> None:
-        collect_table(model, parts, seed, listener.progress).write(folder)
-
-    key = digest(FORMAT, model.digest, [part.key for part in parts], seed)
-    return read_table_statistics(cache.stage("table", key, write)[0])
-
-
-def _by_importance(
-    subject: Subject,
-    plain: SpectrumTable,
-    calibration: list[Calibration],
-    before: Planned | None,
-    cache: Cache,
-    listener: Listener,
-) -> SpectrumTable:
-    """Order and scale the components of every linear by what they are worth, or find it done."""
-    assert calibration, "this recipe's spectra need the calibration texts"
-    model, settings, learned = subject.model, subject.settings, subject.recipe.importance == "soco"
-    keep = settings.keep or KEEP
-
-    def write(folder: Path) -> None:
-        if learned:
-            learn_importance(
-                model, plain, calibration, keep, folder, settings.seed, listener.progress
-            )
-            return
-        factors = {} if before is None else truncate(before.spectra, before.plan)
-        units = statistic.units_per_token(model, calibration)
-        with multiplied(model.module, factors):
-            parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
-            collect_importance(model, plain, parts, units, folder, settings.seed, listener.progress)
-
-    parts = [part.key for part in calibration]
-    own = (keep, STEPS) if learned else ()
-    key = digest(FORMAT, subject.recipe.importance, plain.folder.name, parts, settings.seed, own)
-    return read_spectra(cache.stage("importance", key, write)[0])
 
 
 def selection(subject: Subject) -> Calibration:

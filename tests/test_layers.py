@@ -29,7 +29,7 @@ LAYERS = (
     "graph runtime evaluators",
     "report",
     "planning",
-    "aims factoring",
+    "aims costs factoring",
     "delivery",
     "pipeline inspection",
     "recheck catalogue bench",

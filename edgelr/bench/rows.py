@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelr import aims, factoring, planning
+from edgelr import aims, costs, factoring, planning
 from edgelr.bench.book import RowBook
 from edgelr.bench.ground import Ground
 from edgelr.bench.question import Question
@@ -113,9 +113,9 @@ class Rows:
         settings = _with(base.settings, recipe=recipe, keep=keep)
         subject = planning.examine(base.model, settings, base.device)
         with clock.time("statistics"):
-            store, key = planning.statistics(subject, self._ground.calibration, cache, listener)
+            store, key = costs.statistics(subject, self._ground.calibration, cache, listener)
         with clock.time("decomposition"):
-            spectra = planning.spectra(
+            spectra = costs.spectra(
                 subject, (store, key), cache, listener, self._ground.calibration
             )
         return _Ready(subject, store, spectra)
