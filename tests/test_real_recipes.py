@@ -40,6 +40,7 @@ FORMS = {  # a recipe that makes the form, and a share that it can reach
 class Made:
     planned: Planned
     bundle: ExportBundle
+    exact: ExportBundle  # what computes in float32: the bundle, or its twin
     answers: Path
 
 
@@ -48,21 +49,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return Cache(tmp_path_factory.mktemp("cache"))
 
 
-def make(name: str, recipe: str, keep: float, cache: Cache, folder: Path) -> Made:
+def make(
+    name: str, recipe: str, keep: float, cache: Cache, folder: Path, precision: str | None = None
+) -> Made:
     settings = make_settings(
         model=model_path(name), profile="generic-cpu", recipe=recipe, keep=keep,
-        calibration_tokens=2048,
+        precision=precision, calibration_tokens=2048,
     )  # fmt: skip
     device = load_profile("generic-cpu")
     planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     factored = make_factors(planned, cache, Recorder())
     place = make_place(folder)
-    bundle, _ = write_bundle(planned, factored, place)
-    return Made(planned, bundle, place.scratch / "answers.npz")
+    bundle, twin = write_bundle(planned, factored, place)
+    return Made(planned, bundle, twin or bundle, place.scratch / "answers.npz")
 
 
 def require_parity(made: Made) -> None:
-    found = jobs.parity(made.bundle, made.answers, limit=PARITY_LIMIT)
+    found = jobs.parity(made.exact, made.answers, limit=PARITY_LIMIT)
     assert found.passed, found
 
 
@@ -84,6 +87,18 @@ def test_minilm_in_every_form_answers_like_torch(recipe: str, cache: Cache, tmp_
     assert forms - {"dense"}
     require_parity(made)
     require_shared_once(made)
+
+
+@pytest.mark.parametrize("name", ["minilm", pytest.param("smollm2", marks=pytest.mark.slow)])
+def test_weights_in_whole_numbers_answer_like_torch(
+    name: str, cache: Cache, tmp_path: Path
+) -> None:
+    made = make(name, "edgelr", 0.2, cache, tmp_path, precision="auto")
+    require_parity(made)
+    assert made.exact != made.bundle
+    stored = {site.candidate.precision for site in made.planned.plan.sites}
+    assert stored <= {"int8", "int4"}
+    assert made.bundle.weight_bytes < 0.25 * made.planned.dense.bundle.weight_bytes
 
 
 @pytest.mark.slow
