@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,9 +33,6 @@ from edgelr.types import (
     SitePlan,
     WeightPrecision,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def validate(
     """Compare with torch (parity) and with the original (accuracy), in child processes."""
     subject = made.subject
     half = bundle.manifest.precision == "float16"
-    checked = twin if half and twin is not None else bundle  # what this machine's CPU can run
+    checked = _runnable(bundle, twin)
     listener.progress("parity", 0, 1)
     parity = jobs.parity(twin or bundle, place.scratch / "answers.npz", limit=PARITY_LIMIT)
     if twin is not None:
@@ -250,6 +250,12 @@ def validate(
     )
 
 
+def _runnable(bundle: ExportBundle, twin: ExportBundle | None) -> ExportBundle:
+    """What this machine's CPU can run: the twin of what ships in float16."""
+    half = bundle.manifest.precision == "float16"
+    return twin if half and twin is not None else bundle
+
+
 def measure_both(
     made: Planned, bundle: ExportBundle, twin: ExportBundle | None, cache: Cache, listener: Listener
 ) -> tuple[Comparison, ExportBundle]:
@@ -270,8 +276,7 @@ def measure_both(
             return found, shipped_dense
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
-    half = twin if bundle.manifest.precision == "float16" else None
-    pair = (made.dense.bundle, half or bundle)
+    pair = (made.dense.bundle, _runnable(bundle, twin))
     found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=listener.progress)
     return found, shipped_dense
 

@@ -47,8 +47,7 @@ from edgelr.blocks import Blocks
 from edgelr.errors import EdgelrError
 from edgelr.factors import Dense, Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
 from edgelr.graph.bind import Binding
-from edgelr.graph.tidy import MICROSOFT, constant, insert
-from edgelr.types import BLOCK_SIZE
+from edgelr.graph.tidy import MICROSOFT, constant, insert, product_of_blocks
 
 EXACT = 1  # accuracy level: products in float32
 
@@ -135,14 +134,8 @@ class _Emitter:
             constant(self.graph, f"{key}.scales", stored.scales),
             constant(self.graph, f"{key}.zero_points", stored.zero_points.ravel()),
         ]
-        attributes: dict[str, int | list[int]] = {
-            "K": stored.in_features,
-            "N": stored.out_features,
-            "bits": stored.bits,
-            "block_size": BLOCK_SIZE,
-            "accuracy_level": self.accuracy_level,
-        }
-        return self.add("MatMulNBits", [x, *inputs], name, attributes, MICROSOFT)
+        node = product_of_blocks(stored, [x, *inputs], self.accuracy_level, f"{self.path}/{name}")
+        return self._insert(node)
 
     def add(
         self,
@@ -150,10 +143,10 @@ class _Emitter:
         inputs: list[ir.Value],
         name: str,
         attributes: dict[str, int | list[int]] | None = None,
-        domain: str = "",
     ) -> ir.Value:
-        path = f"{self.path}/{name}"
-        node = ir.node(op, inputs, attributes or {}, domain=domain, name=path)
+        return self._insert(ir.node(op, inputs, attributes or {}, name=f"{self.path}/{name}"))
+
+    def _insert(self, node: ir.Node) -> ir.Value:
         output = insert(self.graph, self.node, node)
         output.type = self.node.outputs[0].type
         return output

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgelr.blocks import Blocks
 from edgelr.errors import EdgelrError
-from edgelr.graph.tidy import MICROSOFT, constant, insert, replace_node
+from edgelr.graph.tidy import MICROSOFT, constant, insert, product_of_blocks, replace_node
 from edgelr.types import BLOCK_SIZE
 
 
@@ -92,11 +92,4 @@ def _head(
         scales,
         reshaped(zero_points, "zero_points", -1),
     ]
-    attributes = {
-        "K": stored.in_features,
-        "N": stored.out_features,
-        "bits": stored.bits,
-        "block_size": BLOCK_SIZE,
-        "accuracy_level": accuracy_level,
-    }
-    return ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT, name=head.name)
+    return product_of_blocks(stored, inputs, accuracy_level, head.name or "")

@@ -17,6 +17,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from edgelr.blocks import Blocks
+from edgelr.types import BLOCK_SIZE
+
 MICROSOFT = "com.microsoft"
 
 
@@ -51,6 +54,20 @@ def insert(graph: ir.Graph, before: ir.Node, node: ir.Node) -> ir.Value:
     node.outputs[0].name = f"{node.name}/output_0"
     graph.insert_before(before, node)
     return node.outputs[0]
+
+
+def product_of_blocks(
+    stored: Blocks, inputs: list[ir.Value | None], accuracy_level: int, name: str
+) -> ir.Node:
+    """Make the MatMulNBits of a value, integers, scales and zero points."""
+    attributes = {
+        "K": stored.in_features,
+        "N": stored.out_features,
+        "bits": stored.bits,
+        "block_size": BLOCK_SIZE,
+        "accuracy_level": accuracy_level,
+    }
+    return ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT, name=name)
 
 
 def _share_tied_table(graph: ir.Graph) -> None:
