@@ -489,6 +489,8 @@ def bench_methods(
     ] = "generic-cpu",
     heal_steps: HealSteps = None,
     heal_minutes: HealMinutes = None,
+    heal_sites: HealSites = None,
+    heal_adapter: HealAdapter = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of tables and curves.")] = None,  # noqa: UP045
     seed: Seed = None,
     revision: Revision = None,

@@ -40,6 +40,8 @@ class Exporter:
         tied_pairs: roles ``(first, second)`` inside a block, of transposed shapes, of which one
             matrix may serve both: what widens, and what narrows again.
         load_options: further keyword arguments of the auto class's ``from_pretrained``.
+        cache_in_place: the graph writes new keys and values into the tensors of the past, where it
+            is given them as outputs too (GroupQueryAttention with a shared buffer).
     """
 
     model_types: tuple[str, ...]
@@ -54,6 +56,7 @@ class Exporter:
     node_names: tuple[tuple[str, str], ...] = ()
     tied_pairs: tuple[tuple[str, str], ...] = ()
     load_options: tuple[tuple[str, Any], ...] = ()
+    cache_in_place: bool = False
 
 
 EXPORTERS: Registry[Exporter] = Registry("exporter", group="edgelr.exporters")

@@ -240,6 +240,7 @@ def dense_manifest(
         ir_version=ir_version,
         context_tokens=shape_of(model)[1],
         pooling=model.pooling,
+        cache_in_place=model.exporter.cache_in_place,
     )
 
 

@@ -273,6 +273,7 @@ class Manifest:
 
     ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
+    ``cache_in_place`` tells that past and present keys and values may be the same tensors.
     """
 
     task: Task
@@ -288,6 +289,7 @@ class Manifest:
     profile: str | None = None
     max_drop: float | None = None
     gate_passed: bool | None = None
+    cache_in_place: bool = False
     files: tuple[BundleFile, ...] = ()
 
 

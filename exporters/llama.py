@@ -43,4 +43,5 @@ LLAMA = Exporter(
     keep_dense=("lm_head",),
     node_names=(("self_attn", "attn"),),
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
+    cache_in_place=True,
 )

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgelr.errors import EdgelrError
+from edgelr.errors import EdgelrError, InputError
 from edgelr.factors import LowRank
 from edgelr.graph.bind import Binding, bind
 from edgelr.graph.precision import LARGEST, to_float16
@@ -72,13 +72,30 @@ def test_a_left_padded_batch_and_its_next_step_equal_the_prompts_alone(
     decoder = Decoder.open(decoder_export.bundle)
     ids, mask = left_padded(PROMPTS, 0)
     new = np.array([[7], [21], [90]])
-    prompt, cache = decoder.logits(ids, mask)
+    prompt, cache = decoder.logits(ids, mask, decoder.empty_cache(len(ids), ids.shape[1] + 1))
     step, _ = decoder.logits(new, np.concatenate([mask, np.ones_like(new)], axis=1), cache)
     for row, tokens in enumerate(PROMPTS):
-        alone, own = decoder.logits(np.array([tokens]))
+        room = decoder.empty_cache(1, len(tokens) + 1)
+        alone, own = decoder.logits(np.array([tokens]), past=room)
         np.testing.assert_allclose(prompt[row, -len(tokens) :], alone[0], atol=1e-5)
         after, _ = decoder.logits(new[row : row + 1], past=own)
         np.testing.assert_allclose(step[row], after[0], atol=1e-5)
+
+
+def test_a_cache_in_place_answers_like_one_that_grows(decoder_export: DenseExport) -> None:
+    decoder = Decoder.open(decoder_export.bundle)
+    growing = Decoder(decoder.session, decoder.config)
+    ids = np.array([[3, 1, 4, 1, 5, 9, 2, 6]])
+    ours, theirs = decoder.empty_cache(1, 9), growing.empty_cache(1, 9)
+    for start, end in ((0, 5), (5, 6), (6, 8)):
+        found, ours = decoder.logits(ids[:, start:end], past=ours)
+        expected, theirs = growing.logits(ids[:, start:end], past=theirs)
+        np.testing.assert_array_equal(found, expected)
+    continued = [decoder.logits(np.array([[token]]), past=ours)[0] for token in (7, 8, 7)]
+    np.testing.assert_array_equal(continued[0], continued[2])  # what followed is overwritten
+    assert not np.array_equal(continued[0], continued[1])
+    with pytest.raises(InputError, match="room for 9 tokens, and 10 were given"):
+        decoder.logits(ids[:, :2], past=ours)
 
 
 def test_a_tied_table_is_stored_once_and_nothing_is_transposed(

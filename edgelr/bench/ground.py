@@ -17,6 +17,7 @@ from edgelr.recipes import RECIPES
 from edgelr.text import DEFAULT_TEXT, read_text
 
 FORMAT = 1  # of the rows; raise it when their figures change their meaning
+HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ground:
             (subject.device.id, subject.precision, subject.device.rank_multiple),
             [part.key for part in self.calibration],
             [(name, text.key) for name, text in self.texts.items()],
-            subject.settings.model_dump(include={"seed", "heal_steps", "heal_minutes"}),
+            subject.settings.model_dump(include={"seed", *HEALING}),
             None if keep is None else (asdict(RECIPES.get(recipe)), keep),
         )
 

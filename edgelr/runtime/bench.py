@@ -13,6 +13,8 @@ from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import Array, open_session
 from edgelr.types import Phase
 
+PIECE_TOKENS = 512  # of a long context that is read at once: the logits of all would not fit
+
 
 class Bench:
     """The graph of one bundle, without its tokenizer: nothing else should take memory."""
@@ -22,7 +24,8 @@ class Bench:
         config = read_config(bundle)
         self.session = open_session(bundle.model_path, provider, threads)
         decodes = bundle.manifest.task == "text-generation"
-        self._runner = Decoder(self.session, config) if decodes else Encoder(self.session)
+        in_place = bundle.manifest.cache_in_place
+        self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)
         self._vocabulary = int(config["vocab_size"])
         self._pasts: dict[tuple[int, int], Cache] = {}
 
@@ -51,7 +54,11 @@ class Bench:
     def _past(self, decoder: Decoder, batch: int, context_tokens: int) -> Cache:
         key = (batch, context_tokens)
         if key not in self._pasts:
-            _, self._pasts[key] = decoder.logits(self._random_ids(batch, context_tokens))
+            past = decoder.empty_cache(batch, context_tokens + 1)
+            for start in range(0, context_tokens, PIECE_TOKENS):
+                tokens = min(PIECE_TOKENS, context_tokens - start)
+                past = decoder.logits(self._random_ids(batch, tokens), past=past)[1]
+            self._pasts[key] = past
         return self._pasts[key]
 
     def _random_ids(self, batch: int, tokens: int) -> Array:

@@ -23,12 +23,14 @@ class Cache:
     """Keys and values of every block; they stay on the session's device.
 
     Attributes:
-        values: one tensor ``(batch, heads, tokens, head_size)`` for each cache input.
+        values: one tensor ``(batch, heads, capacity, head_size)`` for each cache input.
         tokens: tokens that the cache holds, padding included.
+        capacity: tokens that it has room for; None where it grows with every run.
     """
 
-    values: tuple[Array | Value, ...]
+    values: tuple[Value, ...]
     tokens: int
+    capacity: int | None = None
 
 
 class Decoder:
@@ -38,14 +40,17 @@ class Decoder:
         session: a graph with ``input_ids``, optional ``attention_mask``, ``position_ids`` and
             ``past_key_values.N.key/value``, and outputs ``logits`` and ``present.N.key/value``.
         config: the model's ``config.json``; it gives cache sizes that the graph leaves symbolic.
+        in_place: the graph may write the present into the tensors of the past: the cache is then
+            allocated once, and no step copies it.
 
     Raises:
         InputError: the graph has other inputs or outputs.
     """
 
-    def __init__(self, session: Session, config: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, config: Mapping[str, Any], in_place: bool = False) -> None:
         self.session = session
         self.config = config
+        self.in_place = in_place
         self._past = [name for name in session.inputs if name.startswith(_PAST)]
         self._present = [name.replace(_PAST, _PRESENT, 1) for name in self._past]
         unknown = set(session.inputs) - set(self._past) - _TOKEN_INPUTS
@@ -62,7 +67,8 @@ class Decoder:
         cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
     ) -> Decoder:
         """Open the decoder of a bundle."""
-        return cls(open_session(bundle.model_path, provider, threads), read_config(bundle))
+        session = open_session(bundle.model_path, provider, threads)
+        return cls(session, read_config(bundle), bundle.manifest.cache_in_place)
 
     @property
     def vocabulary(self) -> int:
@@ -78,14 +84,24 @@ class Decoder:
             input_ids: ``(batch, tokens)``.
             attention_mask: ``(batch, past tokens + tokens)``, 0 for padding on the left; None for
                 a batch without padding.
-            past: the cache that an earlier call returned.
+            past: what ``empty_cache`` or an earlier call returned; None for a run of its own. A
+                cache with a capacity may be continued again and again, and each time what followed
+                it before is overwritten.
 
         Returns:
             Logits ``(batch, tokens, vocabulary)`` float32, and the longer cache.
+
+        Raises:
+            InputError: the tokens do not fit the cache.
         """
         batch, tokens = input_ids.shape
-        past = past or self.empty_cache(batch)
+        past = past or self.empty_cache(batch, tokens)
         total = past.tokens + tokens
+        if past.capacity is not None and total > past.capacity:
+            raise InputError(
+                f"The cache has room for {past.capacity:,} tokens, and {total:,} were given. Make "
+                f"it larger, or give fewer tokens."
+            )
         mask = np.ones((batch, total), np.int64) if attention_mask is None else attention_mask
         feeds: dict[str, Array | Value] = {"input_ids": input_ids}
         if "attention_mask" in self.session.inputs:
@@ -93,15 +109,26 @@ class Decoder:
         if "position_ids" in self.session.inputs:
             feeds["position_ids"] = np.maximum(mask.cumsum(-1) - 1, 0)[:, past.tokens :]
         feeds.update(zip(self._past, past.values, strict=True))
-        (logits,), values = self.session.run(feeds, ["logits"], self._present)
-        return logits.astype(np.float32, copy=False), Cache(tuple(values), total)
+        places = past.values if self.in_place else [None] * len(self._present)
+        keep = dict(zip(self._present, places, strict=True))
+        (logits,), values = self.session.run(feeds, ["logits"], keep)
+        held = past.values if self.in_place else tuple(values)
+        return logits.astype(np.float32, copy=False), Cache(held, total, past.capacity)
 
-    def empty_cache(self, batch: int) -> Cache:
-        """Make the cache of ``batch`` sequences that have no token yet."""
-        ports = [self.session.inputs[name] for name in self._past]
-        return Cache(
-            tuple(np.zeros(self._cache_shape(port, batch), port.dtype) for port in ports), 0
-        )
+    def empty_cache(self, batch: int, capacity: int) -> Cache:
+        """Make the cache of ``batch`` sequences that have no token yet.
+
+        Args:
+            batch: sequences.
+            capacity: tokens that it will hold in the end, padding included; a cache that grows has
+                no use for it.
+        """
+        tokens = capacity if self.in_place else 0
+        values = [
+            self.session.zeros(name, self._cache_shape(self.session.inputs[name], batch, tokens))
+            for name in self._past
+        ]
+        return Cache(tuple(values), 0, capacity if self.in_place else None)
 
     def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
         """Continue each prompt, alone, by its most likely tokens; ties go to the lowest id.
@@ -125,14 +152,15 @@ class Decoder:
 
     def _continue(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
         tokens: list[int] = []
-        inputs, cache = np.array([prompt], np.int64), self.empty_cache(1)
+        cache = self.empty_cache(1, len(prompt) + new_tokens)
+        inputs = np.array([prompt], np.int64)
         for _ in range(new_tokens):
             logits, cache = self.logits(inputs, past=cache)
             tokens.append(int(logits[0, -1].argmax()))  # argmax takes the first of equal values
             inputs = np.array([tokens[-1:]], np.int64)
         return tokens
 
-    def _cache_shape(self, port: Port, batch: int) -> tuple[int, int, int, int]:
+    def _cache_shape(self, port: Port, batch: int, tokens: int) -> tuple[int, int, int, int]:
         _, heads, _, head_size = port.shape
         attention_heads = self.config["num_attention_heads"]
         if not isinstance(heads, int):
@@ -140,7 +168,7 @@ class Decoder:
         if not isinstance(head_size, int):
             given = self.config.get("head_dim")
             head_size = int(given or self.config["hidden_size"] // attention_heads)
-        return batch, heads, 0, head_size
+        return batch, heads, tokens, head_size
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Array, Array]:

@@ -79,7 +79,7 @@ class _Sampler:
 
     def fill(self, rows: Array) -> Iterator[int]:
         """Write tokens into ``rows (batch, length)``; yield how many columns are written."""
-        cache, start = None, len(self.prefix)
+        cache, start = self.decoder.empty_cache(*rows.shape), len(self.prefix)
         rows[:, :start] = self.prefix
         rows[:, start] = self._any(len(rows))
         unread = rows[:, : start + 1]

@@ -82,14 +82,18 @@ class Session:
         self.outputs = _ports(session.get_outputs())
 
     def run(
-        self, feeds: Mapping[str, Array | Value], fetch: Sequence[str], keep: Sequence[str] = ()
+        self,
+        feeds: Mapping[str, Array | Value],
+        fetch: Sequence[str],
+        keep: Mapping[str, Value | None] | None = None,
     ) -> tuple[list[Array], list[Value]]:
         """Run the graph once.
 
         Args:
             feeds: an array (cast to the input's type) or a kept value for every input.
             fetch: outputs to copy to the host.
-            keep: outputs to leave on the session's device, to be fed again.
+            keep: outputs to leave on the session's device, to be fed again: written into the value
+                that is given, or, for None, into a new one.
 
         Returns:
             The fetched arrays and the kept values, in the order that was asked for.
@@ -103,7 +107,7 @@ class Session:
             if isinstance(value, np.ndarray)
         }
         try:
-            outputs = self._bound_run({**feeds, **arrays}, fetch, keep)
+            outputs = self._bound_run({**feeds, **arrays}, fetch, keep or {})
         except _MODEL_ERRORS + _DEVICE_ERRORS as error:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise EdgelrError(
@@ -112,8 +116,16 @@ class Session:
             ) from error
         return [value.numpy() for value in outputs[: len(fetch)]], outputs[len(fetch) :]
 
+    def zeros(self, name: str, shape: tuple[int, ...]) -> Value:
+        """Make a value for an input on the session's device; pages are taken as they are used."""
+        array = np.zeros(shape, self.inputs[name].dtype)
+        return ort.OrtValue.ortvalue_from_numpy(array, self._device)
+
     def _bound_run(
-        self, feeds: Mapping[str, Array | Value], fetch: Sequence[str], keep: Sequence[str]
+        self,
+        feeds: Mapping[str, Array | Value],
+        fetch: Sequence[str],
+        keep: Mapping[str, Value | None],
     ) -> list[Value]:
         binding = self._session.io_binding()
         for name, value in feeds.items():
@@ -123,8 +135,11 @@ class Session:
                 binding.bind_ortvalue_input(name, value)
         for name in fetch:
             binding.bind_output(name, "cpu")
-        for name in keep:
-            binding.bind_output(name, self._device)
+        for name, place in keep.items():
+            if place is None:
+                binding.bind_output(name, self._device)
+            else:
+                binding.bind_ortvalue_output(name, place)
         self._session.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
