@@ -15,11 +15,13 @@ from edgelr.decompose import truncate
 from edgelr.errors import BudgetError
 from edgelr.factoring import Factored, rounded
 from edgelr.gate import loss_limit
+from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
 from edgelr.planning import DenseExport, Listener, Planned, Subject, selection
-from edgelr.search import smallest_plan
+from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
+from edgelr.table import has_tied_head
 from edgelr.types import PRECISION_BYTES, Plan
 
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
@@ -48,12 +50,16 @@ def allocate(
         subject.precision,
         device.rank_multiple,
         subject.weights,
+        device.provider == "cpu",
     )
     budget = weight_budget(
-        device, subject.shape, fixed_bytes(subject, dense), subject.context_tokens,
+        device,
+        subject.shape,
+        _fixed_residency(subject, dense),
+        subject.context_tokens,
         subject.precision,
-    )  # fmt: skip
-    require_feasible(budget, search.smallest_bytes, device)
+    )
+    require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, device)
     base = Planned(
         subject,
         dense,
@@ -72,12 +78,15 @@ def allocate(
         asked = _bytes_inside_file(base, settings.max_size_bytes)
     else:
         return _inside_the_gate(base, listener)
-    if asked > budget.weight_bytes:
+    plan = search.plan(asked)
+    if plan.resident_bytes > budget.weight_bytes:
         listener.note(
-            f"The device leaves {budget.weight_bytes / 2**20:,.1f} MiB for the weights, less than "
-            f"was asked for: the plan is made for the device."
+            f"The device leaves {budget.weight_bytes / 2**20:,.1f} MiB for the weights, and what "
+            f"was asked for takes {plan.resident_bytes / 2**20:,.1f}: the plan is made for the "
+            f"device."
         )
-    return replace(base, plan=search.plan(min(asked, budget.weight_bytes)))
+        plan = largest_plan(search, budget.weight_bytes)
+    return replace(base, plan=plan)
 
 
 def _follow(made: Planned, path: Path) -> Planned:
@@ -94,6 +103,18 @@ def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
     width = PRECISION_BYTES[subject.precision]
     rest = dense.bundle.weight_bytes - PRECISION_BYTES["float32"] * factorizable
     return rest * width // PRECISION_BYTES["float32"]
+
+
+def _fixed_residency(subject: Subject, dense: DenseExport) -> int:
+    """Memory of the weights that are never planned, in the precision of the bundle."""
+    provider, table = subject.device.provider, subject.table
+    planned = sum(site.parameters for site in subject.sites)
+    if table is not None:
+        twice = provider == "cpu" and has_tied_head(subject.model)
+        planned += table.parameters * (2 if twice else 1)
+    whole = read_residency(dense.bundle.model_path, provider).bytes
+    width = PRECISION_BYTES[subject.precision]
+    return (whole - PRECISION_BYTES["float32"] * planned) * width // PRECISION_BYTES["float32"]
 
 
 def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
@@ -151,9 +172,9 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
         )
         return loss
 
-    largest_bytes = base.budget.weight_bytes
+    largest_bytes = largest_plan(base.search, base.budget.weight_bytes).planned_bytes
     found = smallest_plan(base.search, limit, measure, largest_bytes)
     if found is not None:
         return replace(base, plan=found.plan, loss_factor=found.factor)
     listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
-    return replace(base, plan=base.search.plan(min(base.search.dense_bytes, largest_bytes)))
+    return replace(base, plan=base.search.plan(largest_bytes))

@@ -19,6 +19,7 @@ from edgelr.candidates import (
     make_candidate,
     make_options,
     site_candidates,
+    site_residency,
 )
 from edgelr.errors import BudgetError, InputError
 from edgelr.recipes import Recipe
@@ -43,6 +44,7 @@ class Search:
     options: list[Options]
     recipe: Recipe
     values: Precision  # of what weights are multiplied with
+    packs: bool = True  # whether the provider copies weights into layouts of its own
 
     @cached_property
     def dense_bytes(self) -> int:
@@ -90,7 +92,8 @@ class Search:
     def _planned(self, group: SiteGroup, choice: Choice) -> Iterator[SitePlan]:
         """Say what each site of a group becomes."""
         parts = site_candidates(group, choice.candidate, self.values)
-        for site, candidate in zip(group.sites, parts, strict=True):
+        resident = site_residency(group, choice.candidate, self.values, self.packs)
+        for site, candidate, resident_bytes in zip(group.sites, parts, resident, strict=True):
             yield SitePlan(
                 name=site.name,
                 in_features=site.in_features,
@@ -99,6 +102,7 @@ class Search:
                 dense_bytes=self._dense_bytes(site),
                 reason=choice.reason,
                 group=group.name if len(group.sites) > 1 else None,
+                resident_bytes=resident_bytes,
             )
 
     def _sites(self) -> list[LinearSite]:
@@ -113,6 +117,7 @@ def prepare(
     values: Precision,
     rank_multiple: int,
     weights: tuple[WeightPrecision, ...] = (),
+    packs: bool = True,
 ) -> Search:
     """List every group's candidates once; see ``candidates.make_options``."""
     options = [
@@ -127,7 +132,7 @@ def prepare(
         )
         for group in groups
     ]
-    return Search(groups, options, recipe, values)
+    return Search(groups, options, recipe, values, packs)
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -186,7 +191,8 @@ def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
         priced = make_candidate(form, group, rank, cost, precision, search.values)
         index = [member.name for member in group.sites].index(site.name)
         candidate = site_candidates(group, priced, search.values)[index]
-        sites.append(replace(site, candidate=candidate))
+        resident = site_residency(group, priced, search.values, search.packs)[index]
+        sites.append(replace(site, candidate=candidate, resident_bytes=resident))
     return replace(
         plan,
         sites=tuple(sites),

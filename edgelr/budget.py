@@ -1,7 +1,9 @@
 """Where a device's memory goes, what is left for the weights, and how fast they could be read.
 
 device memory = operating system + ONNX Runtime + fixed weights + activations + cache
-                + the factorizable weights + headroom
+                + the planned weights + headroom
+
+Weights count as ONNX Runtime holds them, which is not as they are stored (``graph/residency.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from edgelr.types import PRECISION_BYTES, Budget, ModelShape, Precision, Predict
 _MIB = 2**20
 _HIDDEN_BUFFERS = 4  # residual, its norm, a block's output, one that is being freed
 _INTERMEDIATE_BUFFERS = 3  # gate, up, their product
-_SCORE_BUFFERS = 2  # attention scores and their softmax
 
 
 def weight_budget(
@@ -23,51 +24,64 @@ def weight_budget(
     context_tokens: int,
     precision: Precision,
 ) -> Budget:
-    """Compute the bytes that a device leaves for the factorizable weights.
+    """Compute the bytes that a device leaves for the planned weights.
 
     Args:
         device: gives the memory, the batch and the tokens of a prefill.
         shape: sizes of the model.
-        fixed_weight_bytes: weights that are never factorized: embeddings, norms, biases.
+        fixed_weight_bytes: weights that no plan changes, in memory: embeddings, norms, biases.
         context_tokens: tokens that the key/value cache holds, per sequence.
         precision: of the activations and the cache.
     """
+    batch, tokens = device.workload.batch.value, device.prefill_tokens
+
+    def growing(context: int) -> tuple[int, int]:
+        activations = activation_bytes(shape, batch, tokens, context, precision)
+        return activations, cache_bytes(shape, batch, context, precision)
+
+    activations, cache = growing(context_tokens)
     return Budget(
         device_bytes=device.visible_bytes,
         reserved_bytes=device.reserved_bytes,
         runtime_bytes=device.runtime_bytes,
         fixed_weight_bytes=fixed_weight_bytes,
-        activation_bytes=activation_bytes(device, shape, precision),
-        cache_bytes=cache_bytes(device, shape, context_tokens, precision),
+        activation_bytes=activations,
+        cache_bytes=cache,
         context_tokens=context_tokens,
+        context_token_bytes=sum(growing(context_tokens + 1)) - activations - cache,
     )
 
 
-def cache_bytes(
-    device: DeviceProfile, shape: ModelShape, context_tokens: int, precision: Precision
-) -> int:
-    """Compute the size of the keys and values of every layer; 0 for encoders."""
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_size * PRECISION_BYTES[precision]
-    return per_token * context_tokens * device.workload.batch.value
+def cache_bytes(shape: ModelShape, batch: int, tokens: int, precision: Precision) -> int:
+    """Compute the size of the keys and values of every layer; 0 for encoders.
 
-
-def activation_bytes(device: DeviceProfile, shape: ModelShape, precision: Precision) -> int:
-    """Estimate the largest sum of buffers that are alive together while a prompt is read.
-
-    With ``t`` tokens in a prefill, at most one of attention, MLP and (decoders) logits is alive::
-
-        4 t hidden + max(2 heads t t + 3 t heads head_size, 3 t intermediate, t vocab)
-
-    The scores are counted in full, because only some attention kernels avoid them.
+    The cache is allocated once, and written in place.
     """
-    tokens = device.prefill_tokens
-    attention_width = shape.attention_heads * shape.head_size
-    attention = _SCORE_BUFFERS * shape.attention_heads * tokens + 3 * attention_width  # q, k, v
-    widest = max(attention, _INTERMEDIATE_BUFFERS * shape.intermediate_size)
-    if shape.kv_heads:
-        widest = max(widest, shape.vocab_size)
-    per_token = _HIDDEN_BUFFERS * shape.hidden_size + widest
-    return per_token * tokens * device.workload.batch.value * PRECISION_BYTES[precision]
+    per_token = 2 * shape.layers * shape.kv_heads * shape.head_size * PRECISION_BYTES[precision]
+    return per_token * tokens * batch
+
+
+def activation_bytes(
+    shape: ModelShape, batch: int, tokens: int, context_tokens: int, precision: Precision
+) -> int:
+    """Estimate the buffers that ONNX Runtime holds after ``tokens`` were read at once.
+
+    ``t`` tokens take what follows, of which encoders have no logits and attend to ``t`` tokens::
+
+        t (4 hidden + heads context + 3 heads head_size + 3 intermediate + vocab)
+
+    The parts are not alive together, but the arena that frees one seldom has room for the next in
+    its place. Scores are counted in full, because only some attention kernels avoid them.
+    """
+    decodes = shape.kv_heads > 0
+    attended = context_tokens if decodes else tokens
+    per_token = (
+        _HIDDEN_BUFFERS * shape.hidden_size
+        + shape.attention_heads * (attended + 3 * shape.head_size)  # scores; query, key and value
+        + _INTERMEDIATE_BUFFERS * shape.intermediate_size
+        + (shape.vocab_size if decodes else 0)
+    )
+    return per_token * tokens * batch * PRECISION_BYTES[precision]
 
 
 def ledger(budget: Budget, weight_bytes: int) -> list[tuple[str, int]]:
@@ -78,22 +92,18 @@ def ledger(budget: Budget, weight_bytes: int) -> list[tuple[str, int]]:
         ("ONNX Runtime process", budget.runtime_bytes),
         ("weights that stay as they are", budget.fixed_weight_bytes),
         ("activations", budget.activation_bytes),
-        (f"key/value cache of {budget.context_tokens} tokens", budget.cache_bytes),
-        ("factorizable weights", weight_bytes),
+        (f"key/value cache of {budget.context_tokens:,} tokens", budget.cache_bytes),
+        ("planned weights", weight_bytes),
         ("headroom", budget.weight_bytes - weight_bytes),
     ]
 
 
 def longest_context_tokens(budget: Budget, weight_bytes: int) -> int:
-    """Compute how many tokens the cache may hold beside ``weight_bytes``; 0 when none fit.
-
-    The cache is the only part of a budget that grows with the context.
-    """
-    if not budget.cache_bytes:
-        return budget.context_tokens if weight_bytes <= budget.weight_bytes else 0
-    cache_bytes_per_token = budget.cache_bytes // budget.context_tokens
-    room_bytes = budget.weight_bytes + budget.cache_bytes - weight_bytes
-    return max(0, room_bytes // cache_bytes_per_token)
+    """Compute how many tokens the cache may hold beside ``weight_bytes``; 0 when none fit."""
+    room_bytes = budget.weight_bytes - weight_bytes
+    if not budget.context_token_bytes:
+        return budget.context_tokens if room_bytes >= 0 else 0
+    return max(0, budget.context_tokens + room_bytes // budget.context_token_bytes)
 
 
 def require_feasible(budget: Budget, smallest_plan_bytes: int, device: DeviceProfile) -> None:
@@ -107,8 +117,8 @@ def require_feasible(budget: Budget, smallest_plan_bytes: int, device: DevicePro
     rows = ledger(budget, smallest_plan_bytes)
     table = "\n".join(f"  {name:<36}{size / _MIB:>12,.1f} MiB" for name, size in rows)
     raise BudgetError(
-        f"The smallest plan needs {smallest_plan_bytes:,} bytes of weights, but {device.id} "
-        f"leaves {max(0, budget.weight_bytes):,}:\n{table}\n"
+        f"The smallest plan needs {smallest_plan_bytes:,} bytes of memory for its weights, but "
+        f"{device.id} leaves {max(0, budget.weight_bytes):,}:\n{table}\n"
         f"{_nearest_feasible_point(budget, smallest_plan_bytes)}"
     )
 
@@ -117,9 +127,8 @@ def _nearest_feasible_point(budget: Budget, smallest_plan_bytes: int) -> str:
     tokens = longest_context_tokens(budget, smallest_plan_bytes)
     if tokens:
         return f"It fits with --context-tokens {tokens}, or on a device with more memory."
-    short_bytes = smallest_plan_bytes - budget.weight_bytes - budget.cache_bytes
-    if budget.cache_bytes:  # a context shorter than one token is of no use
-        short_bytes += budget.cache_bytes // budget.context_tokens
+    shortest = max(0, budget.context_tokens - 1) * budget.context_token_bytes  # saved by one token
+    short_bytes = smallest_plan_bytes - budget.weight_bytes - shortest
     short_mib = -(-short_bytes // _MIB)
     return (
         f"Even the shortest context leaves the device {short_mib:,} MiB short: "
@@ -137,6 +146,7 @@ def predict(
     bundle_bytes: int,
     dense_parameters: int,
     bundle_parameters: int,
+    resident_bytes: int,
 ) -> Prediction | None:
     """Predict latencies on a device that is not at hand, by a roofline; never a measurement.
 
@@ -153,6 +163,7 @@ def predict(
         bundle_bytes: size of the bundle's.
         dense_parameters: parameters that every token is multiplied by, in the dense export.
         bundle_parameters: the same of the bundle.
+        resident_bytes: memory of the bundle's weights.
 
     Returns:
         The prediction, or None when the profile has no bandwidth or no peak rate.
@@ -177,6 +188,6 @@ def predict(
         bundle_prefill_ms=prefill_ms(bundle_bytes, bundle_parameters),
         prefill_tokens=tokens,
         resident_bytes=(
-            bundle_bytes + budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
+            resident_bytes + budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
         ),
     )

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgelr import __version__
-from edgelr.errors import EdgelrError, GateError, InputError
+from edgelr.errors import BudgetError, EdgelrError, GateError, InputError
 
 if TYPE_CHECKING:
     from edgelr.cache import Cache
@@ -348,9 +348,29 @@ def validate(
     ] = None,
     max_drop: MaxDrop = None,
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    under_cap: Annotated[
+        bool,
+        typer.Option(
+            "--under-cap",
+            help="Run it with no more memory than its device leaves, instead of comparing; exit "
+            "code 4 where that is too little.",
+        ),
+    ] = False,
+    profile: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --under-cap: the device; default: the bundle's."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle with the original again; exit code 3 where the gate fails."""
+    if under_cap:
+        _run_under_cap(folder, profile, as_json)
+        return
+    if profile is not None:
+        raise InputError(
+            "--profile names a device for --under-cap; the gate of a bundle is in its manifest. "
+            "Add --under-cap, or leave --profile away."
+        )
     from edgelr.recheck import validate_again
     from edgelr.report.terminal import print_metrics
     from edgelr.runtime.bundle import read_bundle
@@ -369,6 +389,30 @@ def validate(
         raise GateError(f"{folder} is outside its accuracy gate: see the figures above.")
 
 
+def _run_under_cap(folder: Path, profile: str | None, as_json: bool) -> None:
+    from pydantic import TypeAdapter
+
+    from edgelr.device import load_profile
+    from edgelr.report.terminal import print_cap_check
+    from edgelr.runtime.bundle import read_bundle
+    from edgelr.runtime.footprint import run_under_cap
+
+    bundle = read_bundle(folder)
+    name = profile or bundle.manifest.profile
+    if name is None:
+        raise InputError(f"{folder} was made for no device; name one with --profile.")
+    found = run_under_cap(bundle, load_profile(name))
+    if as_json:
+        typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    else:
+        print_cap_check(found)
+    if not found.passed:
+        raise BudgetError(
+            f"{folder} does not run in the memory that {name} leaves: see above. Export it for "
+            f"this device, with a shorter --context-tokens, or a lower --precision."
+        )
+
+
 @app.command()
 def measure(
     folder: Folder,
@@ -378,7 +422,11 @@ def measure(
     ] = None,
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[Optional[int], typer.Option(help="Threads; default: all cores.")] = None,  # noqa: UP045
-    tokens: Annotated[int, typer.Option(help="Prefill length, and context of a decode.")] = 128,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 128,
+    context: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Tokens before a decode; default: those of the prefill."),
+    ] = None,
     repetitions: Annotated[int, typer.Option(min=3, help="Timed runs of each phase.")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -390,7 +438,7 @@ def measure(
     from edgelr.runtime.bundle import read_bundle
 
     bundle = read_bundle(folder)
-    sizes: dict[str, Any] = {"prefill_tokens": (tokens,), "context_tokens": (tokens,)}
+    sizes: dict[str, Any] = {"prefill_tokens": (tokens,), "context_tokens": (context or tokens,)}
     with _listener(as_json) as listener:
         sizes |= {"repetitions": repetitions, "progress": listener.progress}
         if against is None:

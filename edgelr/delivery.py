@@ -16,7 +16,7 @@ from platform import machine, platform, python_version
 from edgelr import __version__
 from edgelr.allocate import write_plan
 from edgelr.budget import predict
-from edgelr.cache import Cache, digest, replace_folder, require_space, unfinished
+from edgelr.cache import Cache, replace_folder, require_space, unfinished
 from edgelr.compressed import installed, write_answers
 from edgelr.decompose import in_forms
 from edgelr.device import is_this_machine
@@ -37,6 +37,7 @@ from edgelr.planning import (
 from edgelr.report.card import model_card
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
+from edgelr.rivals import dense_in
 from edgelr.runtime import jobs, measure
 from edgelr.runtime.bundle import MANIFEST, describe_files, read_bundle, write_manifest
 from edgelr.runtime.child import Worker
@@ -264,7 +265,10 @@ def measure_both(
     Returns:
         The comparison, and the dense export in the precision that ships.
     """
-    shipped_dense = dense_in(made, bundle.manifest.precision, cache)
+    subject = made.subject
+    shipped_dense = dense_in(
+        subject.model, made.dense, bundle.manifest.precision, subject.device, cache
+    )
     asked = made.subject.settings.provider
     length = min(128, made.subject.context_tokens // 2)
     lengths = (length,)
@@ -279,26 +283,6 @@ def measure_both(
     pair = (made.dense.bundle, _runnable(bundle, twin))
     found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=listener.progress)
     return found, shipped_dense
-
-
-def dense_in(made: Planned, precision: Precision, cache: Cache) -> ExportBundle:
-    """The original model in the precision that ships: what the bundle's size is compared with."""
-    if precision == "float32":
-        return made.dense.bundle
-    subject = made.subject
-
-    def write(folder: Path) -> None:
-        (folder / "onnx").mkdir()
-        path = folder / "onnx" / "model.onnx"
-        opset, ir_version = build(
-            subject.model, made.dense.traced, (), {}, path, precision,
-            subject.device.max_opset, subject.device.ir_version,
-        )  # fmt: skip
-        copy_companions(subject.model.folder, folder)
-        write_manifest(folder, dense_manifest(subject.model, precision, opset, ir_version))
-
-    key = digest(made.dense.folder.name, precision, subject.device.max_opset)
-    return read_bundle(cache.stage("dense", key, write)[0])
 
 
 def make_report(
@@ -327,8 +311,9 @@ def make_report(
         bundle_bytes=bundle.weight_bytes,
         dense_parameters=parameters,
         bundle_parameters=parameters - removed,
+        resident_bytes=made.budget.fixed_weight_bytes + made.plan.resident_bytes,
     )  # fmt: skip
-    headroom = made.budget.weight_bytes - made.plan.planned_bytes
+    headroom = made.budget.weight_bytes - made.plan.resident_bytes
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -28,9 +28,7 @@ from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
 from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable
-from edgelr.table import (
-    find_table,
-)
+from edgelr.table import find_table, has_tied_head
 from edgelr.text import split_sentences
 from edgelr.texts import SELF, Texts, choose_texts
 from edgelr.types import (
@@ -38,6 +36,7 @@ from edgelr.types import (
     AskedPrecision,
     Budget,
     ExportBundle,
+    GroupKind,
     LinearSite,
     LoadedModel,
     Manifest,
@@ -59,6 +58,7 @@ ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
+DENSE_FORMAT = 2  # of the dense export
 
 
 class Listener(Protocol):
@@ -98,8 +98,10 @@ class Subject:
     @property
     def planned_groups(self) -> list[SiteGroup]:
         """Everything that a plan decides about."""
-        table = self.table
-        return self.groups if table is None else [*self.groups, SiteGroup(table.name, (table,))]
+        if self.table is None:
+            return self.groups
+        kind: GroupKind = "tied_table" if has_tied_head(self.model) else "table"
+        return [*self.groups, SiteGroup(self.table.name, (self.table,), kind)]
 
     @property
     def max_drop(self) -> float:
@@ -219,7 +221,9 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
         write_manifest(bundle, dense_manifest(model, "float32", opset, ir_version))
         listener.progress("dense export", 1, 1)
 
-    folder, _ = cache.stage("dense", digest(FORMAT, model.digest, model.pooling, versions), write)
+    folder, _ = cache.stage(
+        "dense", digest(DENSE_FORMAT, model.digest, model.pooling, versions), write
+    )
     bundle = read_bundle(folder / "float32")
     traced = folder / "model.onnx"
     return DenseExport(folder, traced if traced.exists() else bundle.model_path, bundle)
@@ -241,6 +245,7 @@ def dense_manifest(
         context_tokens=shape_of(model)[1],
         pooling=model.pooling,
         cache_in_place=model.exporter.cache_in_place,
+        shape=shape_of(model)[0],
     )
 
 

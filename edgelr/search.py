@@ -61,6 +61,29 @@ def smallest_plan(
     return best
 
 
+def largest_plan(search: Search, resident_bytes: int) -> Plan:
+    """Find the largest plan whose weights take at most ``resident_bytes`` in memory.
+
+    Files and memory differ by the precision of the weights, so that one does not follow from the
+    other; the smallest plan is taken to fit.
+    """
+    low, high = search.smallest_bytes, search.dense_bytes
+    plan = search.plan(high)
+    if plan.resident_bytes <= resident_bytes:
+        return plan
+    plan = search.plan(low)
+    for _ in range(BISECTIONS):
+        if high - low <= 1:
+            break
+        middle = (low + high) // 2
+        candidate = search.plan(middle)
+        if candidate.resident_bytes <= resident_bytes:
+            plan, low = candidate, middle
+        else:
+            high = middle
+    return plan
+
+
 def _plan_for(search: Search, predicted_loss: float, largest_bytes: int) -> Plan:
     """The smallest plan with at most that predicted loss, or the best that fits."""
     low, high = search.smallest_bytes, min(largest_bytes, search.dense_bytes)

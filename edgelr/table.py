@@ -75,6 +75,11 @@ def find_table(model: LoadedModel) -> LinearSite | None:
     return LinearSite(name, hidden, vocabulary, False, name.rpartition(".")[2], None, name)
 
 
+def has_tied_head(model: LoadedModel) -> bool:
+    """Tell whether a linear multiplies with the table."""
+    return bool(_tied_heads(model))
+
+
 def collect_table(
     model: LoadedModel, parts: list[Calibration], seed: int, progress: Progress
 ) -> TableStatistics:
@@ -93,11 +98,7 @@ def collect_table(
         torch.zeros(vocabulary), torch.zeros(hidden, hidden),
     )  # fmt: skip
     modules: dict[str, nn.Module] = {"table": table}
-    modules |= {
-        name: module
-        for name, module in model.module.named_modules()
-        if isinstance(module, nn.Linear) and module.weight is table.weight
-    }
+    modules |= _tied_heads(model)
 
     def embedded(ids: Tensor, gradient: Tensor) -> None:
         gradient = gradient.flatten(0, -2)
@@ -139,6 +140,15 @@ def table_loss(
     read = ((error @ known.gradient_gram) * error).sum(1) @ known.frequency
     judged = ((error @ known.input_gram) * error).sum(1) @ known.squares
     return 0.5 * float(read + judged) / units_per_token
+
+
+def _tied_heads(model: LoadedModel) -> dict[str, nn.Module]:
+    table = _table(model)
+    return {
+        name: module
+        for name, module in model.module.named_modules()
+        if isinstance(module, nn.Linear) and module.weight is table.weight
+    }
 
 
 def _table(model: LoadedModel) -> nn.Embedding:

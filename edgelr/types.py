@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgelr.exporter import Exporter
 
 Form = Literal["dense", "low_rank", "pivoted", "tied", "kronecker"]
-GroupKind = Literal["one", "input", "blocks", "tied"]
+GroupKind = Literal["one", "input", "blocks", "tied", "table", "tied_table"]
 Grouping = Literal["one", "input", "blocks", "any", "tied"]
 Coefficients = Literal["stacked", "fitted"]
 Refinement = Literal["basis", "refit", "scale"]
@@ -89,7 +89,8 @@ class SiteGroup:
     ``kind`` tells what they have in common: nothing, for a site alone (``one``); the tensor that
     they read (``input``: query, key and value); their role in neighbouring blocks (``blocks``,
     Basis Sharing, arXiv:2410.03765); or one matrix that serves the first as it is and the second
-    transposed (``tied``, arXiv:2401.16438).
+    transposed (``tied``, arXiv:2401.16438). A ``table`` of embeddings is gathered from, a
+    ``tied_table`` also multiplied with.
     """
 
     name: str
@@ -192,8 +193,9 @@ class Choice:
 class SitePlan:
     """What one site becomes. ``dense_bytes`` is what it was, in the precision of the graph.
 
-    ``group`` names the group that it is factorized with; None for a site alone. The bytes of what
-    a group shares are counted at its first site.
+    ``resident_bytes`` is what ONNX Runtime holds of it in memory, ``candidate.bytes`` what a file
+    does. ``group`` names the group that it is factorized with; None for a site alone. The bytes of
+    what a group shares are counted at its first site.
     """
 
     name: str
@@ -203,6 +205,7 @@ class SitePlan:
     dense_bytes: int
     reason: str
     group: str | None = None
+    resident_bytes: int = 0
 
     @property
     def changed(self) -> bool:
@@ -226,6 +229,11 @@ class Plan:
         return sum(site.dense_bytes for site in self.sites)
 
     @property
+    def resident_bytes(self) -> int:
+        """Bytes of the planned weights in memory."""
+        return sum(site.resident_bytes for site in self.sites)
+
+    @property
     def kept(self) -> float:
         """Share of the factorizable weights' bytes that the plan keeps, in [0, 1]."""
         return self.planned_bytes / self.dense_bytes
@@ -233,7 +241,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Where a device's memory goes; what is left is for the factorizable weights."""
+    """Where a device's memory goes; what is left is for the planned weights, in memory."""
 
     device_bytes: int
     reserved_bytes: int
@@ -242,6 +250,7 @@ class Budget:
     activation_bytes: int
     cache_bytes: int
     context_tokens: int
+    context_token_bytes: int = 0  # what one more token of context takes
 
     @property
     def weight_bytes(self) -> int:
@@ -273,7 +282,8 @@ class Manifest:
 
     ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
-    ``cache_in_place`` tells that past and present keys and values may be the same tensors.
+    ``cache_in_place`` tells that past and present keys and values may be the same tensors, and
+    ``shape`` how much memory runs take.
     """
 
     task: Task
@@ -290,6 +300,7 @@ class Manifest:
     max_drop: float | None = None
     gate_passed: bool | None = None
     cache_in_place: bool = False
+    shape: ModelShape | None = None
     files: tuple[BundleFile, ...] = ()
 
 
@@ -415,12 +426,43 @@ class PhaseLatency:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Memory of a fresh process, from /proc: steady state after the runs, and the peak."""
+    """Memory of a fresh process, from /proc: steady state after the runs, and the peak.
+
+    ``predicted_bytes`` is what the files of the bundle predict for the peak.
+    """
 
     rss_anon_bytes: int
     rss_file_bytes: int
     peak_bytes: int
     baseline_bytes: int
+    predicted_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CapCheck:
+    """A bundle in a process whose memory was limited.
+
+    Attributes:
+        limit_bytes: what the device leaves to a process.
+        mechanism: what kept the process to it.
+        predicted_bytes: what the bundle was predicted to take; None where it does not tell.
+        peak_bytes: what it took; None where it did not live to tell.
+        context_tokens: of the cache, which was filled; the longest text of an encoder.
+        prefill_tokens: that were read at once.
+        problem: how it failed; empty where it ran.
+    """
+
+    limit_bytes: int
+    mechanism: str
+    predicted_bytes: int | None
+    peak_bytes: int | None
+    context_tokens: int
+    prefill_tokens: int
+    problem: str
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem
 
 
 @dataclass(frozen=True)

@@ -67,29 +67,34 @@ def test_headroom_is_zero_when_the_weights_take_the_whole_budget(jetson: DeviceP
     assert ledger(budget, budget.weight_bytes)[-1] == ("headroom", 0)
 
 
-def test_cache_holds_keys_and_values_of_every_layer(jetson: DeviceProfile) -> None:
-    # keys and values, 30 layers, 3 heads of 64, 100 tokens, 2 bytes
-    assert cache_bytes(jetson, DECODER, 100, "float16") == 2 * 30 * 3 * 64 * 100 * 2
+def test_cache_holds_keys_and_values_of_every_layer() -> None:
+    # keys and values, 30 layers, 3 heads of 64, 100 tokens of 2 sequences, 2 bytes
+    assert cache_bytes(DECODER, 2, 100, "float16") == 2 * 30 * 3 * 64 * 100 * 2 * 2
 
 
-def test_cache_is_linear_in_context_and_doubles_in_float32(jetson: DeviceProfile) -> None:
-    one = cache_bytes(jetson, DECODER, 1, "float16")
-    assert cache_bytes(jetson, DECODER, 777, "float16") == 777 * one
-    assert cache_bytes(jetson, DECODER, 777, "float32") == 2 * 777 * one
+def test_cache_is_linear_in_context_and_doubles_in_float32() -> None:
+    one = cache_bytes(DECODER, 1, 1, "float16")
+    assert cache_bytes(DECODER, 1, 777, "float16") == 777 * one
+    assert cache_bytes(DECODER, 1, 777, "float32") == 2 * 777 * one
 
 
-def test_encoders_keep_no_cache_and_no_logits(jetson: DeviceProfile) -> None:
-    assert cache_bytes(jetson, ENCODER, 512, "float32") == 0
+def test_encoders_keep_no_cache_and_no_logits() -> None:
+    assert cache_bytes(ENCODER, 1, 512, "float32") == 0
     wider = replace(ENCODER, vocab_size=10 * ENCODER.vocab_size)
-    plain = activation_bytes(jetson, ENCODER, "float32")
-    assert activation_bytes(jetson, wider, "float32") == plain
-    assert plain < activation_bytes(jetson, DECODER, "float32")
+    plain = activation_bytes(ENCODER, 1, 128, 128, "float32")
+    assert activation_bytes(wider, 1, 128, 2048, "float32") == plain
+    assert plain < activation_bytes(DECODER, 1, 128, 128, "float32")
 
 
-def test_activations_hold_the_logits_of_a_decoders_prompt(jetson: DeviceProfile) -> None:
-    tokens = jetson.prefill_tokens
-    expected = tokens * (49152 + 4 * 576) * 2  # logits and four hidden buffers, float16
-    assert activation_bytes(jetson, DECODER, "float16") == expected
+def test_activations_hold_logits_scores_and_hidden_states() -> None:
+    per_token = 49152 + 4 * 576 + 9 * (2048 + 3 * 64) + 3 * 1536
+    assert activation_bytes(DECODER, 2, 100, 2048, "float16") == 2 * 100 * per_token * 2
+
+
+def test_one_more_token_of_context_takes_what_the_budget_says(jetson: DeviceProfile) -> None:
+    budget, longer = budget_of(jetson, DECODER, 100), budget_of(jetson, DECODER, 101)
+    assert budget.weight_bytes - longer.weight_bytes == budget.context_token_bytes > 0
+    assert budget_of(jetson, ENCODER, 100).context_token_bytes == 0
 
 
 def test_a_batch_multiplies_cache_and_activations(jetson: DeviceProfile) -> None:
@@ -172,6 +177,7 @@ def prediction_of(device: DeviceProfile, shape: ModelShape, kept: float = 0.8) -
         bundle_bytes=round(kept * 270_000_000),
         dense_parameters=135_000_000,
         bundle_parameters=round(kept * 135_000_000),
+        resident_bytes=round(kept * 270_000_000),
     )
 
 

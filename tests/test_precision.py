@@ -16,6 +16,7 @@ from edgelr.errors import InputError
 from edgelr.factoring import make_factors
 from edgelr.factors import Dense, LowRank
 from edgelr.forms import level
+from edgelr.graph.residency import read_residency
 from edgelr.graph.save import load_graph
 from edgelr.methods import Metric
 from edgelr.methods.metric import factorize_between
@@ -163,6 +164,9 @@ def test_an_export_is_right_and_as_large_as_planned(
     assert table is not None
     assert report.plan.sites[-1].name == table.name
     assert report.plan.sites[-1].candidate.precision in WEIGHT_BITS
+    loaded = read_residency(next(folder.glob("onnx/*.onnx")), "cpu")
+    planned_bytes = report.budget.fixed_weight_bytes + report.plan.resident_bytes
+    assert planned_bytes == pytest.approx(loaded.bytes, rel=0.02)  # shapes, orders of runs
 
 
 def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cache) -> None:

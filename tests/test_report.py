@@ -26,7 +26,7 @@ DOCUMENTATION = Path(__file__).parents[1] / "docs" / "report.md"
 
 def site(name: str, form: types.Form, size: int, reason: str) -> types.SitePlan:
     candidate = types.Candidate(form, 7, "float16", size, 2 * size, 0.125)
-    return types.SitePlan(name, 24, 40, candidate, 20 * MIB, reason)
+    return types.SitePlan(name, 24, 40, candidate, 20 * MIB, reason, resident_bytes=size)
 
 
 def measurement(name: str, milliseconds: float) -> types.Measurement:
@@ -137,8 +137,9 @@ def test_markdown_contains_the_figures(report: types.Report) -> None:
     text = to_markdown(report)
     figures = (
         "1,234.0 MiB to spare",
-        "| left for weights | 6,184.0 |",
-        "| KV cache at 2,048 tokens | -45.0 |",
+        "| planned weights | 43.0 |",
+        "| headroom | 6,141.0 |",
+        "| key/value cache of 2,048 tokens | 45.0 |",
         "| model files | 150.0 | 90.0 | 60.0 % |",
         "| perplexity | 22.55 | 23.45 | 16,384 |",
         "at most 24.125",

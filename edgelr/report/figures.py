@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgelr.budget import longest_context_tokens
+
 if TYPE_CHECKING:
-    from edgelr.types import Gate, Report, Validation
+    from edgelr.types import Budget, CapCheck, Gate, Report, Validation
 
 NOT_MEASURED = "not measured"
 MIB = 2**20
@@ -72,6 +74,24 @@ def _gate(validation: Validation | None) -> Verdict:
     if validation.gate is None:
         return Verdict(None, "Accuracy: no gate was set.")
     return Verdict(validation.gate.passed, gate_sentence(validation.gate))
+
+
+def context_sentence(budget: Budget, weight_bytes: int) -> str:
+    """Say how long a context fits beside the weights; nothing for what has no cache."""
+    if not budget.cache_bytes:
+        return ""
+    longest = longest_context_tokens(budget, weight_bytes)
+    return f"The longest context that fits beside these weights has {longest:,} tokens."
+
+
+def cap_sentence(found: CapCheck) -> str:
+    """Say whether a bundle ran under a cap, and whether that was predicted."""
+    size = f"a context of {found.context_tokens:,} tokens, {found.prefill_tokens:,} read at once"
+    fits = found.predicted_bytes is None or found.predicted_bytes <= found.limit_bytes
+    if found.passed:
+        return f"It ran with {size}{'' if fits else '; the prediction had said that it would not'}."
+    told = "as predicted" if not fits else "although the prediction had said that it would run"
+    return f"It did not run with {size}, {told}: {found.problem}"
 
 
 def gate_sentence(gate: Gate) -> str:

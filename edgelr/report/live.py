@@ -69,5 +69,5 @@ class LiveListener:
         """Print the ledger and the plan."""
         console = self._progress.console
         console.width = min(console.width, MAX_COLUMNS)
-        print_budget(budget, plan.planned_bytes, console)
+        print_budget(budget, plan.resident_bytes, console)
         print_plan(plan, console)

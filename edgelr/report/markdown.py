@@ -10,6 +10,7 @@ from edgelr.report import tables
 from edgelr.report.figures import (
     NOT_MEASURED,
     Table,
+    context_sentence,
     figure,
     measured_heading,
     mib,
@@ -53,8 +54,9 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _sizes(report: Report) -> list[str]:
-    budget = tables.budget_table(report.budget, report.plan.planned_bytes)
-    return ["## Size", draw(budget), draw(tables.size_table(report))]
+    budget = tables.budget_table(report.budget, report.plan.resident_bytes)
+    longest = context_sentence(report.budget, report.plan.resident_bytes)
+    return ["## Size", draw(budget), longest, draw(tables.size_table(report))]
 
 
 def _accuracy(validation: Validation | None) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from edgelr.budget import ledger
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
 from edgelr.types import (
     WEIGHT_BITS,
     Budget,
+    CapCheck,
     Comparison,
     Measurement,
     Parity,
@@ -21,19 +23,10 @@ from edgelr.types import (
 )
 
 
-def budget_table(budget: Budget, planned_bytes: int) -> Table:
-    """Show where the device's memory goes, and what the plan takes of the rest."""
-    rows = (
-        ("device memory", budget.device_bytes),
-        ("reserved (operating system)", -budget.reserved_bytes),
-        ("runtime (ONNX Runtime, CUDA context)", -budget.runtime_bytes),
-        ("fixed weights (embedding, norms)", -budget.fixed_weight_bytes),
-        ("activations", -budget.activation_bytes),
-        (f"KV cache at {budget.context_tokens:,} tokens", -budget.cache_bytes),
-        ("left for weights", budget.weight_bytes),
-        ("planned weights", planned_bytes),
-    )
-    return Table(("budget", "MiB"), tuple((label, mib(size)) for label, size in rows))
+def budget_table(budget: Budget, weight_bytes: int) -> Table:
+    """Show where the device's memory goes: the first row is the sum of the others."""
+    rows = ledger(budget, weight_bytes)
+    return Table(("memory", "MiB"), tuple((label, mib(size)) for label, size in rows))
 
 
 def size_table(report: Report) -> Table:
@@ -115,8 +108,20 @@ def memory_table(found: Comparison | Measurement) -> Table:
         rows: tuple[tuple[str, ...], ...] = (_memory_row(found.name, found),)
     else:
         rows = (_memory_row("dense", found.dense), _memory_row("bundle", found.bundle))
-    columns = ("memory, MiB", "anonymous", "file-backed", "peak", "before loading", "load ms")
+    columns = (
+        "memory, MiB", "anonymous", "file-backed", "peak", "predicted", "before loading", "load ms",
+    )  # fmt: skip
     return Table(columns, rows)
+
+
+def cap_table(found: CapCheck) -> Table:
+    """Show a limit of memory, and what was predicted and measured under it."""
+    rows = (
+        ("limit", mib(found.limit_bytes)),
+        ("predicted", _size_or_dash(found.predicted_bytes)),
+        ("measured peak", _size_or_dash(found.peak_bytes)),
+    )
+    return Table(("memory", "MiB"), rows)
 
 
 def prediction_table(prediction: Prediction) -> Table:
@@ -169,9 +174,14 @@ def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
         memory.rss_anon_bytes,
         memory.rss_file_bytes,
         memory.peak_bytes,
+        memory.predicted_bytes,
         memory.baseline_bytes,
     )
-    return label, *(mib(size) for size in sizes), f"{measurement.load_ms:,.0f}"
+    return label, *map(_size_or_dash, sizes), f"{measurement.load_ms:,.0f}"
+
+
+def _size_or_dash(size: int | None) -> str:
+    return "–" if size is None else mib(size)
 
 
 def _role(site: SitePlan) -> str:

@@ -9,6 +9,8 @@ from edgelr.report import tables
 from edgelr.report.figures import (
     NOT_MEASURED,
     Table,
+    cap_sentence,
+    context_sentence,
     figure,
     gate_sentence,
     measured_heading,
@@ -21,7 +23,7 @@ from edgelr.types import Comparison
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgelr.types import Budget, Measurement, Plan, Report, SiteSummary, Validation
+    from edgelr.types import Budget, CapCheck, Measurement, Plan, Report, SiteSummary, Validation
 
 BARS = " ▁▂▃▄▅▆▇█"
 MAX_COLUMNS = 100
@@ -61,9 +63,12 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         _say(console, f"{count} dense: {reason}")
 
 
-def print_budget(budget: Budget, planned_bytes: int, console: Console | None = None) -> None:
+def print_budget(budget: Budget, weight_bytes: int, console: Console | None = None) -> None:
     """Print where the device's memory goes, and what the plan takes of the rest."""
-    _draw(console or _console(), "Budget", tables.budget_table(budget, planned_bytes))
+    console = console or _console()
+    _draw(console, "Budget", tables.budget_table(budget, weight_bytes))
+    if sentence := context_sentence(budget, weight_bytes):
+        _say(console, sentence)
 
 
 def print_metrics(validation: Validation, console: Console | None = None) -> None:
@@ -84,6 +89,13 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
         return
     _draw(console, f"Latency on {found.provider}", tables.phase_table(found))
     _draw(console, "Memory", tables.memory_table(found))
+
+
+def print_cap_check(found: CapCheck, console: Console | None = None) -> None:
+    """Print what a bundle was allowed to take, what it was predicted to take, and what it did."""
+    console = console or _console()
+    _draw(console, f"Under a cap ({found.mechanism})", tables.cap_table(found))
+    console.print(cap_sentence(found), style=STYLES[found.passed], markup=False, highlight=False)
 
 
 def print_sites(rows: Sequence[SiteSummary], console: Console | None = None) -> None:

@@ -13,13 +13,18 @@ from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import Array, open_session
 from edgelr.types import Phase
 
-PIECE_TOKENS = 512  # of a long context that is read at once: the logits of all would not fit
-
 
 class Bench:
-    """The graph of one bundle, without its tokenizer: nothing else should take memory."""
+    """The graph of one bundle, without its tokenizer: nothing else should take memory.
 
-    def __init__(self, folder: Path, provider: str, threads: int | None) -> None:
+    Args:
+        folder: of the bundle.
+        provider: ``"cpu"`` or ``"cuda"``.
+        threads: of one operator; None takes every core.
+        piece_tokens: of a context that are read at once.
+    """
+
+    def __init__(self, folder: Path, provider: str, threads: int | None, piece_tokens: int) -> None:
         bundle = read_bundle(folder)
         config = read_config(bundle)
         self.session = open_session(bundle.model_path, provider, threads)
@@ -27,6 +32,7 @@ class Bench:
         in_place = bundle.manifest.cache_in_place
         self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)
         self._vocabulary = int(config["vocab_size"])
+        self._piece_tokens = piece_tokens
         self._pasts: dict[tuple[int, int], Cache] = {}
 
     def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
@@ -55,8 +61,8 @@ class Bench:
         key = (batch, context_tokens)
         if key not in self._pasts:
             past = decoder.empty_cache(batch, context_tokens + 1)
-            for start in range(0, context_tokens, PIECE_TOKENS):
-                tokens = min(PIECE_TOKENS, context_tokens - start)
+            for start in range(0, context_tokens, self._piece_tokens):
+                tokens = min(self._piece_tokens, context_tokens - start)
                 past = decoder.logits(self._random_ids(batch, tokens), past=past)[1]
             self._pasts[key] = past
         return self._pasts[key]

@@ -19,6 +19,7 @@ from edgelr.evaluators import Progress
 from edgelr.runtime.memory import ProcessMemory
 from edgelr.types import ExportBundle, Phase
 
+PIECE_TOKENS = 512  # of a long context that is read at once: the logits of all would not fit
 _ROOT = Path(__file__).parents[2]  # the worker must import the same edgelr as its parent
 _CLOSE_SECONDS = 5.0
 _KINDS: list[type[EdgelrError]] = [EdgelrError, *EdgelrError.__subclasses__()]
@@ -78,11 +79,27 @@ class Worker:
         self._errors.close()
 
     def open(
-        self, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
+        self,
+        bundle: ExportBundle,
+        provider: str = "cpu",
+        threads: int | None = None,
+        piece_tokens: int = PIECE_TOKENS,
     ) -> Opened:
-        """Load a bundle's graph; later runs use it."""
+        """Load a bundle's graph; later runs use it, and read at most ``piece_tokens`` at once."""
         folder = str(bundle.folder.resolve())
-        return Opened(**self._request("open", folder=folder, provider=provider, threads=threads))
+        found = self._request(
+            "open", folder=folder, provider=provider, threads=threads, piece_tokens=piece_tokens
+        )
+        return Opened(**found)
+
+    def limit_data(self, more_bytes: int) -> None:
+        """Let the process take that much more memory of its own, and no more (RLIMIT_DATA)."""
+        self._request("limit_data", more_bytes=more_bytes)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
 
     def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
         """Time one run of a phase, in milliseconds."""

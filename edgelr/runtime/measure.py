@@ -14,7 +14,8 @@ import numpy as np
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Progress
-from edgelr.runtime.child import Opened, Worker
+from edgelr.runtime.child import PIECE_TOKENS, Opened, Worker
+from edgelr.runtime.footprint import predict_peak
 from edgelr.types import (
     Comparison,
     ExportBundle,
@@ -135,7 +136,10 @@ def _measure(
             for worker, bundle in zip(workers, bundles, strict=True)
         ]
         times = [_alternate(workers, phase, repetitions, progress) for phase in phases]
-        memories = [_memory(worker, start) for worker, start in zip(workers, opened, strict=True)]
+        memories = [
+            _memory(worker, start, bundle, phases)
+            for worker, start, bundle in zip(workers, opened, bundles, strict=True)
+        ]
     latencies = [tuple(map(_latency, phases, by_phase)) for by_phase in zip(*times, strict=True)]
     parts = zip(bundles, opened, latencies, memories, strict=True)
     return [_measurement(*part) for part in parts], times
@@ -171,10 +175,25 @@ def _latency(phase: TimedPhase, times: Sequence[float]) -> PhaseLatency:
     )
 
 
-def _memory(worker: Worker, opened: Opened) -> MemoryUse:
+def _memory(
+    worker: Worker, opened: Opened, bundle: ExportBundle, phases: Sequence[TimedPhase]
+) -> MemoryUse:
     found = worker.memory()
+    provider = "cpu" if opened.provider.startswith("CPU") else "cuda"
+    predicted = predict_peak(
+        bundle,
+        provider,
+        opened.baseline_bytes,
+        max(phase.batch for phase in phases),
+        max(max(phase.tokens, min(phase.context_tokens, PIECE_TOKENS)) for phase in phases),
+        max(phase.context_tokens + phase.tokens for phase in phases),
+    )
     return MemoryUse(
-        found.rss_anon_bytes, found.rss_file_bytes, found.peak_bytes, opened.baseline_bytes
+        found.rss_anon_bytes,
+        found.rss_file_bytes,
+        found.peak_bytes,
+        opened.baseline_bytes,
+        predicted,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,27 @@ def read_memory() -> ProcessMemory:
     Raises:
         EnvironmentProblem: this system has no ``/proc``.
     """
+    kib = _status()
+    return ProcessMemory(kib["RssAnon:"] << 10, kib["RssFile:"] << 10, kib["VmHWM:"] << 10)
+
+
+def limit_data(more_bytes: int) -> None:
+    """Let this process have that much more private memory (RLIMIT_DATA), and no more.
+
+    Raises:
+        EnvironmentProblem: this system has no ``/proc``.
+    """
+    now = _status()["VmData:"] << 10
+    bound = now + max(0, more_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def _status() -> dict[str, int]:
+    """Sizes of this process in KiB, by the kernel's names."""
     if not _STATUS.exists():
         raise EnvironmentProblem(
             f"There is no {_STATUS} here. Expected Linux, which counts a process's memory there. "
             f"Measure on Linux, or on the device itself."
         )
     lines = (line.split() for line in _STATUS.read_text().splitlines())
-    kib = {words[0]: int(words[1]) for words in lines if words[-1] == "kB"}
-    return ProcessMemory(kib["RssAnon:"] << 10, kib["RssFile:"] << 10, kib["VmHWM:"] << 10)
+    return {words[0]: int(words[1]) for words in lines if words[-1] == "kB"}

@@ -22,7 +22,7 @@ from edgelr.errors import EdgelrError
 from edgelr.evaluators import Progress
 from edgelr.runtime.bench import Bench
 from edgelr.runtime.bundle import read_bundle
-from edgelr.runtime.memory import read_memory
+from edgelr.runtime.memory import limit_data, read_memory
 from edgelr.text import EvaluationSize
 
 Answer = Callable[[dict[str, Any]], None]
@@ -38,6 +38,7 @@ class Server:
             "open": self._open,
             "run": self._run,
             "memory": read_memory,
+            "limit_data": limit_data,
             "call": self._call,
         }
 
@@ -46,14 +47,19 @@ class Server:
         operation = self._operations[request.pop("op")]
         try:
             result = operation(**request)
+        except MemoryError as error:
+            message = f"There was not enough memory: {error or 'an allocation failed'}."
+            self._answer({"error": {"type": "EnvironmentProblem", "message": message}})
         except EdgelrError as error:
             self._answer({"error": {"type": type(error).__name__, "message": str(error)}})
         else:
             self._answer({"result": to_jsonable_python(result)})
 
-    def _open(self, folder: str, provider: str, threads: int | None) -> dict[str, Any]:
+    def _open(
+        self, folder: str, provider: str, threads: int | None, piece_tokens: int
+    ) -> dict[str, Any]:
         baseline = read_memory()
-        self._bench = Bench(Path(folder), provider, threads)
+        self._bench = Bench(Path(folder), provider, threads, piece_tokens)
         session = self._bench.session
         return {
             "provider": session.provider,

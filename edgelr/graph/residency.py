@@ -1,0 +1,85 @@
+"""What the weights of a graph file take in memory, once ONNX Runtime has loaded it.
+
+The CPU provider copies every constant matrix that a product reads into the layout of its kernels,
+once for each node, and lets go of the original. Everything else is read where it lies, in pages of
+the file: tables that are gathered from, norms, biases. So the table of a tied head is there twice.
+A GPU holds every weight once, as it is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgelr.candidates import packed_bytes
+from edgelr.graph.save import load_graph, weight_bytes
+from edgelr.types import WEIGHT_BITS, WeightPrecision
+
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
+QUANTIZED_PRODUCT = "MatMulNBits"
+_PRECISIONS: dict[int, WeightPrecision] = {
+    bits: "int8" if name == "int8" else "int4" for name, bits in WEIGHT_BITS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Bytes of the weights in memory.
+
+    Attributes:
+        packed_bytes: copies in the kernels' layouts, which belong to the process.
+        mapped_bytes: pages of the file.
+    """
+
+    packed_bytes: int
+    mapped_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.packed_bytes + self.mapped_bytes
+
+
+def read_residency(path: Path, provider: str) -> Residency:
+    """Add up the weights of a graph file.
+
+    Args:
+        path: of the graph; its weights are not read.
+        provider: ``"cpu"`` or ``"cuda"``.
+    """
+    model = load_graph(path)
+    if provider != "cpu":
+        return Residency(weight_bytes(model), 0)
+    packed, replaced = 0, set()
+    for node in model.graph:
+        matrix = _packed(node)
+        if matrix is not None:
+            packed += matrix[1]
+            replaced.add((node, matrix[0]))
+    mapped = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+        and any((use.node, value) not in replaced for use in value.uses())
+        and not _scales_of_a_product(value)
+    )
+    return Residency(packed, mapped)
+
+
+def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
+    """The constant that a node copies, and the bytes of the copy; None where it copies nothing."""
+    if node.op_type not in (*PRODUCTS, QUANTIZED_PRODUCT) or len(node.inputs) < 2:
+        return None
+    weight = node.inputs[1]
+    if weight is None:
+        return None
+    if node.op_type == QUANTIZED_PRODUCT:
+        shape = (node.attributes["K"].as_int(), node.attributes["N"].as_int())
+        return weight, packed_bytes(shape, _PRECISIONS[node.attributes["bits"].as_int()])
+    return (weight, weight.const_value.nbytes) if weight.const_value is not None else None
+
+
+def _scales_of_a_product(value: ir.Value) -> bool:
+    """Whether only products in whole numbers read a value: it is part of what they copied."""
+    return all(use.node.op_type == QUANTIZED_PRODUCT for use in value.uses())

@@ -1,0 +1,75 @@
+"""The original model, every weight in one precision: what a bundle is compared with, fairly.
+
+Rounding every weight to 8 or 4 bits at full rank is what people do instead of factorizing. The
+rounding is that of ONNX Runtime's own quantizer for MatMulNBits, without any data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edgelr.blocks import Blocks, quantize
+from edgelr.cache import Cache, digest
+from edgelr.device import DeviceProfile
+from edgelr.factors import Dense, FactorSet
+from edgelr.graph.build import build
+from edgelr.graph.companions import copy_companions
+from edgelr.planning import DENSE_FORMAT, DenseExport, dense_manifest
+from edgelr.runtime.bundle import read_bundle, write_manifest
+from edgelr.sites import find_sites, weight_of
+from edgelr.table import find_table
+from edgelr.types import WEIGHT_BITS, ExportBundle, LoadedModel, Precision, WeightPrecision
+
+
+def dense_in(
+    model: LoadedModel,
+    dense: DenseExport,
+    weights: WeightPrecision,
+    device: DeviceProfile,
+    cache: Cache,
+) -> ExportBundle:
+    """Export the original model at full rank.
+
+    Args:
+        model: in float32.
+        dense: its export in float32.
+        weights: of every linear, and of the table of embeddings where that can be stored.
+        device: whose operators are used, and whose accuracy level.
+        cache: keeps the export.
+    """
+    if weights == "float32":
+        return dense.bundle
+    whole = weights in WEIGHT_BITS
+    values: Precision = "float16" if weights == "float16" else device.precision
+
+    def write(folder: Path) -> None:
+        (folder / "onnx").mkdir()
+        path = folder / "onnx" / "model.onnx"
+        factors, blocks = _rounded(model, weights) if whole else ({}, {})
+        opset, ir_version = build(
+            model, dense.traced, find_sites(model) if whole else (), factors, path, values,
+            device.max_opset, device.ir_version, blocks, device.accuracy_level,
+        )  # fmt: skip
+        copy_companions(model.folder, folder)
+        write_manifest(folder, dense_manifest(model, values, opset, ir_version))
+
+    level = device.accuracy_level if whole else None
+    key = digest(
+        DENSE_FORMAT, dense.folder.name, weights, values, device.max_opset, device.ir_version, level
+    )
+    return read_bundle(cache.stage("dense", key, write)[0])
+
+
+def _rounded(model: LoadedModel, weights: WeightPrecision) -> tuple[FactorSet, dict[str, Blocks]]:
+    """Round every linear and the table."""
+    factors: FactorSet = {}
+    blocks: dict[str, Blocks] = {}
+    table = find_table(model)
+    for site in (*find_sites(model), *(() if table is None else (table,))):
+        weight = weight_of(model, site.name).T.float().contiguous()
+        stored = quantize(weight.numpy(), weights)
+        blocks[f"{site.name}.weight"] = stored
+        factors[site.name] = Dense(torch.from_numpy(stored.dense()))
+    return factors, blocks

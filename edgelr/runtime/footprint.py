@@ -1,0 +1,167 @@
+"""What a bundle takes in memory while it runs: predicted from its files, and proved under a cap.
+
+A cap is real: the process that runs the bundle cannot get more. With a control group (version 2)
+everything is counted that the kernel counts as memory. Without one that can be written, the limit
+is RLIMIT_DATA: it counts what belongs to the process alone. RLIMIT_AS would count addresses, of
+which a file that is mapped and an arena that is reserved take many without taking any memory. Pages
+of files are taken off the limit beforehand, as if all of them stayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr.budget import activation_bytes, cache_bytes
+from edgelr.device import DeviceProfile
+from edgelr.errors import EdgelrError
+from edgelr.runtime.child import Worker
+from edgelr.runtime.memory import ProcessMemory
+from edgelr.types import CapCheck, ExportBundle, ModelShape, Phase
+
+if TYPE_CHECKING:
+    from edgelr.graph.residency import Residency
+
+# What ONNX Runtime takes beside weights, buffers and cache: its libraries' pages as they are used,
+# the graph, threads. 20 to 40 MiB with MiniLM and SmolLM2-135M (release 1.31, x86-64 Linux).
+SESSION_BYTES = 26 * 2**20
+DECODED_TOKENS = 64
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def predict_peak(
+    bundle: ExportBundle,
+    provider: str,
+    baseline_bytes: int,
+    batch: int,
+    tokens: int,
+    context_tokens: int,
+) -> int | None:
+    """Predict the largest resident memory of a process that runs a bundle.
+
+    Args:
+        bundle: its graph file tells the weights, its manifest the shape of the model.
+        provider: ``"cpu"`` or ``"cuda"``.
+        baseline_bytes: resident memory of the process before the bundle is loaded.
+        batch: sequences.
+        tokens: the most that are read at once.
+        context_tokens: the most that the cache holds.
+
+    Returns:
+        Bytes; None for a bundle that was written without its shape.
+    """
+    shape = bundle.manifest.shape
+    if shape is None:
+        return None
+    weights = _residency(bundle, provider).bytes
+    buffers = _buffers(bundle, shape, batch, tokens, context_tokens)
+    return baseline_bytes + SESSION_BYTES + weights + buffers
+
+
+def _residency(bundle: ExportBundle, provider: str) -> Residency:
+    from edgelr.graph.residency import read_residency  # which loads onnx
+
+    return read_residency(bundle.model_path, provider)
+
+
+def _buffers(
+    bundle: ExportBundle, shape: ModelShape, batch: int, tokens: int, context_tokens: int
+) -> int:
+    precision = bundle.manifest.precision
+    cache = cache_bytes(shape, batch, context_tokens, precision)
+    copies = 1 if bundle.manifest.cache_in_place else 2  # past and present
+    return copies * cache + activation_bytes(shape, batch, tokens, context_tokens, precision)
+
+
+def run_under_cap(
+    bundle: ExportBundle, device: DeviceProfile, threads: int | None = None
+) -> CapCheck:
+    """Run a bundle in a process whose memory is limited to what a device leaves.
+
+    A decoder fills its whole context in pieces of the device's prefill, and decodes 64 tokens; an
+    encoder reads one batch.
+
+    Args:
+        bundle: what is run, on the CPU.
+        device: memory less what is reserved is the limit; its workload is what runs.
+        threads: of one operator; None takes every core.
+    """
+    limit_bytes = device.visible_bytes - device.reserved_bytes
+    batch = device.workload.batch.value
+    longest = min(bundle.manifest.context_tokens, device.context_tokens)
+    tokens = min(device.prefill_tokens, longest)
+    decodes = bundle.manifest.task == "text-generation"
+    phase: Phase = "decode" if decodes else "forward"
+    context = longest - 1 if decodes else 0
+    steps = DECODED_TOKENS if decodes else 1
+    with Worker() as worker:
+        baseline = worker.memory()
+        predicted = predict_peak(bundle, "cpu", baseline.resident_bytes, batch, tokens, longest)
+        problem, peak = "", None
+        with _limited(worker, bundle, limit_bytes, baseline) as mechanism:
+            try:
+                worker.open(bundle, "cpu", threads, piece_tokens=tokens)
+                for _ in range(steps):
+                    worker.run_ms(phase, batch, 1 if decodes else tokens, context)
+                peak = worker.memory().peak_bytes
+            except EdgelrError as error:
+                problem = str(error)
+    return CapCheck(
+        limit_bytes=limit_bytes,
+        mechanism=mechanism,
+        predicted_bytes=predicted,
+        peak_bytes=peak,
+        context_tokens=longest,
+        prefill_tokens=tokens,
+        problem=problem,
+    )
+
+
+@contextmanager
+def _limited(
+    worker: Worker, bundle: ExportBundle, limit_bytes: int, baseline: ProcessMemory
+) -> Iterator[str]:
+    """Limit a worker; what it took before counts."""
+    group = _new_group(worker.pid, limit_bytes - baseline.resident_bytes)
+    if group is not None:
+        try:
+            yield "cgroup v2 memory.max"
+        finally:
+            worker.kill()
+            group.rmdir()
+        return
+    pages = _residency(bundle, "cpu").mapped_bytes
+    worker.limit_data(limit_bytes - baseline.resident_bytes - pages)
+    yield "RLIMIT_DATA"
+
+
+def _new_group(pid: int, limit_bytes: int) -> Path | None:
+    """Put a process into a control group of its own; None where that cannot be done."""
+    own = _own_group()
+    if own is None:
+        return None
+    group = own / f"edgelr-{pid}"
+    try:
+        group.mkdir()
+    except OSError:
+        return None
+    try:
+        (group / "memory.max").write_text(str(max(0, limit_bytes)))
+        (group / "memory.swap.max").write_text("0")
+        (group / "cgroup.procs").write_text(str(pid))
+    except OSError:  # no memory controller here, or it is not ours
+        group.rmdir()
+        return None
+    return group
+
+
+def _own_group() -> Path | None:
+    """Find the control group of this process in the unified hierarchy."""
+    own = Path("/proc/self/cgroup")
+    lines: Sequence[str] = own.read_text().splitlines() if own.exists() else ()
+    for line in lines:
+        if line.startswith("0::") and (_GROUPS / "cgroup.controllers").exists():
+            return _GROUPS / line.removeprefix("0::").lstrip("/")
+    return None
