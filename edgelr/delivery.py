@@ -190,7 +190,7 @@ def write_bundle(
             accuracy_level,
         )
         copy_companions(model.folder, folder)
-        manifest = dense_manifest(model, precision, opset, ir_version)
+        manifest = dense_manifest(model, precision, opset, ir_version, folder / "onnx" / name)
         manifest = replace(
             manifest,
             model_file=f"onnx/{name}",

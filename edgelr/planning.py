@@ -21,6 +21,7 @@ from edgelr.errors import InputError
 from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.graph.residency import read_residency
 from edgelr.load import load, shape_of
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
@@ -58,7 +59,7 @@ ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-DENSE_FORMAT = 2  # of the dense export
+DENSE_FORMAT = 3  # of the dense export
 
 
 class Listener(Protocol):
@@ -218,7 +219,7 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
         write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", shape_of(model)[1])
         for file in (folder / "traced").glob("*.onnx*"):
             file.unlink()
-        write_manifest(bundle, dense_manifest(model, "float32", opset, ir_version))
+        write_manifest(bundle, dense_manifest(model, "float32", opset, ir_version, path))
         listener.progress("dense export", 1, 1)
 
     folder, _ = cache.stage(
@@ -230,9 +231,9 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
 
 
 def dense_manifest(
-    model: LoadedModel, precision: Precision, opset: int, ir_version: int
+    model: LoadedModel, precision: Precision, opset: int, ir_version: int, graph: Path
 ) -> Manifest:
-    """Describe a dense export."""
+    """Describe a dense export, whose ``graph`` file is written."""
     return Manifest(
         task=model.task,
         precision=precision,
@@ -246,6 +247,7 @@ def dense_manifest(
         pooling=model.pooling,
         cache_in_place=model.exporter.cache_in_place,
         shape=shape_of(model)[0],
+        residency=read_residency(graph, "cpu"),
     )
 
 

@@ -53,7 +53,7 @@ def dense_in(
             device.max_opset, device.ir_version, blocks, device.accuracy_level,
         )  # fmt: skip
         copy_companions(model.folder, folder)
-        write_manifest(folder, dense_manifest(model, values, opset, ir_version))
+        write_manifest(folder, dense_manifest(model, values, opset, ir_version, path))
 
     level = device.accuracy_level if whole else None
     key = digest(

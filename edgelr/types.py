@@ -276,14 +276,30 @@ class BundleFile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Bytes of a graph's weights in memory, once ONNX Runtime has loaded them.
+
+    ``packed_bytes`` are copies in the layouts of kernels, which belong to the process;
+    ``mapped_bytes`` are pages of the file.
+    """
+
+    packed_bytes: int
+    mapped_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.packed_bytes + self.mapped_bytes
+
+
 @dataclass(frozen=True)
 class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
     ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
-    ``cache_in_place`` tells that past and present keys and values may be the same tensors, and
-    ``shape`` how much memory runs take.
+    ``cache_in_place`` tells that past and present keys and values may be the same tensors;
+    ``shape`` and ``residency`` how much memory runs take.
     """
 
     task: Task
@@ -301,6 +317,7 @@ class Manifest:
     gate_passed: bool | None = None
     cache_in_place: bool = False
     shape: ModelShape | None = None
+    residency: Residency | None = None
     files: tuple[BundleFile, ...] = ()
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     "graph runtime evaluators",
     "report",
     "planning",
-    "aims costs factoring",
+    "aims costs factoring rivals",
     "delivery",
     "pipeline inspection",
     "recheck catalogue bench",
@@ -46,7 +46,7 @@ DOORS = {
     "peft": "heal",
     "torch": (
         "factors load sites statistics methods sharing forms spectra decompose compressed refit "
-        "heal importance quantization table rescale factoring inspection exporters"
+        "heal importance quantization table rescale factoring rivals inspection exporters"
     ),
     "transformers": "load exporters",
     "typer": "cli",

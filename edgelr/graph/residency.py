@@ -8,37 +8,19 @@ A GPU holds every weight once, as it is stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgelr.candidates import packed_bytes
 from edgelr.graph.save import load_graph, weight_bytes
-from edgelr.types import WEIGHT_BITS, WeightPrecision
+from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 QUANTIZED_PRODUCT = "MatMulNBits"
 _PRECISIONS: dict[int, WeightPrecision] = {
     bits: "int8" if name == "int8" else "int4" for name, bits in WEIGHT_BITS.items()
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Residency:
-    """Bytes of the weights in memory.
-
-    Attributes:
-        packed_bytes: copies in the kernels' layouts, which belong to the process.
-        mapped_bytes: pages of the file.
-    """
-
-    packed_bytes: int
-    mapped_bytes: int
-
-    @property
-    def bytes(self) -> int:
-        return self.packed_bytes + self.mapped_bytes
 
 
 def read_residency(path: Path, provider: str) -> Residency:

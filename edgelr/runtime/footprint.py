@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.budget import activation_bytes, cache_bytes
 from edgelr.device import DeviceProfile
@@ -20,9 +19,6 @@ from edgelr.errors import EdgelrError
 from edgelr.runtime.child import Worker
 from edgelr.runtime.memory import ProcessMemory
 from edgelr.types import CapCheck, ExportBundle, ModelShape, Phase
-
-if TYPE_CHECKING:
-    from edgelr.graph.residency import Residency
 
 # What ONNX Runtime takes beside weights, buffers and cache: its libraries' pages as they are used,
 # the graph, threads. 20 to 40 MiB with MiniLM and SmolLM2-135M (release 1.31, x86-64 Linux).
@@ -42,7 +38,7 @@ def predict_peak(
     """Predict the largest resident memory of a process that runs a bundle.
 
     Args:
-        bundle: its graph file tells the weights, its manifest the shape of the model.
+        bundle: its manifest tells the shape of the model, and how its weights are held.
         provider: ``"cpu"`` or ``"cuda"``.
         baseline_bytes: resident memory of the process before the bundle is loaded.
         batch: sequences.
@@ -50,20 +46,14 @@ def predict_peak(
         context_tokens: the most that the cache holds.
 
     Returns:
-        Bytes; None for a bundle that was written without its shape.
+        Bytes; None for a bundle whose manifest does not tell.
     """
-    shape = bundle.manifest.shape
-    if shape is None:
+    shape, residency = bundle.manifest.shape, bundle.manifest.residency
+    if shape is None or residency is None:
         return None
-    weights = _residency(bundle, provider).bytes
+    weights = residency.bytes if provider == "cpu" else bundle.weight_bytes
     buffers = _buffers(bundle, shape, batch, tokens, context_tokens)
     return baseline_bytes + SESSION_BYTES + weights + buffers
-
-
-def _residency(bundle: ExportBundle, provider: str) -> Residency:
-    from edgelr.graph.residency import read_residency  # which loads onnx
-
-    return read_residency(bundle.model_path, provider)
 
 
 def _buffers(
@@ -132,7 +122,8 @@ def _limited(
             worker.kill()
             group.rmdir()
         return
-    pages = _residency(bundle, "cpu").mapped_bytes
+    residency = bundle.manifest.residency
+    pages = 0 if residency is None else residency.mapped_bytes
     worker.limit_data(limit_bytes - baseline.resident_bytes - pages)
     yield "RLIMIT_DATA"
 
