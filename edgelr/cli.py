@@ -187,8 +187,6 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results only."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Folder = Annotated[Path, typer.Argument(help="Bundle that 'edgelr export' wrote.")]
 
-PRECISIONS = {"fp32": "float32", "fp16": "float16"}
-
 
 @app.command()
 def export(
@@ -576,6 +574,73 @@ def bench_methods(
         typer.echo(f"{folder / 'methods.md'}  Next: {next_command(found, settings.profile)}")
 
 
+@app.command()
+def sweep(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Like the MODEL of 'edgelr export'.")],
+    profiles: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--profile", help="A device. Give several; default: jetson."),
+    ] = None,
+    keeps: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--keep",
+            help="Shares to keep, such as 0.9,0.8; default: the smallest plan inside the gate.",
+        ),
+    ] = None,
+    precisions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--precision",
+            help="Precisions of the weights, such as fp32,int8,int4,auto; default: the device's.",
+        ),
+    ] = None,
+    rivals: Annotated[
+        bool,
+        typer.Option("--rivals/--no-rivals", help="Measure the original in int8 and int4, too."),
+    ] = True,
+    recipe: Recipe = None,
+    calibration: CalibrationTexts = None,
+    calibration_tokens: CalibrationTokens = None,
+    calibration_length: CalibrationLength = None,
+    evaluation: Evaluation = None,
+    max_drop: MaxDrop = None,
+    context_tokens: ContextTokens = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of bundles and tables.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Use finished bundles and stages.")
+    ] = True,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress MODEL for several devices, precisions and sizes, and say what to ship to each."""
+    settings = _settings(ctx, None)
+    from edgelr import bench
+    from edgelr import sweep as sweeps
+    from edgelr.report.pareto import to_json
+    from edgelr.report.pareto_tables import print_sweep
+
+    question = sweeps.Question(
+        settings,
+        tuple(dict.fromkeys(profiles or [settings.profile])),
+        sweeps.read_precisions(precisions),
+        (None,) if keeps is None else bench.read_keeps(keeps),
+        rivals,
+    )
+    folder = out or Path(f"sweep-{_stem(model)}")
+    with _listener(quiet or as_json) as listener:
+        found = sweeps.sweep(question, folder, _cache(resume), listener, _command())
+    if as_json:
+        typer.echo(to_json(found))
+    else:
+        print_sweep(found)
+        typer.echo(f"{folder / 'sweep.md'}  Next: edgelr validate {shlex.quote(str(folder))}/...")
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -592,7 +657,7 @@ def main() -> None:
 
 def _settings(ctx: typer.Context, config: Path | None) -> Settings:
     """Collect the options that were given; those of ``config`` stand behind them."""
-    from edgelr.settings import Settings, make_settings, read_settings
+    from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings, read_settings
 
     given = {
         name: str(value) if isinstance(value, Path) else value
@@ -606,7 +671,7 @@ def _settings(ctx: typer.Context, config: Path | None) -> Settings:
         if not given["calibration"]:
             del given["calibration"]
     if "precision" in given:
-        given["precision"] = PRECISIONS.get(given["precision"], given["precision"])
+        given["precision"] = SHORT_PRECISIONS.get(given["precision"], given["precision"])
     if config is not None:
         return read_settings(config, given)
     if "model" not in given:

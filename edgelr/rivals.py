@@ -29,6 +29,7 @@ def dense_in(
     weights: WeightPrecision,
     device: DeviceProfile,
     cache: Cache,
+    values: Precision | None = None,
 ) -> ExportBundle:
     """Export the original model at full rank.
 
@@ -38,27 +39,27 @@ def dense_in(
         weights: of every linear, and of the table of embeddings where that can be stored.
         device: whose operators are used, and whose accuracy level.
         cache: keeps the export.
+        values: what whole numbers are multiplied with; None takes the device's precision.
     """
     if weights == "float32":
         return dense.bundle
     whole = weights in WEIGHT_BITS
-    values: Precision = "float16" if weights == "float16" else device.precision
+    computed: Precision = (values or device.precision) if whole else "float16"
 
     def write(folder: Path) -> None:
         (folder / "onnx").mkdir()
         path = folder / "onnx" / "model.onnx"
         factors, blocks = _rounded(model, weights) if whole else ({}, {})
         opset, ir_version = build(
-            model, dense.traced, find_sites(model) if whole else (), factors, path, values,
+            model, dense.traced, find_sites(model) if whole else (), factors, path, computed,
             device.max_opset, device.ir_version, blocks, device.accuracy_level,
         )  # fmt: skip
         copy_companions(model.folder, folder)
-        write_manifest(folder, dense_manifest(model, values, opset, ir_version, path))
+        write_manifest(folder, dense_manifest(model, computed, opset, ir_version, path))
 
     level = device.accuracy_level if whole else None
-    key = digest(
-        DENSE_FORMAT, dense.folder.name, weights, values, device.max_opset, device.ir_version, level
-    )
+    lowered = (device.max_opset, device.ir_version, level)
+    key = digest(DENSE_FORMAT, dense.folder.name, weights, computed, lowered)
     return read_bundle(cache.stage("dense", key, write)[0])
 
 

@@ -14,6 +14,7 @@ from edgelr.types import Adapter, AskedPrecision, Form, Grouping, HealedSites, T
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
+SHORT_PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 _AIMS = ("keep", "max_size", "max_drop")
 
 

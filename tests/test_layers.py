@@ -32,7 +32,7 @@ LAYERS = (
     "aims costs factoring rivals",
     "delivery",
     "pipeline inspection",
-    "recheck catalogue bench",
+    "recheck catalogue bench sweep",
     "cli __main__",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}

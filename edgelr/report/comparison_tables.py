@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from edgelr.report.comparison import MethodBench, Row
-from edgelr.report.figures import Table, figure, mib, model_name, percent
+from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
 from edgelr.report.markdown import draw, fence
 from edgelr.report.terminal import MAX_COLUMNS
 
@@ -130,10 +130,7 @@ def _told(found: MethodBench) -> str:
 
 
 def _facts(found: MethodBench) -> Iterator[str]:
-    machine = {"cpu", "platform", "machine"}
-    names = found.environment
-    yield f"machine: {names.get('cpu', names.get('machine', 'unknown'))}"
-    yield "versions: " + ", ".join(f"{k} {names[k]}" for k in names if k not in machine)
+    yield from environment_facts(found.environment)
     yield f"calibrated on: {', '.join(found.calibration)}"
     for text in found.texts:
         yield f"{text.name}: {text.tokens:,} tokens in {text.rows:,} rows of {text.source}"

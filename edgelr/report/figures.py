@@ -76,6 +76,13 @@ def _gate(validation: Validation | None) -> Verdict:
     return Verdict(validation.gate.passed, gate_sentence(validation.gate))
 
 
+def environment_facts(names: dict[str, str]) -> tuple[str, str]:
+    """Say on which machine and with which versions figures were found."""
+    machine = {"cpu", "platform", "machine"}
+    versions = ", ".join(f"{name} {names[name]}" for name in names if name not in machine)
+    return f"machine: {names.get('cpu', names.get('machine', 'unknown'))}", f"versions: {versions}"
+
+
 def context_sentence(budget: Budget, weight_bytes: int) -> str:
     """Say how long a context fits beside the weights; nothing for what has no cache."""
     if not budget.cache_bytes:

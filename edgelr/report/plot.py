@@ -1,4 +1,4 @@
-"""The curves of a bench: what is lost against what is kept, one panel per text."""
+"""Curves of a bench, one panel per text; points of a sweep, one panel per device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from edgelr.report.figures import MIB
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from edgelr.report.comparison import MethodBench
+    from edgelr.report.pareto import Sweep
 
 PANELS_PER_ROW = 3
 PANEL_INCHES = (5.2, 4.2)
@@ -41,6 +44,43 @@ def write_plot(found: MethodBench, highlighted: str, path: Path) -> None:
     with rc_context(STABLE):
         drawn = draw_bench(found, highlighted)
         drawn.savefig(path, dpi=150, metadata=STABLE_METADATA[path.suffix])
+
+
+def write_sweep_plot(found: Sweep, path: Path) -> None:
+    """Draw loss against file size, one panel per device, into ``path``, ``.svg`` or ``.png``."""
+    with rc_context(STABLE):
+        columns = min(len(found.profiles), PANELS_PER_ROW)
+        lines = math.ceil(len(found.profiles) / columns)
+        size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * lines)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for panel, profile in zip(panels, found.profiles, strict=False):
+            _draw_device(panel, found, profile)
+        for panel in panels[len(found.profiles) :]:
+            panel.set_visible(False)
+        figure.savefig(path, dpi=150, metadata=STABLE_METADATA[path.suffix])
+
+
+def _draw_device(panel: Axes, found: Sweep, profile: str) -> None:
+    """Mark every entry by its name: squares are rivals, filled is what fits and passes."""
+    for entry in found.at(profile):
+        rival, usable = entry.name.startswith("dense"), entry.fits and entry.passed
+        place = (entry.file_bytes / MIB, 100 * entry.loss)
+        panel.plot(
+            *place,
+            marker="s" if rival else "o",
+            color="C1" if rival else "C0",
+            fillstyle="full" if usable else "none",
+        )
+        panel.annotate(
+            entry.name, place, xytext=(4, 4), textcoords="offset points", fontsize=7,
+            parse_math=False,
+        )  # fmt: skip
+    panel.axhline(0.0, color="0.6", linewidth=1.0, linestyle=":")
+    panel.set_title(profile, parse_math=False)
+    panel.set_xlabel("file, MiB")
+    panel.set_ylabel(f"loss of {found.metric}, %", parse_math=False)
+    panel.grid(which="major", color="0.9")
 
 
 def draw_bench(found: MethodBench, highlighted: str) -> Figure:

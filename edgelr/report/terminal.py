@@ -35,24 +35,24 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console = console or _console()
     for verdict in verdicts(report):
         console.print(verdict.text, style=STYLES[verdict.good], markup=False, highlight=False)
-    _draw(console, "Size", tables.size_table(report))
+    draw_table(console, "Size", tables.size_table(report))
     if report.validation is not None and report.validation.metrics:
-        _draw(console, "Accuracy", tables.accuracy_table(report.validation))
+        draw_table(console, "Accuracy", tables.accuracy_table(report.validation))
     if report.comparison is None:
         _say(console, f"Latency and memory: {NOT_MEASURED}.")
     else:
         latency = tables.latency_table(report.comparison, percentiles=False)
-        _draw(console, f"{measured_heading(report)} (median)", latency)
-        _draw(console, measured_heading(report), tables.memory_table(report.comparison))
+        draw_table(console, f"{measured_heading(report)} (median)", latency)
+        draw_table(console, measured_heading(report), tables.memory_table(report.comparison))
     if report.prediction is not None:
         title = f"PREDICTED for {report.profile_title}"
-        _draw(console, title, tables.prediction_table(report.prediction))
+        draw_table(console, title, tables.prediction_table(report.prediction))
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what the sites of each role become, and why some stay dense."""
     console = console or _console()
-    _draw(console, f"Plan: {plan.recipe}, {plan.allocator}", tables.role_table(plan))
+    draw_table(console, f"Plan: {plan.recipe}, {plan.allocator}", tables.role_table(plan))
     _say(
         console,
         f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed; "
@@ -66,7 +66,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 def print_budget(budget: Budget, weight_bytes: int, console: Console | None = None) -> None:
     """Print where the device's memory goes, and what the plan takes of the rest."""
     console = console or _console()
-    _draw(console, "Budget", tables.budget_table(budget, weight_bytes))
+    draw_table(console, "Budget", tables.budget_table(budget, weight_bytes))
     if sentence := context_sentence(budget, weight_bytes):
         _say(console, sentence)
 
@@ -74,7 +74,7 @@ def print_budget(budget: Budget, weight_bytes: int, console: Console | None = No
 def print_metrics(validation: Validation, console: Console | None = None) -> None:
     """Print accuracy figures, and what the gate says of them."""
     console = console or _console()
-    _draw(console, f"Accuracy on {validation.text}", tables.accuracy_table(validation))
+    draw_table(console, f"Accuracy on {validation.text}", tables.accuracy_table(validation))
     if validation.gate is not None:
         gate = gate_sentence(validation.gate)
         console.print(gate, style=STYLES[validation.gate.passed], markup=False, highlight=False)
@@ -84,17 +84,17 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
     """Print latency and memory of one folder, or of two in turns."""
     console = console or _console()
     if isinstance(found, Comparison):
-        _draw(console, "Latency (median)", tables.latency_table(found, percentiles=False))
-        _draw(console, "Memory", tables.memory_table(found))
+        draw_table(console, "Latency (median)", tables.latency_table(found, percentiles=False))
+        draw_table(console, "Memory", tables.memory_table(found))
         return
-    _draw(console, f"Latency on {found.provider}", tables.phase_table(found))
-    _draw(console, "Memory", tables.memory_table(found))
+    draw_table(console, f"Latency on {found.provider}", tables.phase_table(found))
+    draw_table(console, "Memory", tables.memory_table(found))
 
 
 def print_cap_check(found: CapCheck, console: Console | None = None) -> None:
     """Print what a bundle was allowed to take, what it was predicted to take, and what it did."""
     console = console or _console()
-    _draw(console, f"Under a cap ({found.mechanism})", tables.cap_table(found))
+    draw_table(console, f"Under a cap ({found.mechanism})", tables.cap_table(found))
     console.print(cap_sentence(found), style=STYLES[found.passed], markup=False, highlight=False)
 
 
@@ -127,7 +127,7 @@ def print_sites(rows: Sequence[SiteSummary], console: Console | None = None) -> 
             for row in rows
         ),
     )
-    _draw(console or _console(), f"{len(rows)} linears", table)
+    draw_table(console or _console(), f"{len(rows)} linears", table)
 
 
 def _console() -> Console:
@@ -137,7 +137,8 @@ def _console() -> Console:
     return Console(width=min(console.width, MAX_COLUMNS))
 
 
-def _draw(console: Console, title: str, table: Table) -> None:
+def draw_table(console: Console, title: str, table: Table) -> None:
+    """Draw a table: the label to the left, figures to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text

@@ -1,0 +1,108 @@
+"""The tables of ``edgelr sweep``, as Markdown and in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
+from edgelr.report.markdown import draw, fence
+from edgelr.report.pareto import Entry, Sweep
+from edgelr.report.terminal import MAX_COLUMNS, draw_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+READING = (
+    "File sizes and accuracy are measured. So is latency, in turns with the original in float32, "
+    "whose time is 1, on this machine and not on the device. Memory is predicted for the device. A "
+    "star marks what no other row of the device beats in "
+    "size, accuracy and latency at once."
+)
+
+
+def device_table(found: Sweep, profile: str) -> Table:
+    """Compare everything that was made for one device."""
+    entries = found.at(profile)
+    phases = list(dict.fromkeys(name for entry in entries for name, _ in entry.latency))
+    best, front = found.best(profile), found.front(profile)
+    columns = ("bundle", "file MiB", "memory MiB", found.metric, "loss", *phases, "verdict")
+    rows = tuple(_cells(entry, phases, entry in front, entry is best) for entry in entries)
+    return Table(columns, rows)
+
+
+def recommendation(found: Sweep, profile: str) -> str:
+    """Say what to ship to a device."""
+    best = found.best(profile)
+    if best is None:
+        return f"{profile}: nothing here fits the device and passes its gate."
+    dense = [entry for entry in found.at(profile) if entry.name.startswith("dense")]
+    largest = max((entry.file_bytes for entry in dense), default=best.file_bytes)
+    return (
+        f"{profile}: ship {best.name} ({mib(best.file_bytes)} MiB, "
+        f"{percent(best.file_bytes / largest)} of the original; {found.metric} "
+        f"{figure(best.value)}, originally {figure(best.baseline)})."
+    )
+
+
+def to_markdown(found: Sweep) -> str:
+    """Write the tables of every device, and how they were made."""
+    sections = [
+        f"# {model_name(found.source)} on {len(found.profiles)} devices",
+        "\n".join(f"- **{recommendation(found, profile)}**" for profile in found.profiles),
+        READING,
+        "![](sweep.svg)",
+    ]
+    for profile in found.profiles:
+        sections += [f"## {profile}", draw(device_table(found, profile)), _problems(found, profile)]
+    sections += ["## How it was made", fence("bash", found.command), _facts(found)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def print_sweep(found: Sweep, console: Console | None = None) -> None:
+    """Print the table of every device, then what to ship."""
+    from rich.console import Console
+
+    console = console or Console()
+    console.width = min(console.width, MAX_COLUMNS)
+    for profile in found.profiles:
+        draw_table(console, profile, device_table(found, profile))
+        if problems := _problems(found, profile):
+            console.print(problems, markup=False, highlight=False)
+    console.print(READING, markup=False, highlight=False)
+    for profile in found.profiles:
+        console.print(recommendation(found, profile), markup=False, highlight=False, style="bold")
+
+
+def _cells(entry: Entry, phases: list[str], on_front: bool, best: bool) -> tuple[str, ...]:
+    latency = dict(entry.latency)
+    verdict = "ship" if best else _refusal(entry)
+    return (
+        f"{entry.name} *" if on_front else entry.name,
+        mib(entry.file_bytes),
+        mib(entry.memory_bytes),
+        figure(entry.value),
+        percent(entry.loss),
+        *(f"{latency[phase]:.3f}" if phase in latency else "–" for phase in phases),
+        verdict,
+    )
+
+
+def _refusal(entry: Entry) -> str:
+    if not entry.fits:
+        return "too large"
+    return "" if entry.passed else "gate failed"
+
+
+def _problems(found: Sweep, profile: str) -> str:
+    failed = [entry for entry in found.entries if entry.profile == profile and entry.problem]
+    return "\n".join(f"- {entry.name}: {' '.join(entry.problem.split())}" for entry in failed)
+
+
+def _facts(found: Sweep) -> str:
+    facts = (
+        *environment_facts(found.environment),
+        f"accuracy on: {found.text}",
+        f"calibrated on: {', '.join(found.calibration)}",
+        f"created: {found.created}; weights: `{found.digest}`",
+    )
+    return "\n".join(f"- {fact}" for fact in facts)

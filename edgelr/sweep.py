@@ -1,0 +1,273 @@
+"""``edgelr sweep``: one calibration for many devices, precisions and sizes, and the rivals of each.
+
+Statistics and decompositions do not depend on the device: the first plan computes them, and every
+other finds them in the cache. A finished entry is kept beside the bundles, so that an interrupted
+sweep goes on after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgelr import delivery, pipeline, planning
+from edgelr.budget import weight_budget
+from edgelr.cache import Cache, digest
+from edgelr.device import DeviceProfile, load_profile
+from edgelr.errors import BudgetError, InputError
+from edgelr.planning import DenseExport, Listener, Subject
+from edgelr.report.pareto import (
+    SCHEMA_VERSION,
+    Entry,
+    Sweep,
+    read_entry,
+    to_json,
+    write_entry,
+)
+from edgelr.report.pareto_tables import to_markdown
+from edgelr.report.plot import write_sweep_plot
+from edgelr.rivals import dense_in
+from edgelr.runtime import jobs, measure
+from edgelr.runtime.bundle import MANIFEST
+from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings
+from edgelr.types import (
+    PRECISION_BYTES,
+    AskedPrecision,
+    ExportBundle,
+    Metric,
+    Precision,
+    Report,
+    WeightPrecision,
+)
+
+FORMAT = 1  # of the entries; raise it when their figures change their meaning
+METRICS = ("mean_cosine", "perplexity")  # of encoders and decoders: what their gates judge
+_ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is made, for every combination.
+
+    Attributes:
+        settings: what the entries have in common.
+        profiles: names of devices, or files.
+        precisions: of the weights; None takes the one of each device.
+        keeps: shares of the planned weights; None takes the smallest plan inside the gate.
+        rivals: whether the original model at full rank is measured in every precision too.
+    """
+
+    settings: Settings
+    profiles: tuple[str, ...]
+    precisions: tuple[AskedPrecision | None, ...]
+    keeps: tuple[float | None, ...]
+    rivals: bool = True
+
+
+@dataclass(frozen=True)
+class _Device:
+    """One device, and all that is the same for its entries."""
+
+    profile: DeviceProfile
+    subject: Subject
+    dense: DenseExport
+
+
+class _Maker:
+    """Makes entries, or finds those that are finished."""
+
+    def __init__(
+        self, question: Question, out: Path, cache: Cache, listener: Listener, command: str
+    ) -> None:
+        self._question, self._out, self._cache = question, out, cache
+        self._listener, self._command = listener, command
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Make everything for one device; its rivals first."""
+        device = self._device(name)
+        if self._question.rivals:
+            for weights in dict.fromkeys((device.profile.precision, "int8", "int4")):
+                yield self._rival(device, weights)
+        for precision in self._question.precisions:
+            for keep in self._question.keeps:
+                yield self._bundle(device, name, precision, keep)
+
+    def collect(self, entries: list[Entry]) -> Sweep:
+        """Put the entries together with what they depend on."""
+        device = self._device(self._question.profiles[0])
+        texts = planning.calibrate(device.subject, device.dense, self._cache, self._listener)
+        return Sweep(
+            schema_version=SCHEMA_VERSION,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command=self._command,
+            source=self._question.settings.model,
+            digest=device.subject.model.digest,
+            metric=METRICS[device.subject.model.task == "text-generation"],
+            text=f"{device.subject.texts.evaluation_name}, first half",
+            calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
+            environment=delivery.environment(),
+            entries=tuple(entries),
+        )
+
+    def _device(self, name: str) -> _Device:
+        profile = load_profile(name)
+        model = planning.load_model(self._question.settings, self._cache)
+        subject = planning.examine(model, self._settings(name, None, None), profile)
+        return _Device(profile, subject, planning.dense_export(model, self._cache, self._listener))
+
+    def _settings(
+        self, profile: str, precision: AskedPrecision | None, keep: float | None
+    ) -> Settings:
+        given = self._question.settings.model_dump(exclude_defaults=True)
+        return make_settings(**{**given, "profile": profile, "precision": precision, "keep": keep})
+
+    # --- bundles ---------------------------------------------------------------------------
+
+    def _bundle(
+        self, device: _Device, name: str, precision: AskedPrecision | None, keep: float | None
+    ) -> Entry:
+        title = f"edgelr {precision or device.profile.precision}"
+        title += ", inside the gate" if keep is None else f", keep {keep:g}"
+        settings = self._settings(name, precision, keep)
+        folder = self._out / device.profile.id / _slug(title)
+        model = device.subject.model.digest
+        key = digest(FORMAT, settings.model_dump(), device.profile.model_dump(), model)
+        finished = folder.with_suffix(".json")
+        if self._cache.reuse and finished.exists():
+            known, _, text = finished.read_text(encoding="utf-8").partition("\n")
+            if known == key and (folder / MANIFEST).exists():
+                return read_entry(text.encode())
+        self._listener.note(f"{device.profile.id}: {title}")
+        try:
+            report = pipeline.export(
+                settings, device.profile, folder, self._cache, self._listener, self._command, True
+            )
+        except (BudgetError, InputError) as error:
+            return Entry(device.profile.id, title, problem=str(error))
+        entry = _entry_of(report, title, folder.relative_to(self._out))
+        finished.write_bytes(f"{key}\n".encode() + write_entry(entry))
+        return entry
+
+    # --- rivals ----------------------------------------------------------------------------
+
+    def _rival(self, device: _Device, weights: WeightPrecision) -> Entry:
+        profile, subject = device.profile, device.subject
+        shipped = self._dense(device, weights, profile.precision)
+        runnable = self._dense(device, weights, "float32")  # which is what a CPU computes in
+        measured = self._measured(device, runnable, f"dense {weights}")
+        budget = weight_budget(profile, subject.shape, 0, subject.context_tokens, profile.precision)
+        residency = shipped.manifest.residency
+        assert residency is not None, "dense exports say how their weights are held"
+        held = residency.bytes if profile.provider == "cpu" else shipped.weight_bytes
+        rest = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
+        return replace(
+            measured,
+            profile=profile.id,
+            file_bytes=shipped.weight_bytes,
+            memory_bytes=rest + held,
+            fits=held <= budget.weight_bytes,
+            passed=measured.loss <= subject.max_drop,
+        )
+
+    def _dense(self, device: _Device, weights: WeightPrecision, values: Precision) -> ExportBundle:
+        weights = values if weights in PRECISION_BYTES else weights
+        model = device.subject.model
+        return dense_in(model, device.dense, weights, device.profile, self._cache, values)
+
+    def _measured(self, device: _Device, run: ExportBundle, title: str) -> Entry:
+        """Judge and time a rival once, for all devices that would run the same file."""
+        subject, dense = device.subject, device.dense.bundle
+
+        def write(folder: Path) -> None:
+            self._listener.note(f"{device.profile.id}: {title}")
+            text = folder / "evaluation.txt"
+            text.write_text(subject.texts.evaluation, encoding="utf-8")
+            progress = self._listener.progress
+            metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
+            lengths = (min(128, subject.context_tokens // 2),)
+            found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
+            entry = _judged(Entry("", title, latency=tuple(found.ratios.items())), metrics)
+            (folder / _ENTRY).write_bytes(write_entry(entry))
+
+        key = digest(FORMAT, str(run.folder), subject.texts.evaluation)
+        return read_entry((self._cache.stage("rival", key, write)[0] / _ENTRY).read_bytes())
+
+
+def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
+    """Read precisions such as ``fp32,auto``; None takes the one of each device.
+
+    Raises:
+        InputError: one is unknown, or there is none.
+    """
+    if text is None:
+        return (None,)
+    names = [SHORT_PRECISIONS.get(part.strip(), part.strip()) for part in text.split(",")]
+    try:
+        found = TypeAdapter(list[AskedPrecision]).validate_python(names)
+    except ValidationError as error:
+        raise InputError(
+            f"--precision is {text!r}; expected some of fp32, fp16, int8, int4 and auto, separated "
+            f"by commas."
+        ) from error
+    return tuple(dict.fromkeys(found))
+
+
+def sweep(question: Question, out: Path, cache: Cache, listener: Listener, command: str) -> Sweep:
+    """Make every combination, and compare them device by device in ``out``.
+
+    Args:
+        question: what is made.
+        out: the folder of all bundles; finished ones in it are not made again.
+        cache: finished stages. ``reuse=False`` makes finished entries again, too.
+        listener: hears of progress.
+        command: how the sweep was started, for the reports.
+
+    Raises:
+        InputError: a device is named twice, or a bundle stands where another would be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    maker = _Maker(question, out, cache, listener, command)
+    entries: list[Entry] = []
+    for done, name in enumerate(question.profiles):
+        listener.progress("devices", done, len(question.profiles))
+        entries += maker.entries(name)
+    listener.progress("devices", len(question.profiles), len(question.profiles))
+    found = maker.collect(entries)
+    (out / "sweep.json").write_text(to_json(found), encoding="utf-8")
+    (out / "sweep.md").write_text(to_markdown(found), encoding="utf-8")
+    for suffix in ("svg", "png"):
+        write_sweep_plot(found, out / f"sweep.{suffix}")
+    return found
+
+
+def _entry_of(report: Report, title: str, folder: Path) -> Entry:
+    """Take from a report what is compared."""
+    assert report.validation is not None
+    assert report.comparison is not None
+    budget = report.budget
+    entry = Entry(
+        profile=report.profile,
+        name=title,
+        folder=folder.as_posix(),
+        file_bytes=report.bundle_file_bytes,
+        memory_bytes=budget.device_bytes - budget.reserved_bytes - report.headroom_bytes,
+        fits=report.fits,
+        passed=report.validation.passed,
+        latency=tuple(report.comparison.ratios.items()),
+    )
+    return _judged(entry, report.validation.metrics)
+
+
+def _judged(entry: Entry, metrics: tuple[Metric, ...]) -> Entry:
+    (judged,) = (metric for metric in metrics if metric.name in METRICS)
+    baseline = 1.0 if judged.baseline is None else judged.baseline  # the cosine to oneself
+    return replace(entry, value=judged.value, baseline=baseline)
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", title)
