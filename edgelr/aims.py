@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edgelr.allocate import Search, follow_plan, prepare, read_plan
+from edgelr.allocate import Search, follow_plan, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
 from edgelr.candidates import stored, tensor_bytes
@@ -17,7 +17,7 @@ from edgelr.factoring import Factored, rounded
 from edgelr.gate import loss_limit
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
-from edgelr.planning import DenseExport, Listener, Planned, Subject, selection
+from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
 from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
@@ -43,15 +43,7 @@ def allocate(
         InputError: the given plan is not one of this model.
     """
     settings, device = subject.settings, subject.device
-    search = prepare(
-        subject.planned_groups,
-        table,
-        subject.recipe,
-        subject.precision,
-        device.rank_multiple,
-        subject.weights,
-        device.provider == "cpu",
-    )
+    search = make_search(subject, table)
     budget = weight_budget(
         device,
         subject.shape,
@@ -87,6 +79,13 @@ def allocate(
         )
         plan = largest_plan(search, budget.weight_bytes)
     return replace(base, plan=plan)
+
+
+def _measured(base: Planned, plan: Plan, increase: Callable[[], float]) -> float:
+    """Measure a plan's loss on held-out text, with its factors as they are truncated."""
+    plain = Factored(truncate(base.spectra, plan))
+    with multiplied(base.subject.model.module, rounded(replace(base, plan=plan), plain).factors):
+        return increase()
 
 
 def _follow(made: Planned, path: Path) -> Planned:
@@ -163,9 +162,7 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     def measure(plan: Plan) -> float:
         nonlocal rounds
         rounds += 1
-        plain = Factored(truncate(base.spectra, plan))
-        with multiplied(model.module, rounded(replace(base, plan=plan), plain).factors):
-            loss = increase()
+        loss = _measured(base, plan, increase)
         listener.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"

@@ -15,6 +15,7 @@ from edgelr.blocks import QuantizedLoss
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
 from edgelr.compressed import multiplied
+from edgelr.correction import corrected
 from edgelr.decompose import decompose, truncate
 from edgelr.factors import FactorSet
 from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
@@ -142,9 +143,26 @@ def _with_rounding(
         for name, loss in read_losses(cache.stage("rounding", key, write)[0]).items():
             found.setdefault(name, {})[precision] = loss
     spectra = replace(spectra, quantized=found)
-    if subject.table is None:
-        return spectra
+    if subject.table is not None:
+        spectra = _with_table(subject, spectra, rounding, store, cache, listener, calibration)
+    if len(subject.weights) > 1:
+        return corrected(subject, store, spectra, cache, listener)
+    return spectra
+
+
+def _with_table(
+    subject: Subject,
+    spectra: SpectrumTable,
+    rounding: list[WeightPrecision],
+    store: statistic.StatisticsStore,
+    cache: Cache,
+    listener: Listener,
+    calibration: Sequence[Calibration],
+) -> SpectrumTable:
+    """Add what the table of embeddings loses in whole numbers."""
+    assert subject.table is not None
     known = _table_statistics(subject, list(calibration), cache, listener)
+    model = subject.model
     costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
     return spectra.with_whole(subject.table, costs)
 

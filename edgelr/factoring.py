@@ -19,13 +19,15 @@ from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
 from edgelr.heal import Healing, heal
 from edgelr.methods import METHODS
-from edgelr.planning import FORMAT, Listener, Planned, selection
-from edgelr.quantization import round_factors
+from edgelr.planning import FORMAT, Listener, Planned, Subject, selection
+from edgelr.quantization import Rounded, round_factors
 from edgelr.refit import refit
 from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import weight_of
 from edgelr.spectra import read_factors, write_factors
+from edgelr.statistics import StatisticsStore
+from edgelr.types import Plan
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
@@ -62,14 +64,21 @@ def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
 
 def rounded(made: Planned, found: Factored) -> Factored:
     """Round what the plan stores in whole numbers, after everything else was done."""
-    sites = {site.name: site for site in made.subject.sites}
-    method = METHODS.get(made.subject.recipe.method)
+    result = rounded_as(made.subject, made.statistics, made.plan, found.factors)
+    return Factored(result.factors, found.notes, result.blocks)
+
+
+def rounded_as(
+    subject: Subject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
+) -> Rounded:
+    """Round what ``plan`` stores in whole numbers, in the metric of the recipe's method."""
+    sites = {site.name: site for site in subject.sites}
+    method = METHODS.get(subject.recipe.method)
 
     def input_gram_of(name: str) -> Tensor | None:
-        return method.metric(made.statistics.of(sites[name]))[1]
+        return method.metric(statistics.of(sites[name]))[1]
 
-    result = round_factors(made.subject.model, made.plan, found.factors, input_gram_of)
-    return Factored(result.factors, found.notes, result.blocks)
+    return round_factors(subject.model, plan, factors, input_gram_of)
 
 
 def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Improve]]:

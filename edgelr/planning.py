@@ -12,7 +12,7 @@ import numpy as np
 
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
-from edgelr.allocate import Search
+from edgelr.allocate import Search, prepare
 from edgelr.allocators import ONE_KNOB
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
@@ -194,6 +194,21 @@ def _precisions(
     if asked == "auto":
         return device.precision, (device.precision, "int8", "int4")
     return device.precision, (device.precision,)
+
+
+def make_search(
+    subject: Subject, spectra: SpectrumTable, weights: tuple[WeightPrecision, ...] = ()
+) -> Search:
+    """List what every linear may become; in all precisions of the subject, or in ``weights``."""
+    return prepare(
+        subject.planned_groups,
+        spectra,
+        subject.recipe,
+        subject.precision,
+        subject.device.rank_multiple,
+        weights or subject.weights,
+        subject.device.provider == "cpu",
+    )
 
 
 def load_model(settings: Settings, cache: Cache) -> LoadedModel:

@@ -46,7 +46,7 @@ def smallest_plan(
     factor, best = FIRST_FACTOR, None
     tried: set[int] = set()
     for _ in range(ROUNDS):
-        plan = _plan_for(search, AIM * limit / factor, largest_bytes)
+        plan = smallest_within(search, AIM * limit / factor, largest_bytes)
         if plan.planned_bytes in tried or (
             best is not None and plan.planned_bytes >= best.plan.planned_bytes
         ):
@@ -84,9 +84,12 @@ def largest_plan(search: Search, resident_bytes: int) -> Plan:
     return plan
 
 
-def _plan_for(search: Search, predicted_loss: float, largest_bytes: int) -> Plan:
-    """The smallest plan with at most that predicted loss, or the best that fits."""
-    low, high = search.smallest_bytes, min(largest_bytes, search.dense_bytes)
+def smallest_within(
+    search: Search, predicted_loss: float, largest_bytes: int | None = None
+) -> Plan:
+    """Find the smallest plan with at most that predicted loss; at worst the best that fits."""
+    low, high = search.smallest_bytes, search.dense_bytes
+    high = high if largest_bytes is None else min(largest_bytes, high)
     plan = search.plan(high)
     for _ in range(BISECTIONS):
         if high - low <= 1:

@@ -67,6 +67,26 @@ class SpectrumTable:
             self.folder, {**self.loss, site.name: exact}, {**self.quantized, site.name: losses}
         )
 
+    def scaled(self, truncation: float, rounding: float) -> SpectrumTable:
+        """Multiply what is predicted for dropped components, and for rounded weights."""
+
+        def quantized(name: str, lost: QuantizedLoss) -> QuantizedLoss:
+            dropped = self.loss[name]
+            finite = np.isfinite(lost.product)
+            product = np.full_like(lost.product, np.inf)
+            rounded = np.maximum(0.0, lost.product[finite] - dropped[finite])
+            product[finite] = truncation * dropped[finite] + rounding * rounded
+            return QuantizedLoss(rounding * lost.dense, product)
+
+        return SpectrumTable(
+            self.folder,
+            {name: truncation * loss for name, loss in self.loss.items()},
+            {
+                name: {precision: quantized(name, lost) for precision, lost in per.items()}
+                for name, per in self.quantized.items()
+            },
+        )
+
 
 def write_spectrum(folder: Path, group: str, result: Decomposed) -> None:
     """Write the decomposition of one group."""

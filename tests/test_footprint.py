@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exports import Recorder, session_cache
 from typer.testing import CliRunner
 
 from edgelr import cli, planning
@@ -20,6 +19,7 @@ from edgelr.runtime.footprint import predict_peak, run_under_cap
 from edgelr.runtime.measure import measure_one
 from edgelr.settings import make_settings
 from edgelr.types import ExportBundle, LoadedModel, WeightPrecision
+from tests.exports import Recorder, session_cache
 
 MIB = 2**20
 
@@ -121,7 +121,7 @@ def require_prediction(bundle: ExportBundle, context: int) -> None:
 
 
 def real_export(name: str, weights: WeightPrecision, cache: Cache) -> ExportBundle:
-    from test_real import model_path
+    from tests.test_real import model_path
 
     device: DeviceProfile = load_profile("generic-cpu")
     model = planning.load_model(make_settings(model=model_path(name)), cache)

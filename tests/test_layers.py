@@ -29,7 +29,7 @@ LAYERS = (
     "graph runtime evaluators",
     "report",
     "planning",
-    "aims costs factoring rivals",
+    "aims costs factoring rivals correction",
     "delivery",
     "pipeline inspection",
     "recheck catalogue bench sweep",

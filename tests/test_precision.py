@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgelr import pipeline
+from edgelr.blocks import QuantizedLoss
 from edgelr.cache import Cache
 from edgelr.device import load_profile
 from edgelr.errors import InputError
@@ -23,6 +24,7 @@ from edgelr.methods.metric import factorize_between
 from edgelr.planning import Planned
 from edgelr.quantization import quantized_loss, rounded
 from edgelr.sharing import factorize_stacked, metric_loss
+from edgelr.spectra import SpectrumTable
 from edgelr.table import find_table
 from edgelr.types import BLOCK_SIZE, WEIGHT_BITS, LoadedModel, WeightPrecision
 from tests.conftest import MakeModel
@@ -172,3 +174,29 @@ def test_an_export_is_right_and_as_large_as_planned(
 def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cache) -> None:
     with pytest.raises(InputError, match="'uniform' has one knob for all"):
         planned(tiny_decoder, cache, precision="auto", recipe="svd-llm", keep=0.5)
+
+
+def test_both_kinds_of_error_are_measured_once(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
+    """Dropping is scaled by what dropping does, rounding by what rounding does."""
+    fresh = Cache(tmp_path)
+    first = planned(tiny_decoder, fresh, precision="auto", keep=0.5)
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()].count("correction") == 1
+    plain = planned(tiny_decoder, fresh, precision="float32", keep=0.5).spectra
+    (ratio,) = {
+        round(float(ratio), 6)
+        for name, loss in plain.loss.items()
+        for ratio in (first.spectra.loss[name][1:-1] / loss[1:-1])
+    }
+    assert ratio > 0
+    assert planned(tiny_decoder, fresh, precision="auto", keep=0.5).plan == first.plan
+
+
+def test_scaling_keeps_the_two_kinds_apart(tmp_path: Path) -> None:
+    dropped = np.array([8.0, 3.0, 1.0, np.inf])
+    lost = QuantizedLoss(0.5, np.array([8.5, 3.25, np.inf, np.inf]))
+    table = SpectrumTable(tmp_path, {"site": dropped}, {"site": {"int4": lost}})
+    scaled = table.scaled(truncation=10.0, rounding=2.0)
+    np.testing.assert_array_equal(scaled.loss["site"], [80.0, 30.0, 10.0, np.inf])
+    found = scaled.quantized["site"]["int4"]
+    assert found.dense == 1.0
+    np.testing.assert_array_equal(found.product, [81.0, 30.5, np.inf, np.inf])

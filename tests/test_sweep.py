@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exports import Recorder, quick_settings, session_cache
 from typer.testing import CliRunner
 
 from edgelr import cli, sweep
@@ -16,6 +15,7 @@ from edgelr.errors import InputError
 from edgelr.report.pareto import Entry, Sweep, to_json
 from edgelr.report.pareto_tables import recommendation, to_markdown
 from edgelr.types import LoadedModel
+from tests.exports import Recorder, quick_settings, session_cache
 
 PROFILES = ("generic-cpu", "raspberry-pi-5-8gb", "jetson", "orin-nano-4gb")
 
