@@ -35,25 +35,42 @@ def model(
 
 
 def counting_decoder(element_type: int) -> ModelProto:
-    """Make a decoder that answers ``10 + tokens in its cache``, so that a lost cache shows."""
-    shape = ["batch", 3, "past", "head_size"]
+    """Make a decoder that answers ``10 + tokens in its cache``, so that a lost cache shows.
+
+    New tokens are written behind the others, into a cache that has room for all from the start::
+
+        present = 1 where total - tokens <= position < total, else past
+    """
+    shape = ["batch", 3, "capacity", "head_size"]
     kinds = ("key", "value")
     dtype = helper.tensor_dtype_to_np_dtype(element_type)
     joins = [
-        ("Concat", [f"past_key_values.0.{kind}", "new"], f"present.0.{kind}", {"axis": 2})
+        ("Where", ["is_new", "one", f"past_key_values.0.{kind}"], f"present.0.{kind}", {})
         for kind in kinds
     ]
     return model(
         [
-            ("Gather", ["keys", "input_ids"], "by_token", {}),
-            ("Transpose", ["by_token"], "new", {"perm": [0, 2, 1, 3]}),
+            ("Shape", ["attention_mask"], "total", {"start": 1}),
+            ("Shape", ["input_ids"], "tokens", {"start": 1}),
+            ("Sub", ["total", "tokens"], "first", {}),
+            ("Shape", ["past_key_values.0.key"], "room", {"start": 2, "end": 3}),
+            ("Squeeze", ["room"], "capacity", {}),
+            ("Range", ["zero", "capacity", "step"], "positions", {}),
+            ("GreaterOrEqual", ["positions", "first"], "behind", {}),
+            ("Less", ["positions", "total"], "inside", {}),
+            ("And", ["behind", "inside"], "new_positions", {}),
+            ("Unsqueeze", ["new_positions", "axes"], "is_new", {}),
             *joins,
-            ("Shape", ["present.0.key"], "total", {"start": 2, "end": 3}),
-            ("Gather", ["table", "total"], "row", {}),
-            ("Unsqueeze", ["row", "zero"], "logits", {}),
+            ("Cast", ["present.0.key"], "keys", {"to": TensorProto.FLOAT}),
+            ("ReduceSum", ["keys"], "sum", {"keepdims": 0}),
+            ("Div", ["sum", "entries"], "filled", {}),
+            ("Cast", ["filled"], "count", {"to": TensorProto.INT64}),
+            ("Gather", ["table", "count"], "row", {}),
+            ("Unsqueeze", ["row", "leading"], "logits", {}),
         ],
         [
             ("input_ids", TensorProto.INT64, ["batch", "tokens"]),
+            ("attention_mask", TensorProto.INT64, ["batch", "total"]),
             *((f"past_key_values.0.{kind}", element_type, shape) for kind in kinds),
         ],
         [
@@ -61,9 +78,13 @@ def counting_decoder(element_type: int) -> ModelProto:
             *((f"present.0.{kind}", element_type, shape) for kind in kinds),
         ],
         {
-            "keys": np.ones((24, 3, 5), dtype),
+            "one": np.ones((), dtype),
             "table": np.eye(24, k=10, dtype=np.float32),
-            "zero": np.array([0]),
+            "entries": np.array(15, np.float32),  # 3 heads of 5
+            "zero": np.array(0),
+            "step": np.array(1),
+            "axes": np.array([0, 1, 3]),
+            "leading": np.array([0, 1]),
         },
     )
 

@@ -25,15 +25,19 @@ def open_session(folder: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(folder / model_file), providers=providers)
 
 
-def empty_cache(session: ort.InferenceSession, config: dict[str, Any]) -> dict[str, Any]:
-    """Make a cache of no tokens, with the head count and the precision that the graph asks for."""
+def make_cache(
+    session: ort.InferenceSession, config: dict[str, Any], tokens: int
+) -> dict[str, ort.OrtValue]:
+    """Make room for keys and values, with the head count and the precision of the graph."""
     head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
     cache = {}
     for item in session.get_inputs():
         if item.name.startswith("past_key_values."):
             _, heads, _, size = item.shape
-            shape = (1, heads, 0, size if isinstance(size, int) else head_size)
-            cache[item.name] = np.zeros(shape, NUMPY_TYPES[item.type])
+            shape = (1, heads, tokens, size if isinstance(size, int) else head_size)
+            room = np.zeros(shape, NUMPY_TYPES[item.type])
+            cache[item.name] = ort.OrtValue.ortvalue_from_numpy(room, device)
     return cache
 
 
@@ -45,11 +49,13 @@ def end_tokens(folder: Path) -> set[int]:
 
 
 def generate(folder: Path, prompt_ids: list[int], new_tokens: int) -> list[int]:
-    """Append the likeliest token until the text ends or ``new_tokens`` are there."""
+    """Append the likeliest token until the text ends or ``new_tokens`` are there.
+
+    The graph writes new keys and values into the cache in place: it is there once, and not copied.
+    """
     session, ends = open_session(folder), end_tokens(folder)
-    cache = empty_cache(session, read(folder / "config.json"))
+    cache = make_cache(session, read(folder / "config.json"), len(prompt_ids) + new_tokens)
     inputs = {item.name for item in session.get_inputs()}
-    outputs = [item.name for item in session.get_outputs()]
     generated: list[int] = []
     step, past = prompt_ids, 0  # the tokens to read now; how many the cache holds
     while len(generated) < new_tokens:
@@ -59,13 +65,18 @@ def generate(folder: Path, prompt_ids: list[int], new_tokens: int) -> list[int]:
             "attention_mask": np.ones((1, total), np.int64),
             "position_ids": np.arange(past, total, dtype=np.int64)[None],
         }
-        feed = {name: value for name, value in feed.items() if name in inputs}
-        result = dict(zip(outputs, session.run(None, {**feed, **cache}), strict=True))
-        token = int(result["logits"][0, -1].argmax())
+        binding = session.io_binding()
+        for name in feed.keys() & inputs:
+            binding.bind_cpu_input(name, feed[name])
+        binding.bind_output("logits", "cpu")
+        for name, room in cache.items():
+            binding.bind_ortvalue_input(name, room)
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), room)
+        session.run_with_iobinding(binding)
+        token = int(binding.get_outputs()[0].numpy()[0, -1].argmax())
         if token in ends:
             break
         generated.append(token)
-        cache = {name: result[name.replace("past_key_values", "present")] for name in cache}
         step, past = [token], total
     return generated
 
