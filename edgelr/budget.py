@@ -1,4 +1,4 @@
-"""Where a device's memory goes, what is left for the weights, and how fast they could be read.
+"""Where a device's memory goes, and what is left for the weights.
 
 device memory = operating system + ONNX Runtime + fixed weights + activations + cache
                 + the planned weights + headroom
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from edgelr.device import DeviceProfile
 from edgelr.errors import BudgetError
-from edgelr.types import PRECISION_BYTES, Budget, ModelShape, Precision, Prediction
+from edgelr.types import PRECISION_BYTES, Budget, ModelShape, Precision
 
 _MIB = 2**20
 _HIDDEN_BUFFERS = 4  # residual, its norm, a block's output, one that is being freed
@@ -133,61 +133,4 @@ def _nearest_feasible_point(budget: Budget, smallest_plan_bytes: int) -> str:
     return (
         f"Even the shortest context leaves the device {short_mib:,} MiB short: "
         f"choose a lower precision, a smaller model, or a device with more memory."
-    )
-
-
-def predict(
-    device: DeviceProfile,
-    shape: ModelShape,
-    budget: Budget,
-    precision: Precision,
-    *,
-    dense_bytes: int,
-    bundle_bytes: int,
-    dense_parameters: int,
-    bundle_parameters: int,
-    resident_bytes: int,
-) -> Prediction | None:
-    """Predict latencies on a device that is not at hand, by a roofline; never a measurement.
-
-    Decoding a token reads every weight and the full cache once: ``bytes / bandwidth``. Reading a
-    prompt is bound by arithmetic or by memory: ``max(2 parameters tokens / peak, bytes /
-    bandwidth)``. Overheads are not counted, so that real times are longer.
-
-    Args:
-        device: gives the peak rates; without arithmetic in ``precision``, its float32 rate.
-        shape: tells decoders from encoders; encoders do not decode.
-        budget: gives the cache at full context, and what else stays in memory.
-        precision: of the arithmetic.
-        dense_bytes: size of the dense export's weight files.
-        bundle_bytes: size of the bundle's.
-        dense_parameters: parameters that every token is multiplied by, in the dense export.
-        bundle_parameters: the same of the bundle.
-        resident_bytes: memory of the bundle's weights.
-
-    Returns:
-        The prediction, or None when the profile has no bandwidth or no peak rate.
-    """
-    bandwidth = device.bandwidth_bytes_per_second
-    peak = device.flops_per_second(precision) or device.flops_per_second("float32")
-    if bandwidth is None or peak is None:
-        return None
-    tokens = device.prefill_tokens
-    flops_per_parameter = 2 * tokens * device.workload.batch.value  # one multiply, one add
-
-    def decode_ms(weight_bytes: int) -> float | None:
-        return (weight_bytes + budget.cache_bytes) / bandwidth * 1e3 if shape.kv_heads else None
-
-    def prefill_ms(weight_bytes: int, parameters: int) -> float:
-        return max(flops_per_parameter * parameters / peak, weight_bytes / bandwidth) * 1e3
-
-    return Prediction(
-        dense_decode_ms=decode_ms(dense_bytes),
-        bundle_decode_ms=decode_ms(bundle_bytes),
-        dense_prefill_ms=prefill_ms(dense_bytes, dense_parameters),
-        bundle_prefill_ms=prefill_ms(bundle_bytes, bundle_parameters),
-        prefill_tokens=tokens,
-        resident_bytes=(
-            resident_bytes + budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
-        ),
     )

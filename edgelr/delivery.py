@@ -15,7 +15,6 @@ from platform import machine, platform, python_version
 
 from edgelr import __version__
 from edgelr.allocate import write_plan
-from edgelr.budget import predict
 from edgelr.cache import Cache, replace_folder, require_space, unfinished
 from edgelr.compressed import installed, write_answers
 from edgelr.decompose import in_forms
@@ -26,6 +25,8 @@ from edgelr.gate import make_gate
 from edgelr.graph.build import build
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.rewrite import EXACT
+from edgelr.graph.workload import read_workload
+from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
 from edgelr.planning import (
     DenseExport,
@@ -298,21 +299,19 @@ def make_report(
     """Collect everything that is known about the bundle."""
     subject, device = made.subject, made.subject.device
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
-    parameters = sum(p.numel() for p in subject.model.module.parameters())
-    removed = sum(
-        site.in_features * site.out_features - site.candidate.flops // 2 for site in made.plan.sites
-    )
-    prediction = None if here else predict(
+    budget = made.budget
+    buffers = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
+    prediction = predict(
         device,
         subject.shape,
-        made.budget,
         subject.precision,
-        dense_bytes=dense.weight_bytes,
-        bundle_bytes=bundle.weight_bytes,
-        dense_parameters=parameters,
-        bundle_parameters=parameters - removed,
-        resident_bytes=made.budget.fixed_weight_bytes + made.plan.resident_bytes,
-    )  # fmt: skip
+        read_workload(dense.model_path),
+        read_workload(bundle.model_path),
+        _measured_runs(comparison)
+        if here
+        else device_runs(device, subject.shape, subject.context_tokens),
+        buffers + budget.fixed_weight_bytes + made.plan.resident_bytes,
+    )
     headroom = made.budget.weight_bytes - made.plan.resident_bytes
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -339,6 +338,15 @@ def make_report(
         environment=environment(),
         notes=(*_notes(made), *factored.notes, *_prediction_note(made, validation)),
     )
+
+
+def _measured_runs(comparison: Comparison) -> list[Run]:
+    return [
+        Run(phase.batch, phase.tokens, phase.context_tokens + phase.tokens)
+        if phase.phase != "decode"
+        else Run(phase.batch, 1, phase.context_tokens)
+        for phase in comparison.bundle.phases
+    ]
 
 
 def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:

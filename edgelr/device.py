@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from edgelr.errors import EnvironmentProblem, InputError
 from edgelr.registry import Registry
-from edgelr.types import Precision
+from edgelr.types import Precision, WeightPrecision
 
 MACHINE_ROOT = Path("/")  # where proc and sys are found; tests point it at a made-up machine
 _MIB = 2**20
@@ -51,6 +51,9 @@ Teraflops = Figure[_Rate | None, Literal["TFLOPS"]]
 Tokens = Figure[PositiveInt, Literal["tokens"]]
 AccuracyLevel = Literal[1, 2, 3, 4]
 Version = Figure[str, Literal["version"]]
+ProductTime = Annotated[
+    tuple[WeightPrecision, PositiveInt, PositiveInt, PositiveInt, _Rate], Field(strict=False)
+]
 
 
 class Memory(_Section):
@@ -112,6 +115,21 @@ class Detection(_Section):
     any_machine: bool = False
 
 
+class Kernels(_Section):
+    """What ``edgelr profiles detect`` measured with ONNX Runtime on the device itself.
+
+    ``products`` has rows of precision of the weight, tokens, inputs, outputs, microseconds: every
+    combination of the numbers that occur.
+    """
+
+    source: str = Field(min_length=1)
+    threads: PositiveInt
+    node: Figure[_Amount, Literal["us"]]
+    vector: Figure[_Rate, Literal["GB/s"]]
+    attention: Figure[_Rate, Literal["TFLOPS"]]
+    products: tuple[ProductTime, ...] = Field(strict=False)
+
+
 class DeviceProfile(_Section):
     """One device. The sections mirror the file; the properties give bytes, seconds and counts."""
 
@@ -124,6 +142,7 @@ class DeviceProfile(_Section):
     workload: Workload
     gate: AccuracyGate
     detect: Detection = Detection()
+    kernels: Kernels | None = None
 
     @property
     def visible_bytes(self) -> int:

@@ -510,14 +510,23 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """Figures for a device that was not at hand: a roofline, never a measurement."""
+class PredictedPhase:
+    """Predicted latency of one phase, by the name that ``phase_key`` gives it."""
 
-    dense_decode_ms: float | None
-    bundle_decode_ms: float | None
-    dense_prefill_ms: float
-    bundle_prefill_ms: float
-    prefill_tokens: int
+    key: str
+    dense_ms: float
+    bundle_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a profile's figures say of a bundle: never a measurement.
+
+    ``phases`` are those that were measured, where this machine is the device, and else those of the
+    profile's workload.
+    """
+
+    phases: tuple[PredictedPhase, ...]
     resident_bytes: int
 
 

@@ -13,13 +13,12 @@ from edgelr.budget import (
     cache_bytes,
     ledger,
     longest_context_tokens,
-    predict,
     require_feasible,
     weight_budget,
 )
 from edgelr.device import DeviceProfile, load_profile, profile_names
 from edgelr.errors import BudgetError
-from edgelr.types import Budget, Prediction
+from edgelr.types import Budget
 
 MIB = 2**20
 DECODER = ModelShape(
@@ -162,56 +161,3 @@ def test_context_does_not_matter_to_encoders(jetson: DeviceProfile) -> None:
     budget = budget_of(jetson, ENCODER, 512)
     assert longest_context_tokens(budget, budget.weight_bytes) == 512
     assert longest_context_tokens(budget, budget.weight_bytes + 1) == 0
-
-
-# --- predictions ---------------------------------------------------------------------------------
-
-
-def prediction_of(device: DeviceProfile, shape: ModelShape, kept: float = 0.8) -> Prediction | None:
-    return predict(
-        device,
-        shape,
-        budget_of(device, shape),
-        device.precision,
-        dense_bytes=270_000_000,
-        bundle_bytes=round(kept * 270_000_000),
-        dense_parameters=135_000_000,
-        bundle_parameters=round(kept * 135_000_000),
-        resident_bytes=round(kept * 270_000_000),
-    )
-
-
-@every_profile
-def test_there_is_a_prediction_exactly_where_the_bandwidth_is_known(name: str) -> None:
-    device = load_profile(name)
-    known = device.bandwidth_bytes_per_second is not None
-    assert (prediction_of(device, DECODER) is not None) == known
-
-
-def test_decode_reads_the_weights_and_the_cache_once(jetson: DeviceProfile) -> None:
-    prediction = prediction_of(jetson, DECODER)
-    assert prediction is not None
-    read_bytes = 270_000_000 + budget_of(jetson, DECODER).cache_bytes
-    assert prediction.dense_decode_ms == pytest.approx(read_bytes / 68e9 * 1e3)
-
-
-def test_prefill_is_bound_by_arithmetic_for_long_prompts(jetson: DeviceProfile) -> None:
-    prediction = prediction_of(jetson, DECODER)
-    assert prediction is not None
-    assert prediction.prefill_tokens == 512
-    assert prediction.dense_prefill_ms == pytest.approx(2 * 135e6 * 512 / 2.56e12 * 1e3)
-    assert prediction.bundle_prefill_ms == pytest.approx(0.8 * prediction.dense_prefill_ms)
-
-
-def test_encoders_do_not_decode(jetson: DeviceProfile) -> None:
-    prediction = prediction_of(jetson, ENCODER)
-    assert prediction is not None
-    assert prediction.dense_decode_ms is None
-    assert prediction.bundle_decode_ms is None
-
-
-def test_the_same_bundle_is_predicted_to_take_the_same_time(jetson: DeviceProfile) -> None:
-    prediction = prediction_of(jetson, DECODER, kept=1.0)
-    assert prediction is not None
-    assert prediction.bundle_decode_ms == prediction.dense_decode_ms
-    assert prediction.bundle_prefill_ms == prediction.dense_prefill_ms

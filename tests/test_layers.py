@@ -22,7 +22,7 @@ LAYERS = (
     "candidates",
     "allocators recipes",
     "spectra",
-    "decompose budget allocate search compressed",
+    "decompose budget latency allocate search compressed",
     "heal refit quantization table",
     "importance",
     "rescale",

@@ -85,7 +85,13 @@ def report() -> types.Report:
             measurement("bundle", 67.5),
             {"prefill 128": 0.6875, "decode 512": 0.7125},
         ),
-        prediction=types.Prediction(9.25, 6.125, 33.5, 22.75, 128, 512 * MIB),
+        prediction=types.Prediction(
+            (
+                types.PredictedPhase("prefill 128", 33.5, 22.75),
+                types.PredictedPhase("decode 512", 9.25, 6.125),
+            ),
+            512 * MIB,
+        ),
         host_is_device=False,
         seconds={"statistics": 12.5},
         peak_bytes=2048 * MIB,

@@ -18,9 +18,6 @@ from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
 QUANTIZED_PRODUCT = "MatMulNBits"
-_PRECISIONS: dict[int, WeightPrecision] = {
-    bits: "int8" if name == "int8" else "int4" for name, bits in WEIGHT_BITS.items()
-}
 
 
 def read_residency(path: Path, provider: str) -> Residency:
@@ -49,6 +46,11 @@ def read_residency(path: Path, provider: str) -> Residency:
     return Residency(packed, mapped)
 
 
+def precision_of_bits(bits: int) -> WeightPrecision:
+    """Name the precision of whole numbers of so many bits."""
+    return "int8" if bits == WEIGHT_BITS["int8"] else "int4"
+
+
 def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
     """The constant that a node copies, and the bytes of the copy; None where it copies nothing."""
     if node.op_type not in (*PRODUCTS, QUANTIZED_PRODUCT) or len(node.inputs) < 2:
@@ -58,7 +60,7 @@ def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
         return None
     if node.op_type == QUANTIZED_PRODUCT:
         shape = (node.attributes["K"].as_int(), node.attributes["N"].as_int())
-        return weight, packed_bytes(shape, _PRECISIONS[node.attributes["bits"].as_int()])
+        return weight, packed_bytes(shape, precision_of_bits(node.attributes["bits"].as_int()))
     return (weight, weight.const_value.nbytes) if weight.const_value is not None else None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgelr.budget import longest_context_tokens
 
 if TYPE_CHECKING:
-    from edgelr.types import Budget, CapCheck, Gate, Report, Validation
+    from edgelr.types import Budget, CapCheck, Comparison, Gate, Report, Validation
 
 NOT_MEASURED = "not measured"
 MIB = 2**20
@@ -74,6 +74,11 @@ def _gate(validation: Validation | None) -> Verdict:
     if validation.gate is None:
         return Verdict(None, "Accuracy: no gate was set.")
     return Verdict(validation.gate.passed, gate_sentence(validation.gate))
+
+
+def measured_on_device(report: Report) -> Comparison | None:
+    """The measurement that a prediction can be held against, if there is one."""
+    return report.comparison if report.host_is_device else None
 
 
 def environment_facts(names: dict[str, str]) -> tuple[str, str]:

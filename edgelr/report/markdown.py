@@ -13,6 +13,7 @@ from edgelr.report.figures import (
     context_sentence,
     figure,
     measured_heading,
+    measured_on_device,
     mib,
     model_name,
     percent,
@@ -22,6 +23,10 @@ from edgelr.report.figures import (
 if TYPE_CHECKING:
     from edgelr.types import Plan, Report, Validation
 
+PREDICTED = (
+    "From the profile's rates, node by node: a roofline, or tables that were measured on the "
+    "device. None of these figures was measured with this model."
+)
 NOT_THE_DEVICE = (
     "These figures compare the bundle with the dense export on the machine that wrote this "
     "report. None of them stands for the device."
@@ -92,8 +97,8 @@ def _predicted(report: Report) -> list[str]:
         return ["## PREDICTED for the device", "There is no prediction."]
     return [
         f"## PREDICTED for {report.profile_title}",
-        "A roofline over bytes and operations. Nothing here was measured.",
-        draw(tables.prediction_table(report.prediction)),
+        PREDICTED,
+        draw(tables.prediction_table(report.prediction, measured_on_device(report))),
     ]
 
 

@@ -124,17 +124,22 @@ def cap_table(found: CapCheck) -> Table:
     return Table(("memory", "MiB"), rows)
 
 
-def prediction_table(prediction: Prediction) -> Table:
-    """Show the device's predicted figures."""
-    prefill = f"prefill of {prediction.prefill_tokens:,} tokens, ms"
-    rows = [
-        (prefill, figure(prediction.dense_prefill_ms), figure(prediction.bundle_prefill_ms)),
-        ("resident memory, MiB", "–", mib(prediction.resident_bytes)),
-    ]
-    if prediction.dense_decode_ms is not None and prediction.bundle_decode_ms is not None:
-        decode = (figure(prediction.dense_decode_ms), figure(prediction.bundle_decode_ms))
-        rows.insert(1, ("decode of one token, ms", *decode))
-    return Table(("PREDICTED", "dense", "bundle"), tuple(rows))
+def prediction_table(prediction: Prediction, measured: Comparison | None = None) -> Table:
+    """Show the device's predicted figures, over those that were ``measured`` on it if they were."""
+    sides = () if measured is None else (measured.dense, measured.bundle)
+    known = [{phase.key: phase.p50_ms for phase in side.phases} for side in sides]
+    rows = []
+    for phase in prediction.phases:
+        times = (phase.dense_ms, phase.bundle_ms)
+        ratios = (
+            f"{time / found[phase.key]:.2f}" if phase.key in found else NOT_MEASURED
+            for time, found in zip(times, known, strict=False)
+        )
+        rows.append((f"{phase.key}, ms", *map(figure, times), *ratios))
+    memory = ("resident memory, MiB", "–", mib(prediction.resident_bytes))
+    rows.append((*memory, *("–" for _ in sides)))
+    columns = ("PREDICTED", "dense", "bundle", "dense / measured", "bundle / measured")
+    return Table(columns[: 3 + len(sides)], tuple(rows))
 
 
 def role_table(plan: Plan) -> Table:

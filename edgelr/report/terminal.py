@@ -14,6 +14,7 @@ from edgelr.report.figures import (
     figure,
     gate_sentence,
     measured_heading,
+    measured_on_device,
     mib,
     percent,
     verdicts,
@@ -46,7 +47,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
         draw_table(console, measured_heading(report), tables.memory_table(report.comparison))
     if report.prediction is not None:
         title = f"PREDICTED for {report.profile_title}"
-        draw_table(console, title, tables.prediction_table(report.prediction))
+        draw_table(
+            console, title, tables.prediction_table(report.prediction, measured_on_device(report))
+        )
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
