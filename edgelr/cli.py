@@ -505,6 +505,30 @@ def show_profile(
         typer.echo(path.read_text(encoding="utf-8").rstrip())
 
 
+@profiles_app.command("detect")
+def detect_profile(
+    out: Annotated[Path, typer.Option(help="A new .yaml file.")] = Path("this-machine.yaml"),
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Profile whose other numbers are kept; default: the one of this board."),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[Optional[int], typer.Option(help="Threads; default: all cores.")] = None,  # noqa: UP045
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine's memory and kernels, and write a profile of it."""
+    from edgelr.detect import detect
+
+    with _listener(quiet) as listener:
+        found = detect(base, provider, threads, out, listener)
+    compute = found.compute
+    typer.echo(
+        f"{found.visible_bytes / 2**20:,.0f} MiB of memory, {compute.bandwidth.value:.1f} GB/s, "
+        f"{1e3 * (getattr(compute, found.precision).value or 0):.0f} GFLOPS in {found.precision}."
+    )
+    typer.echo(f"{out}  Next: edgelr export MODEL --profile {shlex.quote(str(out))}")
+
+
 @bench_app.command("methods")
 def bench_methods(
     ctx: typer.Context,

@@ -32,7 +32,7 @@ LAYERS = (
     "aims costs factoring rivals correction",
     "delivery",
     "pipeline inspection",
-    "recheck catalogue bench sweep",
+    "recheck catalogue bench sweep detect",
     "cli __main__",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}

@@ -1,7 +1,8 @@
-"""Memory of this process, as the kernel counts it."""
+"""Memory and cores of this process, as the kernel counts them."""
 
 from __future__ import annotations
 
+import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ def read_memory() -> ProcessMemory:
     """
     kib = _status()
     return ProcessMemory(kib["RssAnon:"] << 10, kib["RssFile:"] << 10, kib["VmHWM:"] << 10)
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use; containers see fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def limit_data(more_bytes: int) -> None:

@@ -6,7 +6,6 @@ runs on the provider that was asked for, or it does not open.
 
 from __future__ import annotations
 
-import os
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edgelr.errors import EdgelrError, InputError, ProviderError
+from edgelr.runtime.memory import usable_cores
 
 Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Any  # an onnxruntime.OrtValue: a tensor on the session's device
@@ -162,7 +162,7 @@ def open_session(model_path: Path, provider: str = "cpu", threads: int | None = 
         raise _not_used(provider, ort.get_available_providers(), "this wheel offers only")
     if not model_path.is_file():
         raise InputError(f"{model_path} does not exist. Expected an ONNX file. Export it again.")
-    count, start = threads or _cores(), time.perf_counter()
+    count, start = threads or usable_cores(), time.perf_counter()
     session = _load(model_path, provider, count)
     load_ms = (time.perf_counter() - start) * 1e3
     if session.get_providers()[0] != PROVIDERS[provider]:
@@ -203,12 +203,6 @@ def _ports(arguments: Sequence[Any]) -> dict[str, Port]:
         item.name: Port(item.name, np.dtype(_DTYPES.get(item.type, np.object_)), tuple(item.shape))
         for item in arguments
     }
-
-
-def _cores() -> int:
-    """Count the cores that this process may use; containers see fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _one_line(error: Exception) -> str:

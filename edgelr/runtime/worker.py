@@ -117,11 +117,18 @@ def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) ->
     np.save(out, sample_tokens(read_bundle(Path(bundle)), progress=progress, **options))
 
 
+def _time_graphs(progress: Progress, jobs: Any, **options: Any) -> Any:
+    from edgelr.runtime.probe import time_graphs
+
+    return time_graphs(progress, jobs, **options)
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "accuracy": _accuracy,
     "parity": _parity,
     "twin_error": _twin_error,
     "sample_tokens": _sample_tokens,
+    "time_graphs": _time_graphs,
 }
 
 

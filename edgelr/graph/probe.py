@@ -1,0 +1,106 @@
+"""Small graphs whose time tells what a machine's kernels can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from edgelr.blocks import quantize
+from edgelr.graph.tidy import MICROSOFT, constant, product_of_blocks
+from edgelr.types import PRECISION_BYTES, WeightPrecision
+
+Shape: TypeAlias = tuple[int | str, ...]
+
+OPSET, IR_VERSION = 17, 8  # which every ONNX Runtime of the last years knows
+
+
+def write_products(
+    path: Path,
+    inputs: int,
+    outputs: int,
+    weights: WeightPrecision,
+    pairs: int,
+    accuracy_level: int,
+) -> None:
+    """Write ``x @ A1 @ B1 @ A2 @ B2 ...``, with ``A (inputs, outputs)`` and ``B`` its mirror image.
+
+    Every product has a weight of its own, so that a long chain reads each of them from memory.
+
+    Args:
+        path: of the graph, whose input ``x`` is ``(tokens, inputs)``.
+        inputs: rows of the first weight.
+        outputs: columns of the first weight.
+        weights: how they are stored; values are float32, or float16 with float16 weights.
+        pairs: of products.
+        accuracy_level: with which whole numbers are multiplied.
+    """
+    value_type = ir.DataType.FLOAT16 if weights == "float16" else ir.DataType.FLOAT
+    x = _value("x", value_type, ("tokens", inputs))
+    graph = ir.Graph([x], [], nodes=[], name="products", opset_imports=_opsets())
+    generator, value = np.random.default_rng(0), x
+    for index in range(2 * pairs):
+        shape = (inputs, outputs) if index % 2 == 0 else (outputs, inputs)
+        matrix = generator.standard_normal(shape, np.float32) / np.sqrt(shape[0], dtype=np.float32)
+        name = f"w{index}"
+        if weights in PRECISION_BYTES:
+            weight = constant(graph, name, matrix.astype(value_type.numpy()))
+            node = ir.node("MatMul", [value, weight], name=f"product{index}")
+        else:
+            stored = quantize(matrix, weights)
+            tensors = [
+                constant(graph, name, stored.packed),
+                constant(graph, f"{name}.scales", stored.scales),
+                constant(graph, f"{name}.zero_points", stored.zero_points.ravel()),
+            ]
+            node = product_of_blocks(stored, [value, *tensors], accuracy_level, f"product{index}")
+        graph.append(node)
+        value = _named(node, f"y{index}")
+    _finish(graph, value, value_type, ("tokens", inputs), path)
+
+
+def write_sums(path: Path, width: int, nodes: int) -> None:
+    """Write ``x + y + y + ...`` of ``(tokens, width)``: nodes that compute next to nothing."""
+    shape: Shape = ("tokens", width)
+    x, y = (_value(name, ir.DataType.FLOAT, shape) for name in ("x", "y"))
+    graph = ir.Graph([x, y], [], nodes=[], name="sums", opset_imports=_opsets())
+    value = x
+    for index in range(nodes):
+        node = ir.node("Add", [value, y], name=f"sum{index}")
+        graph.append(node)
+        value = _named(node, f"z{index}")
+    _finish(graph, value, ir.DataType.FLOAT, shape, path)
+
+
+def write_attention(path: Path, heads: int, head_size: int) -> None:
+    """Write the attention of ``(1, tokens, heads * head_size)`` to itself."""
+    shape: Shape = (1, "tokens", heads * head_size)
+    inputs = [_value(name, ir.DataType.FLOAT, shape) for name in ("query", "key", "value")]
+    graph = ir.Graph(inputs, [], nodes=[], name="attention", opset_imports=_opsets())
+    node = ir.node(
+        "MultiHeadAttention", inputs, {"num_heads": heads}, domain=MICROSOFT, name="attention"
+    )
+    graph.append(node)
+    _finish(graph, _named(node, "y"), ir.DataType.FLOAT, shape, path)
+
+
+def _opsets() -> dict[str, int]:
+    return {"": OPSET, MICROSOFT: 1}
+
+
+def _value(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def _named(node: ir.Node, name: str) -> ir.Value:
+    value = node.outputs[0]
+    value.name = name
+    return value
+
+
+def _finish(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, shape: Shape, path: Path) -> None:
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+    graph.outputs.append(value)
+    ir.save(ir.Model(graph, ir_version=IR_VERSION, producer_name="edgelr"), path)

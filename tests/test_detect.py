@@ -1,0 +1,105 @@
+"""A profile of this machine: measured with ONNX Runtime, and good for predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgelr import cli, detect, planning
+from edgelr.cache import Cache
+from edgelr.device import DeviceProfile, is_this_machine, load_profile
+from edgelr.errors import InputError
+from edgelr.graph.workload import read_workload
+from edgelr.latency import Clock, Product, Run, can_predict
+from edgelr.rivals import dense_in
+from edgelr.runtime.measure import measure_one
+from edgelr.settings import make_settings
+from edgelr.types import WeightPrecision
+from tests.exports import Recorder
+from tests.test_real import model_path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few, small products: what is tested is that everything holds together."""
+    monkeypatch.setattr(detect, "SIZES", (64, 128))
+    monkeypatch.setattr(detect, "TOKENS", (1, 16))
+    monkeypatch.setattr(detect, "MOST_PAIRS", 4)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_detected_profile_loads_and_predicts(tmp_path: Path) -> None:
+    path, listener = tmp_path / "here.yaml", Recorder()
+    found = detect.detect(None, "cpu", 1, path, listener)
+    assert found == load_profile(str(path))
+    assert found.id == "here"
+    assert is_this_machine(found)
+    assert can_predict(found)
+    assert listener.stages == ["probes", "kernels"]
+    kernels = found.kernels
+    assert kernels is not None
+    assert kernels.threads == 1
+    assert {row[0] for row in kernels.products} == {"float32", "int8", "int4"}
+    assert len(kernels.products) == 3 * 2 * 2 * 2  # precisions, tokens, inputs, outputs
+    assert all(row[4] > 0 for row in kernels.products)
+    generic = load_profile("generic-cpu")
+    assert found.workload == generic.workload
+    assert 0 < found.runtime_bytes < generic.visible_bytes
+
+
+@pytest.mark.usefixtures("small")
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("mine")
+    with pytest.raises(InputError, match=r"mine\.yaml exists"):
+        detect.detect(None, "cpu", 1, path, Recorder())
+    assert path.read_text() == "mine"
+    with pytest.raises(InputError, match=r"is no \.yaml file"):
+        detect.detect(None, "cpu", 1, tmp_path / "mine.txt", Recorder())
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_names_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "here.yaml"
+    done = CliRunner().invoke(cli.app, ["profiles", "detect", "--out", str(path), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "GFLOPS in float32" in done.output
+    assert "edgelr export MODEL --profile" in done.output
+
+
+# --- real models -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> DeviceProfile:
+    path = tmp_path_factory.mktemp("profile") / "here.yaml"
+    return detect.detect(None, "cpu", None, path, Recorder())
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_larger_products_take_longer(here: DeviceProfile) -> None:
+    clock = Clock(here, planning.ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
+    times = [clock.product_seconds(Product(576, n, "float32"), 128) for n in (144, 576, 2304)]
+    assert times[0] < times[1] < times[2]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("name", ["minilm", "smollm2"])
+def test_real_models_take_as_long_as_predicted(
+    here: DeviceProfile, name: str, weights: WeightPrecision, tmp_path: Path
+) -> None:
+    cache = Cache(tmp_path)
+    model = planning.load_model(make_settings(model=model_path(name)), cache)
+    bundle = dense_in(model, planning.dense_export(model, cache, Recorder()), weights, here, cache)
+    shape = bundle.manifest.shape
+    assert shape is not None
+    clock, workload = Clock(here, shape, "float32"), read_workload(bundle.model_path)
+    for phase in measure_one(bundle, repetitions=7).phases:
+        context = phase.context_tokens or phase.tokens
+        predicted = clock.milliseconds(workload, Run(phase.batch, phase.tokens, context))
+        assert predicted == pytest.approx(phase.p50_ms, rel=0.25), phase.key
