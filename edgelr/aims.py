@@ -12,17 +12,19 @@ from edgelr.calibration import Calibration
 from edgelr.candidates import stored, tensor_bytes
 from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import truncate
-from edgelr.errors import BudgetError
+from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import Factored, rounded
 from edgelr.gate import loss_limit
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
+from edgelr.graph.workload import read_workload
+from edgelr.latency import Clock, Product, can_predict, device_runs
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
 from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
 from edgelr.table import has_tied_head
-from edgelr.types import PRECISION_BYTES, Plan
+from edgelr.types import PRECISION_BYTES, Candidate, Plan, SiteGroup
 
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 
@@ -68,6 +70,8 @@ def allocate(
         asked = int(settings.keep * search.dense_bytes)
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(base, settings.max_size_bytes)
+    elif settings.max_latency is not None:
+        return _inside_latency(base, settings.max_latency)
     else:
         return _inside_the_gate(base, listener)
     plan = search.plan(asked)
@@ -151,6 +155,59 @@ def _tensor_bytes(plan: Plan, search: Search) -> Iterator[int]:
         if candidate is not None:
             for shape in stored(candidate.form, group, candidate.rank).matrices:
                 yield from tensor_bytes(shape, candidate.precision, search.values)
+
+
+def _inside_latency(base: Planned, limit_ms: float) -> Planned:
+    """Lose least within a predicted time of a decoded token, or of an encoder's forward pass.
+
+    Raises:
+        InputError: the profile has no rates.
+        BudgetError: the fastest plan takes longer, or what is fast enough does not fit.
+    """
+    subject, search = base.subject, base.search
+    if not can_predict(subject.device):
+        raise InputError(
+            f"--max-latency needs the rates of the device, and the profile {subject.device.id} has "
+            f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
+            f"--profile."
+        )
+    clock = Clock(subject.device, subject.shape, subject.precision)
+    run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
+    rows = run.batch * run.tokens
+
+    def price(group: SiteGroup, candidate: Candidate) -> int:
+        return round(1e9 * clock.group_seconds(group, candidate, rows))
+
+    workload = read_workload(base.dense.bundle.model_path).in_precision(subject.precision)
+    fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
+        1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
+    )
+    room_ns, cheapest_ns = round(1e6 * limit_ms) - fixed_ns, search.cheapest(price)
+    if cheapest_ns > room_ns:
+        fastest_ms = (cheapest_ns + fixed_ns) / 1e6
+        raise BudgetError(
+            f"The fastest plan is predicted to take {fastest_ms:.3f} ms, and --max-latency is "
+            f"{limit_ms:g}. The nearest feasible point is about --max-latency "
+            f"{fastest_ms + 0.001:.3f}."
+        )
+    plan = search.plan_at(price, room_ns)
+    room_bytes = base.budget.weight_bytes
+    if plan.resident_bytes > room_bytes:
+        raise BudgetError(
+            f"What loses least within {limit_ms:g} ms takes {plan.resident_bytes:,} bytes of "
+            f"memory, and the device leaves {max(0, room_bytes):,}. Ask for less with "
+            f"--max-latency, or give --keep or --max-size instead."
+        )
+    return replace(base, plan=plan)
+
+
+def _planned_products(subject: Subject) -> Iterator[Product]:
+    """Products of the original that a plan replaces."""
+    sites = list(subject.sites)
+    if subject.table is not None and has_tied_head(subject.model):
+        sites.append(subject.table)
+    for site in sites:
+        yield Product(site.in_features, site.out_features, subject.precision)
 
 
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,7 @@ from edgelr.recipes import Recipe
 from edgelr.spectra import SpectrumTable
 from edgelr.types import (
     PRECISION_BYTES,
+    Candidate,
     Choice,
     LinearSite,
     Plan,
@@ -34,6 +36,8 @@ from edgelr.types import (
     SitePlan,
     WeightPrecision,
 )
+
+Price: TypeAlias = Callable[[SiteGroup, Candidate], int]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,46 @@ class Search:
                 f"{_rounded_up(self.smallest_bytes / self.dense_bytes):.3f}."
             )
         choices = ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
+        return self._made(choices, budget_bytes)
+
+    def plan_at(self, price: Price, budget: int) -> Plan:
+        """Allocate a budget of something else than bytes, such as nanoseconds.
+
+        Args:
+            price: of what a group may become, in the unit of the budget.
+            budget: sum of the prices at most.
+
+        Raises:
+            BudgetError: even the cheapest plan costs more; its price is in the message.
+        """
+        priced = [self._priced(index, price) for index in range(len(self.groups))]
+        options = [option for option, _ in priced]
+        cheapest = smallest_bytes(options)
+        if cheapest > budget:
+            raise BudgetError(f"The cheapest plan costs {cheapest:,}; the budget is {budget:,}.")
+        originals = {option.name: known for option, known in priced}
+        choices = {
+            name: replace(choice, candidate=originals[name][choice.candidate])
+            for name, choice in ALLOCATORS.get(self.recipe.allocator)(options, budget).items()
+        }
+        return self._made(choices, sum(choice.candidate.bytes for choice in choices.values()))
+
+    def cheapest(self, price: Price) -> int:
+        """Price of the cheapest plan."""
+        return smallest_bytes([self._priced(index, price)[0] for index in range(len(self.groups))])
+
+    def _priced(self, index: int, price: Price) -> tuple[Options, dict[Candidate, Candidate]]:
+        """One group's options with prices for bytes, and what each of them was."""
+        group, option = self.groups[index], self.options[index]
+        originals = {
+            replace(each, bytes=price(group, each)): each
+            for each in (option.dense, *option.compressed)
+        }
+        dense, *compressed = originals
+        return replace(option, dense=dense, compressed=tuple(compressed)), originals
+
+    def _made(self, choices: dict[str, Choice], budget_bytes: int) -> Plan:
+        """Put the choices of all groups together."""
         sites = [
             site
             for group in self.groups

@@ -118,6 +118,12 @@ Keep = Annotated[
     typer.Option(help="Share of the factorizable weights to keep, such as 0.8."),
 ]
 MaxSize = Annotated[Optional[str], typer.Option(help="Largest graph file, such as 60MB.")]  # noqa: UP045
+MaxLatency = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        help="Longest predicted time of a decoded token, or of an encoder's forward pass, in ms."
+    ),
+]
 MaxDrop = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, or 0.05 of cosine."),
@@ -204,6 +210,7 @@ def export(
     keep: Keep = None,
     max_size: MaxSize = None,
     max_drop: MaxDrop = None,
+    max_latency: MaxLatency = None,
     calibration: CalibrationTexts = None,
     calibration_tokens: CalibrationTokens = None,
     calibration_length: CalibrationLength = None,
@@ -283,6 +290,7 @@ def plan(
     keep: Keep = None,
     max_size: MaxSize = None,
     max_drop: MaxDrop = None,
+    max_latency: MaxLatency = None,
     calibration: CalibrationTexts = None,
     calibration_tokens: CalibrationTokens = None,
     calibration_length: CalibrationLength = None,

@@ -14,14 +14,25 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from edgelr.candidates import matrix_bytes
+from edgelr.candidates import matrix_bytes, stored
 from edgelr.device import DeviceProfile, Kernels
-from edgelr.types import ModelShape, Precision, PredictedPhase, Prediction, WeightPrecision
+from edgelr.types import (
+    PRECISION_BYTES,
+    Candidate,
+    Form,
+    ModelShape,
+    Precision,
+    PredictedPhase,
+    Prediction,
+    SiteGroup,
+    WeightPrecision,
+)
 from edgelr.types import phase_key as key_of
 
+FURTHER_NODES: dict[Form, int] = {"pivoted": 3, "kronecker": 3, "tied": 1}  # beside products
 _MOVED = 3  # values of one token that a node reads and writes: two inputs, one output
 
 
@@ -40,6 +51,14 @@ class Workload:
 
     products: tuple[Product, ...]
     other_nodes: int
+
+    def in_precision(self, values: Precision) -> Workload:
+        """The same with float weights in another precision."""
+        products = (
+            replace(each, weights=values) if each.weights in PRECISION_BYTES else each
+            for each in self.products
+        )
+        return replace(self, products=tuple(products))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,18 @@ class Clock:
         size = matrix_bytes((product.inputs, product.outputs), product.weights, self._values)
         flops = 2 * rows * product.inputs * product.outputs
         return max(flops / self._peak, size / self._bandwidth)
+
+    def group_seconds(self, group: SiteGroup, candidate: Candidate, rows: int) -> float:
+        """Predict the products of what a group may become, and the nodes that a form adds."""
+        if group.kind == "table":  # which is gathered from, and not multiplied with
+            return 0.0
+        kept = stored(candidate.form, group, candidate.rank)
+        again = len(group.sites) if group.kind in ("blocks", "tied") else 1
+        matrices = [*kept.shared * again, *(shape for own in kept.own for shape in own)]
+        products = (Product(*shape, candidate.precision) for shape in matrices)
+        nodes = FURTHER_NODES.get(candidate.form, 0) * len(group.sites)
+        seconds = sum(self.product_seconds(product, rows) for product in products)
+        return seconds + nodes * self._node_seconds(rows)
 
     def _attention_seconds(self, run: Run) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2

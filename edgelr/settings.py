@@ -15,14 +15,14 @@ from edgelr.types import Adapter, AskedPrecision, Form, Grouping, HealedSites, T
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
 SHORT_PRECISIONS = {"fp32": "float32", "fp16": "float16"}
-_AIMS = ("keep", "max_size", "max_drop")
+_AIMS = ("keep", "max_size", "max_drop", "max_latency")
 
 
 class Settings(BaseModel):
     """Everything that decides a run; ``edgelr.yaml`` holds these fields by these names.
 
-    At most one of ``keep``, ``max_size`` and ``max_drop`` may be given. With none of them the
-    smallest plan inside the profile's accuracy gate is taken.
+    At most one of ``keep``, ``max_size``, ``max_drop`` and ``max_latency`` may be given. With none
+    of them the smallest plan inside the profile's accuracy gate is taken.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +40,7 @@ class Settings(BaseModel):
     keep: float | None = Field(default=None, gt=0, le=1)
     max_size: str | None = None
     max_drop: float | None = Field(default=None, gt=0, lt=10)
+    max_latency: float | None = Field(default=None, gt=0)
     calibration: tuple[str, ...] = ()
     calibration_tokens: int = Field(default=16384, ge=256)
     calibration_length: int | None = Field(default=None, ge=8)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edgelr import pipeline
+from edgelr.cache import Cache
+from edgelr.delivery import write_bundle
 from edgelr.device import DeviceProfile, Figure, Kernels, load_profile, profile_names
+from edgelr.errors import BudgetError, InputError
+from edgelr.factoring import make_factors
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, Run, Workload, can_predict, device_runs, predict
-from edgelr.planning import DenseExport, dense_export
+from edgelr.planning import DenseExport, Planned, dense_export
 from edgelr.types import LoadedModel, ModelShape, Prediction
-from tests.exports import Recorder, session_cache
+from tests.exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)
 ENCODER = replace(DECODER, kv_heads=0)
@@ -148,3 +154,54 @@ def test_a_graph_has_a_product_for_every_linear_and_the_head(
     assert Product(config.hidden_size, config.vocab_size, "float32") in found.products
     assert Product(config.intermediate_size, config.hidden_size, "float32") in found.products
     assert found.other_nodes > 2 * config.num_hidden_layers
+
+
+# --- latency as a budget -------------------------------------------------------------------------
+
+
+def predicted_ms(made: Planned, folder: Path, cache: Cache) -> float:
+    """Predict the graph that a plan becomes."""
+    place = make_place(folder)
+    bundle, _ = write_bundle(made, make_factors(made, cache, Recorder()), place)
+    subject = made.subject
+    clock = Clock(subject.device, subject.shape, subject.precision)
+    run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
+    return clock.milliseconds(read_workload(bundle.model_path), run)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_plan_takes_no_longer_than_it_may(
+    tiny_encoder: LoadedModel,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    precision: str,
+) -> None:
+    cache, device = session_cache(tmp_path_factory), load_profile("raspberry-pi-5-8gb")
+
+    def planned(**aim: float) -> Planned:
+        settings = quick_settings(
+            tiny_encoder.folder, profile=device.id, precision=precision, **aim
+        )
+        return pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+
+    dense_ms = predicted_ms(planned(keep=1.0), tmp_path / "dense", cache)
+    with pytest.raises(BudgetError, match="nearest feasible point is about --max-latency") as error:
+        planned(max_latency=1e-6)
+    fastest_ms = float(str(error.value).split()[-1].rstrip("."))
+    limit_ms = (fastest_ms + dense_ms) / 2
+    made = planned(max_latency=limit_ms)
+    found_ms = predicted_ms(made, tmp_path / "fast", cache)
+    assert fastest_ms <= found_ms * 1.02
+    assert found_ms <= limit_ms * 1.001
+    assert made.plan.predicted_loss > 0
+    fastest = planned(max_latency=fastest_ms)
+    assert fastest.plan.predicted_loss > made.plan.predicted_loss
+
+
+def test_a_device_without_rates_has_no_latency_to_plan_for(
+    tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = quick_settings(tiny_encoder.folder, max_latency=1.0)
+    cache, device = session_cache(tmp_path_factory), load_profile("generic-cpu")
+    with pytest.raises(InputError, match="edgelr profiles detect"):
+        pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
