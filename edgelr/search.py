@@ -67,37 +67,41 @@ def largest_plan(search: Search, resident_bytes: int) -> Plan:
     Files and memory differ by the precision of the weights, so that one does not follow from the
     other; the smallest plan is taken to fit.
     """
-    low, high = search.smallest_bytes, search.dense_bytes
-    plan = search.plan(high)
+    plan = search.plan(search.dense_bytes)
     if plan.resident_bytes <= resident_bytes:
         return plan
-    plan = search.plan(low)
-    for _ in range(BISECTIONS):
-        if high - low <= 1:
-            break
-        middle = (low + high) // 2
-        candidate = search.plan(middle)
-        if candidate.resident_bytes <= resident_bytes:
-            plan, low = candidate, middle
-        else:
-            high = middle
-    return plan
+
+    def fits(plan: Plan) -> bool:
+        return plan.resident_bytes <= resident_bytes
+
+    smallest = search.plan(search.smallest_bytes)
+    return _bisected(search, search.dense_bytes, smallest, fits, largest=True)
 
 
 def smallest_within(
     search: Search, predicted_loss: float, largest_bytes: int | None = None
 ) -> Plan:
     """Find the smallest plan with at most that predicted loss; at worst the best that fits."""
-    low, high = search.smallest_bytes, search.dense_bytes
-    high = high if largest_bytes is None else min(largest_bytes, high)
-    plan = search.plan(high)
+    most = search.dense_bytes
+    most = most if largest_bytes is None else min(largest_bytes, most)
+
+    def exact(plan: Plan) -> bool:
+        return plan.predicted_loss <= predicted_loss
+
+    return _bisected(search, most, search.plan(most), exact, largest=False)
+
+
+def _bisected(
+    search: Search, most: int, plan: Plan, accept: Callable[[Plan], bool], *, largest: bool
+) -> Plan:
+    """The largest or smallest accepted plan of at most ``most`` bytes; ``plan`` without any."""
+    low, high = search.smallest_bytes, most
     for _ in range(BISECTIONS):
         if high - low <= 1:
             break
         middle = (low + high) // 2
         candidate = search.plan(middle)
-        if candidate.predicted_loss <= predicted_loss:
-            plan, high = candidate, middle
-        else:
-            low = middle
+        accepted = accept(candidate)
+        plan = candidate if accepted else plan
+        low, high = (middle, high) if accepted == largest else (low, middle)
     return plan

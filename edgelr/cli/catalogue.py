@@ -1,0 +1,66 @@
+"""What there is to choose from: names, profiles, and a profile of this machine."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from edgelr.cli.app import app, profiles_app
+from edgelr.cli.common import listener_of
+from edgelr.cli.options import AsJson, Quiet
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[
+        str, typer.Argument(help="methods, allocators, recipes, exporters, profiles, evaluators.")
+    ],
+) -> None:
+    """List what can be chosen."""
+    from edgelr.catalogue import describe
+
+    for name, summary in describe(kind):
+        typer.echo(f"{name:<20} {summary}".rstrip())
+
+
+@profiles_app.command("show")
+def show_profile(
+    name: Annotated[str, typer.Argument(help="A profile's name, or a .yaml file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show every number of a device profile, with its source and whether it was verified."""
+    from edgelr.device import load_profile, profile_path
+
+    device = load_profile(name)  # checks it, and resolves what is detected
+    if as_json:
+        typer.echo(device.model_dump_json(indent=2))
+    else:
+        path = Path(name) if name.endswith((".yaml", ".yml")) else profile_path(name)
+        typer.echo(path.read_text(encoding="utf-8").rstrip())
+
+
+@profiles_app.command("detect")
+def detect_profile(
+    out: Annotated[Path, typer.Option(help="A new .yaml file.")] = Path("this-machine.yaml"),
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Profile whose other numbers are kept; default: the one of this board."),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[Optional[int], typer.Option(help="Threads; default: all cores.")] = None,  # noqa: UP045
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine's memory and kernels, and write a profile of it."""
+    from edgelr.detect import detect
+
+    with listener_of(quiet) as listener:
+        found = detect(base, provider, threads, out, listener)
+    compute = found.compute
+    typer.echo(
+        f"{found.visible_bytes / 2**20:,.0f} MiB of memory, {compute.bandwidth.value:.1f} GB/s, "
+        f"{1e3 * (getattr(compute, found.precision).value or 0):.0f} GFLOPS in {found.precision}."
+    )
+    typer.echo(f"{out}  Next: edgelr export MODEL --profile {shlex.quote(str(out))}")

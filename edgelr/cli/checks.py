@@ -1,0 +1,156 @@
+"""Commands on a finished bundle: validate, measure, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from edgelr.cli.app import app
+from edgelr.cli.common import listener_of
+from edgelr.cli.options import AsJson, Folder, MaxDrop
+from edgelr.errors import BudgetError, GateError, InputError
+
+
+@app.command()
+def validate(
+    folder: Folder,
+    against: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Original model, or its dense export; default: the bundle's source."),
+    ] = None,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help=".txt or .jsonl file; default: English that ships with Python."),
+    ] = None,
+    max_drop: MaxDrop = None,
+    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    under_cap: Annotated[
+        bool,
+        typer.Option(
+            "--under-cap",
+            help="Run it with no more memory than its device leaves, instead of comparing; exit "
+            "code 4 where that is too little.",
+        ),
+    ] = False,
+    profile: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --under-cap: the device; default: the bundle's."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a bundle with the original again; exit code 3 where the gate fails."""
+    if under_cap:
+        _run_under_cap(folder, profile, as_json)
+        return
+    if profile is not None:
+        raise InputError(
+            "--profile names a device for --under-cap; the gate of a bundle is in its manifest. "
+            "Add --under-cap, or leave --profile away."
+        )
+    from edgelr.recheck import validate_again
+    from edgelr.report.terminal import print_metrics
+    from edgelr.runtime.bundle import read_bundle
+
+    with listener_of(as_json) as listener:
+        found = validate_again(
+            read_bundle(folder, verify=True), against, data, max_drop, provider, listener
+        )
+    if as_json:
+        from pydantic import TypeAdapter
+
+        typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    else:
+        print_metrics(found)
+    if not found.passed:
+        raise GateError(f"{folder} is outside its accuracy gate: see the figures above.")
+
+
+def _run_under_cap(folder: Path, profile: str | None, as_json: bool) -> None:
+    from pydantic import TypeAdapter
+
+    from edgelr.device import load_profile
+    from edgelr.report.terminal import print_cap_check
+    from edgelr.runtime.bundle import read_bundle
+    from edgelr.runtime.footprint import run_under_cap
+
+    bundle = read_bundle(folder)
+    name = profile or bundle.manifest.profile
+    if name is None:
+        raise InputError(f"{folder} was made for no device; name one with --profile.")
+    found = run_under_cap(bundle, load_profile(name))
+    if as_json:
+        typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    else:
+        print_cap_check(found)
+    if not found.passed:
+        raise BudgetError(
+            f"{folder} does not run in the memory that {name} leaves: see above. Export it for "
+            f"this device, with a shorter --context-tokens, or a lower --precision."
+        )
+
+
+@app.command()
+def measure(
+    folder: Folder,
+    against: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Another bundle or dense export to measure in turns."),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[Optional[int], typer.Option(help="Threads; default: all cores.")] = None,  # noqa: UP045
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 128,
+    context: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Tokens before a decode; default: those of the prefill."),
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=3, help="Timed runs of each phase.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and memory of a bundle on this machine, in a fresh process."""
+    from pydantic import TypeAdapter
+
+    from edgelr.report.terminal import print_measurements
+    from edgelr.runtime import measure as runtime
+    from edgelr.runtime.bundle import read_bundle
+
+    bundle = read_bundle(folder)
+    sizes: dict[str, Any] = {"prefill_tokens": (tokens,), "context_tokens": (context or tokens,)}
+    with listener_of(as_json) as listener:
+        sizes |= {"repetitions": repetitions, "progress": listener.progress}
+        if against is None:
+            found: Any = runtime.measure_one(bundle, provider, threads, **sizes)
+        else:
+            found = runtime.measure(read_bundle(against), bundle, provider, threads, **sizes)
+    if as_json:
+        typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+    else:
+        print_measurements(found)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Bundles.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the reports of finished bundles."""
+    from edgelr.report.markdown import to_markdown
+    from edgelr.report.schema import from_json
+    from edgelr.report.terminal import print_report
+
+    for folder in folders:
+        found = sorted((folder / "reports").glob("*.json"))
+        if not found:
+            raise InputError(
+                f"{folder} has no reports/*.json; expected a bundle that 'edgelr export' finished."
+            )
+        for path in found:
+            text = path.read_text(encoding="utf-8")
+            if as_json:
+                typer.echo(text)
+            elif markdown:
+                typer.echo(to_markdown(from_json(text)))
+            else:
+                print_report(from_json(text))

@@ -1,0 +1,64 @@
+"""What several commands need: settings from options, the cache, a listener."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgelr.errors import InputError
+
+if TYPE_CHECKING:
+    from edgelr.cache import Cache
+    from edgelr.settings import Settings
+
+
+def settings_of(ctx: typer.Context, config: Path | None) -> Settings:
+    """Collect the options that were given; those of ``config`` stand behind them."""
+    from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings, read_settings
+
+    given = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in ctx.params.items()
+        if name in Settings.model_fields and value is not None
+    }
+    if "forms" in given:
+        given["forms"] = tuple(given["forms"].split(","))
+    if "calibration" in given:
+        given["calibration"] = tuple(given["calibration"])
+        if not given["calibration"]:
+            del given["calibration"]
+    if "precision" in given:
+        given["precision"] = SHORT_PRECISIONS.get(given["precision"], given["precision"])
+    if config is not None:
+        return read_settings(config, given)
+    if "model" not in given:
+        raise InputError("No model is given; expected 'edgelr export MODEL', or -c edgelr.yaml.")
+    return make_settings(**given)
+
+
+def cache_of(resume: bool) -> Cache:
+    """Open the cache; without ``resume`` what is in it is made again."""
+    from edgelr.cache import Cache, default_root
+
+    return Cache(default_root(), reuse=resume)
+
+
+def stem_of(model: str) -> str:
+    """Name a folder after a model."""
+    return Path(model.split(":")[-1]).stem.lower() or "model"
+
+
+def command_line() -> str:
+    """Spell the command that runs, for reports."""
+    return shlex.join(["edgelr", *sys.argv[1:]])
+
+
+def listener_of(quiet: bool) -> Any:
+    """Make what shows progress; it is a context manager."""
+    from edgelr.report.live import LiveListener
+
+    return LiveListener(quiet)
