@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from edgelr import __version__
-from edgelr.delivery import environment
 from edgelr.device import (
     DeviceProfile,
     is_this_machine,
@@ -22,6 +21,7 @@ from edgelr.device import (
 from edgelr.errors import InputError
 from edgelr.graph.probe import write_attention, write_products, write_sums
 from edgelr.planning import Listener
+from edgelr.reporting import environment
 from edgelr.runtime.child import Worker
 from edgelr.runtime.footprint import SESSION_BYTES
 from edgelr.runtime.memory import usable_cores

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from edgelr import aims, costs, delivery, factoring, planning
+from edgelr import aims, costs, delivery, factoring, planning, reporting, workplace
 from edgelr.cache import Cache
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
@@ -53,7 +53,7 @@ def plan(
     with clock.time("load"):
         model = planning.load_model(settings, cache)
         subject = planning.examine(model, settings, device)
-    delivery.require_room(subject, out or cache.root, cache)
+    workplace.require_room(subject, out or cache.root, cache)
     with clock.time("dense export"):
         dense = planning.dense_export(model, cache, listener)
     delivery.require_provider(settings, dense)
@@ -101,9 +101,9 @@ def export(
         EdgelrError: something that the user can mend; see ``edgelr.errors``.
     """
     clock = Clock()
-    delivery.preflight(out, force, cache)
+    workplace.preflight(out, force, cache)
     made = plan(settings, device, cache, listener, clock, out, given_plan)
-    with delivery.workplace(out, force) as place:
+    with workplace.workplace(out, force) as place:
         with clock.time("factors"):
             factored = factoring.make_factors(made, cache, listener)
         with clock.time("graph"):
@@ -112,10 +112,10 @@ def export(
             validation = delivery.validate(made, bundle, twin, place, listener)
         with clock.time("measurement"):
             comparison, dense = delivery.measure_both(made, bundle, twin, cache, listener)
-        report = delivery.make_report(
+        report = reporting.make_report(
             made, factored, bundle, validation, comparison, dense, clock.seconds, command
         )
-        delivery.finish(made, bundle, report)
+        reporting.finish(made, bundle, report)
     return report
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgelr import delivery, pipeline, planning
+from edgelr import delivery, pipeline, planning, reporting
 from edgelr.budget import weight_budget
 from edgelr.cache import Cache, digest
 from edgelr.device import DeviceProfile, load_profile
@@ -110,7 +110,7 @@ class _Maker:
             metric=METRICS[device.subject.model.task == "text-generation"],
             text=f"{device.subject.texts.evaluation_name}, first half",
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
-            environment=delivery.environment(),
+            environment=reporting.environment(),
             entries=tuple(entries),
         )
 

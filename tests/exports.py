@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from edgelr.cache import Cache
-from edgelr.delivery import Workplace
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import open_session
 from edgelr.settings import Settings, make_settings
 from edgelr.types import Budget, LoadedModel, Plan
+from edgelr.workplace import Workplace
 
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgelr import delivery
+from edgelr import reporting
 from edgelr.bench.book import RowBook
 from edgelr.bench.ground import Ground, common_ground
 from edgelr.bench.question import DEFAULT_RECIPE, Question, read_keeps, read_recipes
@@ -80,6 +80,6 @@ def _collect(ground: Ground, rows: tuple[Row, ...], command: str) -> MethodBench
         calibration=tuple(
             f"{part.description} ({part.tokens:,} tokens)" for part in ground.calibration
         ),
-        environment=delivery.environment(),
+        environment=reporting.environment(),
         rows=rows,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgelr import delivery, planning
+from edgelr import planning, workplace
 from edgelr.bench.question import Question
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration, encode_prefix
@@ -62,7 +62,7 @@ def common_ground(
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()
     }
-    delivery.require_room(subject, out, cache)
+    workplace.require_room(subject, out, cache)
     dense = planning.dense_export(model, cache, listener)
     return Ground(subject, dense, planning.calibrate(subject, dense, cache, listener), texts)
 

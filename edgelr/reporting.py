@@ -1,0 +1,209 @@
+"""Collect what is known about a bundle; write its plan, report, card and lock, and seal it."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import machine, platform, python_version
+
+from edgelr import __version__
+from edgelr.allocate import write_plan
+from edgelr.device import is_this_machine
+from edgelr.factoring import Factored
+from edgelr.graph.workload import read_workload
+from edgelr.latency import Run, device_runs, predict
+from edgelr.methods import METHODS
+from edgelr.planning import (
+    Planned,
+)
+from edgelr.report.card import model_card
+from edgelr.report.markdown import to_markdown
+from edgelr.report.schema import SCHEMA_VERSION, to_json
+from edgelr.runtime.bundle import MANIFEST, describe_files, write_manifest
+from edgelr.settings import write_settings
+from edgelr.types import (
+    Comparison,
+    ExportBundle,
+    Manifest,
+    Report,
+    Validation,
+)
+
+PACKAGES = (
+    "edgelr",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-genai",
+    "numpy",
+)
+
+
+def make_report(
+    made: Planned,
+    factored: Factored,
+    bundle: ExportBundle,
+    validation: Validation,
+    comparison: Comparison,
+    dense: ExportBundle,
+    seconds: dict[str, float],
+    command: str,
+) -> Report:
+    """Collect everything that is known about the bundle."""
+    subject, device = made.subject, made.subject.device
+    here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
+    budget = made.budget
+    buffers = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
+    prediction = predict(
+        device,
+        subject.shape,
+        subject.precision,
+        read_workload(dense.model_path),
+        read_workload(bundle.model_path),
+        _measured_runs(comparison)
+        if here
+        else device_runs(device, subject.shape, subject.context_tokens),
+        buffers + budget.fixed_weight_bytes + made.plan.resident_bytes,
+    )
+    headroom = made.budget.weight_bytes - made.plan.resident_bytes
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        source=subject.settings.model,
+        digest=subject.model.digest,
+        task=subject.model.task,
+        profile=device.id,
+        profile_title=device.title,
+        recipe=subject.recipe.name,
+        fits=headroom >= 0,
+        headroom_bytes=headroom,
+        dense_file_bytes=dense.weight_bytes,
+        bundle_file_bytes=bundle.weight_bytes,
+        budget=made.budget,
+        plan=made.plan,
+        validation=validation,
+        comparison=comparison,
+        prediction=prediction,
+        host_is_device=here,
+        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        peak_bytes=peak_bytes(),
+        environment=environment(),
+        notes=(*_notes(made), *factored.notes, *_prediction_note(made, validation)),
+    )
+
+
+def _measured_runs(comparison: Comparison) -> list[Run]:
+    return [
+        Run(phase.batch, phase.tokens, phase.context_tokens + phase.tokens)
+        if phase.phase != "decode"
+        else Run(phase.batch, 1, phase.context_tokens)
+        for phase in comparison.bundle.phases
+    ]
+
+
+def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
+    """Write plan, report, model card and lock, and seal the bundle with its manifest."""
+    folder = bundle.folder
+    inner, reports = folder / "edgelr", folder / "reports"
+    reports.mkdir()
+    write_plan(made.plan, inner / "plan.json")
+    write_settings(made.subject.settings, inner / "edgelr.yaml")
+    (inner / "lock.json").write_text(json.dumps(_lock(made), indent=2) + "\n")
+    (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
+    (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+    seal(folder, bundle.manifest, report.validation)
+
+
+def seal(folder: Path, manifest: Manifest, validation: Validation | None) -> None:
+    """List every file with its checksum, and say whether the gate passed."""
+    paths = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).as_posix() != MANIFEST
+    )
+    passed = None if validation is None else validation.passed
+    write_manifest(
+        folder, replace(manifest, gate_passed=passed, files=describe_files(folder, paths))
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine that a figure depends on."""
+    found = {"python": python_version(), "platform": platform(), "machine": machine()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    model_name = [
+        line.partition(":")[2].strip()
+        for line in _read(Path("/proc/cpuinfo")).splitlines()
+        if line.startswith("model name")
+    ]
+    return found | ({"cpu": f"{len(model_name)} x {model_name[0]}"} if model_name else {})
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far; 0 where /proc does not tell."""
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _lock(made: Planned) -> dict[str, object]:
+    """What reproduces the bundle: versions, revision, seed, and the hash of the calibration."""
+    return {
+        "edgelr": __version__,
+        "environment": environment(),
+        "model": {"digest": made.subject.model.digest, "revision": made.subject.model.revision},
+        "seed": made.subject.settings.seed,
+        "calibration": [
+            {"text": part.description, "tokens": part.tokens, "sha256": part.key}
+            for part in made.calibration
+        ],
+        "settings": made.subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "recipe": asdict(made.subject.recipe),
+    }
+
+
+def _notes(made: Planned) -> tuple[str, ...]:
+    parts = ", ".join(f"{part.description} ({part.tokens:,} tokens)" for part in made.calibration)
+    notes = [f"Calibrated on: {parts}."]
+    if made.loss_factor is not None:
+        notes.append(
+            f"Measured over predicted loss on held-out text: {made.loss_factor:.2f} at this plan."
+        )
+    return tuple(notes)
+
+
+def _prediction_note(made: Planned, validation: Validation) -> tuple[str, ...]:
+    """Say how far the predicted loss is from the measured one, where they have the same unit."""
+    if not METHODS.get(made.subject.recipe.method).predicts_loss or not made.plan.predicted_loss:
+        return ()
+    found = {metric.name: metric for metric in validation.metrics}
+    if "perplexity" in found and found["perplexity"].baseline:
+        measured = math.log(found["perplexity"].value / found["perplexity"].baseline)
+        unit = "nats per token"
+    elif "mean_cosine" in found:
+        measured, unit = 1 - found["mean_cosine"].value, "of cosine distance"
+    else:
+        return ()
+    predicted = made.plan.predicted_loss
+    text = (
+        f"The plan predicted a loss of {predicted:.4f} {unit} on its calibration text; measured on "
+        f"the evaluation text: {measured:.4f}, {measured / predicted:.2f} times as much."
+    )
+    return (text,)
