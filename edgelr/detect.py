@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from edgelr import __version__
+from edgelr.candidates import matrix_bytes
 from edgelr.device import (
     DeviceProfile,
     is_this_machine,
@@ -19,7 +20,7 @@ from edgelr.device import (
     profile_path,
 )
 from edgelr.errors import InputError
-from edgelr.graph.probe import write_attention, write_products, write_sums
+from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
 from edgelr.planning import Listener
 from edgelr.reporting import environment
 from edgelr.runtime.child import Worker
@@ -31,9 +32,9 @@ PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 SIZES = (64, 256, 1024, 3072)  # rows and columns of the weights that are measured
 TOKENS = (1, 32, 128, 512)
 READ_BYTES = 64 * 2**20  # weights of a chain: more than caches hold
-MOST_PAIRS = 64
-SUMS, WIDTH = 200, 1024
-HEADS, HEAD_SIZE = 8, 64
+MOST_PAIRS = 256
+NORMS, WIDTH = 100, 1024
+ATTENTIONS, HEADS, HEAD_SIZE, PAST = 30, 8, 64, 128
 _MIB = 2**20
 
 
@@ -47,8 +48,8 @@ class _Chain:
 
     @property
     def pairs(self) -> int:
-        wanted = READ_BYTES // (2 * 4 * self.inputs * self.outputs)
-        return max(1, min(MOST_PAIRS, wanted))
+        size = matrix_bytes((self.inputs, self.outputs), self.weights, "float32")
+        return max(1, min(MOST_PAIRS, READ_BYTES // (2 * size)))
 
     @property
     def shapes(self) -> list[dict[str, list[int]]]:
@@ -117,25 +118,27 @@ def _measure(
             )  # fmt: skip
             jobs.append((str(path), chain.shapes))
             listener.progress("probes", index + 1, len(chains))
-        sums, attention = (Path(scratch) / f"{name}.onnx" for name in ("sums", "attention"))
-        write_sums(sums, WIDTH, SUMS)
+        norms, attention, decoding = (Path(scratch) / f"small{index}.onnx" for index in range(3))
+        write_norms(norms, WIDTH, NORMS)
         write_attention(attention, HEADS, HEAD_SIZE)
+        write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS)
         long, width = TOKENS[-1], HEADS * HEAD_SIZE
-        jobs.append((str(sums), [{name: [n, WIDTH] for name in "xy"} for n in (1, long)]))
+        jobs.append((str(norms), [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]))
         read = ("query", "key", "value")
         jobs.append((str(attention), [{name: [1, long, width] for name in read}]))
+        jobs.append((str(decoding), [{"x": [1, 1, width]}]))
         arguments = {"jobs": jobs, "provider": provider, "threads": threads}
-        *products, (one, many), (attended,) = worker.call(
+        *products, (one, many), (attended,), (decoded,) = worker.call(
             "time_graphs", arguments, listener.progress
         )
-    node_seconds = one / SUMS
-    moved = 3 * long * WIDTH * 4 * SUMS
+    moved = 3 * long * WIDTH * 4 * NORMS
     flops = 4 * long * long * width
     return {
         "source": f"measured by edgelr {__version__} with {PACKAGES[provider]} "
         f"{environment()[PACKAGES[provider]]}, {threads} threads",
         "threads": threads,
-        "node": _figure(round(node_seconds * 1e6, 3), "us"),
+        "node": _figure(round(one / NORMS * 1e6, 3), "us"),
+        "attention_node": _figure(round(decoded / ATTENTIONS * 1e6, 3), "us"),
         "vector": _figure(round(moved / max(many - one, 1e-9) / 1e9, 3), "GB/s"),
         "attention": _figure(round(flops / attended / 1e12, 5), "TFLOPS"),
         "products": [

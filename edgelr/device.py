@@ -118,6 +118,9 @@ class Detection(_Section):
 class Kernels(_Section):
     """What ``edgelr profiles detect`` measured with ONNX Runtime on the device itself.
 
+    ``node`` is what a node costs that computes little, ``attention_node`` the attention of one
+    token; ``vector`` is the rate at which values move, ``attention`` that of long prompts.
+
     ``products`` has rows of precision of the weight, tokens, inputs, outputs, microseconds: every
     combination of the numbers that occur.
     """
@@ -127,6 +130,7 @@ class Kernels(_Section):
     node: Figure[_Amount, Literal["us"]]
     vector: Figure[_Rate, Literal["GB/s"]]
     attention: Figure[_Rate, Literal["TFLOPS"]]
+    attention_node: Figure[_Amount, Literal["us"]]
     products: tuple[ProductTime, ...] = Field(strict=False)
 
 

@@ -120,8 +120,10 @@ class Clock:
         flops = 4 * run.batch * run.tokens * run.context_tokens * heads * shape.attention_heads
         cache = 2 * run.batch * run.context_tokens * heads * shape.kv_heads * width
         kernels = self._device.kernels
-        rate = kernels.attention.value * 1e12 if kernels else self._peak
-        return max(flops / rate, cache / self._bandwidth)
+        if kernels is None:
+            return max(flops / self._peak, cache / self._bandwidth)
+        nodes = shape.layers * kernels.attention_node.value * 1e-6
+        return nodes + max(flops / (kernels.attention.value * 1e12), cache / self._bandwidth)
 
     def _node_seconds(self, rows: int) -> float:
         width = 4 if self._values == "float32" else 2

@@ -61,6 +61,7 @@ def measured(device: DeviceProfile, exponent: float = 1.0) -> DeviceProfile:
         threads=1,
         node=Figure(value=2.0, unit="us", source="made up", verified=False),
         vector=Figure(value=1e9, unit="GB/s", source="made up", verified=False),
+        attention_node=Figure(value=0.0, unit="us", source="made up", verified=False),
         attention=Figure(value=1e9, unit="TFLOPS", source="made up", verified=False),
         products=rows,
     )

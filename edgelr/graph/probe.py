@@ -61,14 +61,17 @@ def write_products(
     _finish(graph, value, value_type, ("tokens", inputs), path)
 
 
-def write_sums(path: Path, width: int, nodes: int) -> None:
-    """Write ``x + y + y + ...`` of ``(tokens, width)``: nodes that compute next to nothing."""
-    shape: Shape = ("tokens", width)
+def write_norms(path: Path, width: int, nodes: int) -> None:
+    """Write a chain of ``norm(x + y)`` of ``(1, tokens, width)``: nodes that compute little."""
+    shape: Shape = (1, "tokens", width)
     x, y = (_value(name, ir.DataType.FLOAT, shape) for name in ("x", "y"))
-    graph = ir.Graph([x, y], [], nodes=[], name="sums", opset_imports=_opsets())
-    value = x
+    graph = ir.Graph([x, y], [], nodes=[], name="norms", opset_imports=_opsets())
+    scale, value = constant(graph, "scale", np.ones(width, np.float32)), x
     for index in range(nodes):
-        node = ir.node("Add", [value, y], name=f"sum{index}")
+        node = ir.node(
+            "SkipSimplifiedLayerNormalization", [value, y, scale], {"epsilon": 1e-5},
+            domain=MICROSOFT, name=f"norm{index}",
+        )  # fmt: skip
         graph.append(node)
         value = _named(node, f"z{index}")
     _finish(graph, value, ir.DataType.FLOAT, shape, path)
@@ -84,6 +87,29 @@ def write_attention(path: Path, heads: int, head_size: int) -> None:
     )
     graph.append(node)
     _finish(graph, _named(node, "y"), ir.DataType.FLOAT, shape, path)
+
+
+def write_decoding(path: Path, heads: int, head_size: int, past_tokens: int, nodes: int) -> None:
+    """Write a chain of attentions of one token to a cache of ``past_tokens``."""
+    shape: Shape = (1, 1, heads * head_size)
+    x = _value("x", ir.DataType.FLOAT, shape)
+    graph = ir.Graph([x], [], nodes=[], name="decoding", opset_imports=_opsets())
+    cache = np.zeros((1, heads, past_tokens, head_size), np.float32)
+    known = [
+        constant(graph, "past_key", cache),
+        constant(graph, "past_value", cache),
+        constant(graph, "last", np.array([past_tokens], np.int32)),
+        constant(graph, "total", np.array(past_tokens + 1, np.int32)),
+    ]
+    sizes, value = {"num_heads": heads, "kv_num_heads": heads}, x
+    for index in range(nodes):
+        node = ir.node(
+            "GroupQueryAttention", [value, value, value, *known], sizes,
+            domain=MICROSOFT, name=f"decoding{index}", num_outputs=3,
+        )  # fmt: skip
+        graph.append(node)
+        value = _named(node, f"z{index}")
+    _finish(graph, value, ir.DataType.FLOAT, shape, path)
 
 
 def _opsets() -> dict[str, int]:

@@ -11,7 +11,7 @@ from edgelr.evaluators import Progress
 from edgelr.runtime.session import open_session
 
 _WARM_UPS = 2
-_REPETITIONS = 5
+_REPETITIONS, _SECONDS = 5, 0.2  # of every graph, at least
 
 
 def time_graph(
@@ -30,13 +30,12 @@ def time_graph(
     generator, found = np.random.default_rng(0), []
     for sizes in shapes:
         feeds = {name: generator.standard_normal(size, np.float32) for name, size in sizes.items()}
-        times = []
-        for repetition in range(-_WARM_UPS, _REPETITIONS):
+        times: list[float] = []
+        while len(times) < _WARM_UPS + _REPETITIONS or sum(times) < _SECONDS:
             start = time.perf_counter()
             session.run(feeds, fetch)
-            if repetition >= 0:
-                times.append(time.perf_counter() - start)
-        found.append(float(np.median(times)))
+            times.append(time.perf_counter() - start)
+        found.append(float(np.median(times[_WARM_UPS:])))
     return found
 
 
