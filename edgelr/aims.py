@@ -19,6 +19,7 @@ from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, can_predict, device_runs
+from edgelr.load import shape_of
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
 from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
@@ -52,6 +53,7 @@ def allocate(
         _fixed_residency(subject, dense),
         subject.context_tokens,
         subject.precision,
+        shape_of(subject.model)[1],
     )
     require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, device)
     base = Planned(

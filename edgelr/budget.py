@@ -23,6 +23,7 @@ def weight_budget(
     fixed_weight_bytes: int,
     context_tokens: int,
     precision: Precision,
+    model_tokens: int | None = None,
 ) -> Budget:
     """Compute the bytes that a device leaves for the planned weights.
 
@@ -32,6 +33,7 @@ def weight_budget(
         fixed_weight_bytes: weights that no plan changes, in memory: embeddings, norms, biases.
         context_tokens: tokens that the key/value cache holds, per sequence.
         precision: of the activations and the cache.
+        model_tokens: the longest context that the model takes, where that is known.
     """
     batch, tokens = device.workload.batch.value, device.prefill_tokens
 
@@ -49,6 +51,7 @@ def weight_budget(
         cache_bytes=cache,
         context_tokens=context_tokens,
         context_token_bytes=sum(growing(context_tokens + 1)) - activations - cache,
+        model_tokens=model_tokens,
     )
 
 
@@ -99,11 +102,15 @@ def ledger(budget: Budget, weight_bytes: int) -> list[tuple[str, int]]:
 
 
 def longest_context_tokens(budget: Budget, weight_bytes: int) -> int:
-    """Compute how many tokens the cache may hold beside ``weight_bytes``; 0 when none fit."""
+    """Compute how many tokens the cache may hold beside ``weight_bytes``; 0 when none fit.
+
+    No more than the model takes.
+    """
     room_bytes = budget.weight_bytes - weight_bytes
     if not budget.context_token_bytes:
         return budget.context_tokens if room_bytes >= 0 else 0
-    return max(0, budget.context_tokens + room_bytes // budget.context_token_bytes)
+    longest = max(0, budget.context_tokens + room_bytes // budget.context_token_bytes)
+    return longest if budget.model_tokens is None else min(longest, budget.model_tokens)
 
 
 def require_feasible(budget: Budget, smallest_plan_bytes: int, device: DeviceProfile) -> None:

@@ -165,7 +165,7 @@ def _fill(
     reading = max(row[2] * row[3] * width / row[4] for row in rows if row[1] == 1)  # MB/s
     arithmetic = max(2 * row[1] * row[2] * row[3] / row[4] for row in rows)  # MFLOPS
     source = kernels["source"]
-    fields |= {"id": name, "title": f"{device.title}, measured", "kernels": kernels}
+    fields |= {"id": name, "kernels": kernels}
     fields["memory"]["visible"] = _figure(round(device.memory.visible.value, 1), "MiB", source)
     runtime = round((started_bytes + SESSION_BYTES) / _MIB, 1)
     fields["memory"]["runtime"] = _figure(runtime, "MiB", source)

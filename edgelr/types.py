@@ -251,6 +251,7 @@ class Budget:
     cache_bytes: int
     context_tokens: int
     context_token_bytes: int = 0  # what one more token of context takes
+    model_tokens: int | None = None  # the longest context that the model takes
 
     @property
     def weight_bytes(self) -> int:

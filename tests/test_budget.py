@@ -157,6 +157,12 @@ def test_the_named_shortfall_is_what_the_device_lacks(
         assert (smallest_plan_bytes <= grown.weight_bytes) is fits
 
 
+def test_no_context_is_longer_than_the_model_takes(jetson: DeviceProfile) -> None:
+    budget = weight_budget(jetson, DECODER, FIXED_BYTES, 512, "float16", model_tokens=8192)
+    assert longest_context_tokens(budget, 0) == 8192
+    assert longest_context_tokens(budget, budget.weight_bytes) == 512
+
+
 def test_context_does_not_matter_to_encoders(jetson: DeviceProfile) -> None:
     budget = budget_of(jetson, ENCODER, 512)
     assert longest_context_tokens(budget, budget.weight_bytes) == 512

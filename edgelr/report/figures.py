@@ -93,7 +93,8 @@ def context_sentence(budget: Budget, weight_bytes: int) -> str:
     if not budget.cache_bytes:
         return ""
     longest = longest_context_tokens(budget, weight_bytes)
-    return f"The longest context that fits beside these weights has {longest:,} tokens."
+    limit = ", the most that the model takes" if longest == budget.model_tokens else ""
+    return f"The longest context that fits beside these weights has {longest:,} tokens{limit}."
 
 
 def cap_sentence(found: CapCheck) -> str:
