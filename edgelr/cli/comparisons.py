@@ -165,4 +165,6 @@ def sweep(
         typer.echo(to_json(found))
     else:
         print_sweep(found)
-        typer.echo(f"{folder / 'sweep.md'}  Next: edgelr validate {shlex.quote(str(folder))}/...")
+        made = [each.folder for each in found.entries if each.name.startswith("edgelr")]
+        shown = shlex.quote(str(folder / made[0])) if made else "DIR"
+        typer.echo(f"{folder / 'sweep.md'}  Next: edgelr report {shown}")
