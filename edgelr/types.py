@@ -457,6 +457,16 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """Where the nodes of one operator ran, how many, and how long all of them took in one run."""
+
+    operator: str
+    provider: str
+    nodes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CapCheck:
     """A bundle in a process whose memory was limited.
 

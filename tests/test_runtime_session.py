@@ -8,6 +8,7 @@ import pytest
 from onnx import save
 
 from edgelr.errors import EdgelrError, InputError, ProviderError
+from edgelr.runtime import jobs, session
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.encoder import Encoder, right_padded
 from edgelr.runtime.session import open_session
@@ -156,3 +157,21 @@ def test_right_padding_masks_what_is_no_token() -> None:
     ids, mask = right_padded([[3], [4, 5]])
     assert ids.tolist() == [[3, 0], [4, 5]]
     assert mask.tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_profile_tells_where_every_operator_ran(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", decoder_model())
+    found = {each.operator: each for each in jobs.operators(bundle, 5, threads=1, runs=3)}
+    assert found["MatMul"].nodes == 1
+    assert {each.provider for each in found.values()} == {"CPUExecutionProvider"}
+    assert all(each.milliseconds >= 0 for each in found.values())
+    assert list(tmp_path.glob("**/nodes*")) == []
+
+
+def test_the_arena_of_a_gpu_is_limited_to_what_is_asked_for() -> None:
+    (name, options), (fallback, _) = session._providers("cuda", 300 * 2**20)
+    assert (name, fallback) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["gpu_mem_limit"] == "314572800"
+    assert options["arena_extend_strategy"] == "kSameAsRequested"
+    assert session._providers("cuda", None)[0] == ("CUDAExecutionProvider", {})
+    assert session._providers("cpu", 1) == [("CPUExecutionProvider", {})]

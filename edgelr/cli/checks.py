@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -106,16 +108,30 @@ def measure(
         typer.Option(min=1, help="Tokens before a decode; default: those of the prefill."),
     ] = None,
     repetitions: Annotated[int, typer.Option(min=3, help="Timed runs of each phase.")] = 10,
+    operators: Annotated[
+        bool,
+        typer.Option(
+            "--operators", help="Show instead on which provider every operator ran, and how long."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency and memory of a bundle on this machine, in a fresh process."""
     from pydantic import TypeAdapter
 
-    from edgelr.report.terminal import print_measurements
+    from edgelr.report.terminal import print_measurements, print_operators
+    from edgelr.runtime import jobs
     from edgelr.runtime import measure as runtime
     from edgelr.runtime.bundle import read_bundle
 
     bundle = read_bundle(folder)
+    if operators:
+        profiled = jobs.operators(bundle, tokens, provider, threads, repetitions)
+        if as_json:
+            typer.echo(json.dumps([asdict(each) for each in profiled], indent=2))
+        else:
+            print_operators(profiled)
+        return
     sizes: dict[str, Any] = {"prefill_tokens": (tokens,), "context_tokens": (context or tokens,)}
     with listener_of(as_json) as listener:
         sizes |= {"repetitions": repetitions, "progress": listener.progress}

@@ -13,6 +13,7 @@ from edgelr.types import (
     CapCheck,
     Comparison,
     Measurement,
+    OperatorTime,
     Parity,
     PhaseLatency,
     Plan,
@@ -122,6 +123,22 @@ def cap_table(found: CapCheck) -> Table:
         ("measured peak", _size_or_dash(found.peak_bytes)),
     )
     return Table(("memory", "MiB"), rows)
+
+
+def operator_table(found: list[OperatorTime]) -> Table:
+    """Show where every operator ran, and how long all of its nodes took."""
+    total = sum(each.milliseconds for each in found) or 1.0
+    rows = tuple(
+        (
+            each.operator,
+            each.provider.removesuffix("ExecutionProvider"),
+            str(each.nodes),
+            figure(each.milliseconds),
+            percent(each.milliseconds / total),
+        )
+        for each in found
+    )
+    return Table(("operator", "provider", "nodes", "ms", "share"), rows)
 
 
 def prediction_table(prediction: Prediction, measured: Comparison | None = None) -> Table:

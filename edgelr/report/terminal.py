@@ -24,7 +24,16 @@ from edgelr.types import Comparison
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgelr.types import Budget, CapCheck, Measurement, Plan, Report, SiteSummary, Validation
+    from edgelr.types import (
+        Budget,
+        CapCheck,
+        Measurement,
+        OperatorTime,
+        Plan,
+        Report,
+        SiteSummary,
+        Validation,
+    )
 
 BARS = " ▁▂▃▄▅▆▇█"
 MAX_COLUMNS = 100
@@ -92,6 +101,12 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
         return
     draw_table(console, f"Latency on {found.provider}", tables.phase_table(found))
     draw_table(console, "Memory", tables.memory_table(found))
+
+
+def print_operators(found: list[OperatorTime], console: Console | None = None) -> None:
+    """Print where every operator ran, and how long it took."""
+    title = "Operators of one run, profiled"
+    draw_table(console or _console(), title, tables.operator_table(found))
 
 
 def print_cap_check(found: CapCheck, console: Console | None = None) -> None:

@@ -22,12 +22,20 @@ class Bench:
         provider: ``"cpu"`` or ``"cuda"``.
         threads: of one operator; None takes every core.
         piece_tokens: of a context that are read at once.
+        profile: see ``open_session``.
     """
 
-    def __init__(self, folder: Path, provider: str, threads: int | None, piece_tokens: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        provider: str,
+        threads: int | None,
+        piece_tokens: int,
+        profile: Path | None = None,
+    ) -> None:
         bundle = read_bundle(folder)
         config = read_config(bundle)
-        self.session = open_session(bundle.model_path, provider, threads)
+        self.session = open_session(bundle.model_path, provider, threads, profile)
         decodes = bundle.manifest.task == "text-generation"
         in_place = bundle.manifest.cache_in_place
         self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from edgelr.evaluators import Progress
 from edgelr.runtime.child import Worker
 from edgelr.text import EvaluationSize
-from edgelr.types import ExportBundle, Metric, Parity
+from edgelr.types import ExportBundle, Metric, OperatorTime, Parity
 
 
 def accuracy(
@@ -77,6 +77,25 @@ def twin_error(
         "threads": threads,
     }
     return float(_call("twin_error", arguments))
+
+
+def operators(
+    bundle: ExportBundle,
+    tokens: int,
+    provider: str = "cpu",
+    threads: int | None = None,
+    runs: int = 10,
+) -> list[OperatorTime]:
+    """Profile the reading of ``tokens``: where every operator ran, and how long it took."""
+    decodes = bundle.manifest.task == "text-generation"
+    run = {
+        "phase": "prefill" if decodes else "forward",
+        "batch": 1,
+        "tokens": min(tokens, bundle.manifest.context_tokens),
+        "context_tokens": 0,
+    }
+    arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}
+    return TypeAdapter(list[OperatorTime]).validate_python(_call("operators", arguments | run))
 
 
 def sample_tokens(

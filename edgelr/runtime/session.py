@@ -6,6 +6,7 @@ runs on the provider that was asked for, or it does not open.
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edgelr.errors import EdgelrError, InputError, ProviderError
 from edgelr.runtime.memory import usable_cores
+from edgelr.types import OperatorTime
 
 Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Any  # an onnxruntime.OrtValue: a tensor on the session's device
@@ -116,6 +118,26 @@ class Session:
             ) from error
         return [value.numpy() for value in outputs[: len(fetch)]], outputs[len(fetch) :]
 
+    def end_profile(self) -> list[OperatorTime]:
+        """Add up what the nodes did since the session was opened, by operator and provider.
+
+        The session has to be one that was opened with a ``profile``; that file is removed.
+        """
+        path = Path(self._session.end_profiling())
+        events = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        runs = sum(event["name"] == "model_run" for event in events)
+        groups: dict[tuple[str, str], list[float]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                key = (event["args"]["op_name"], event["args"]["provider"])
+                groups.setdefault(key, []).append(event["dur"] / 1e3)
+        found = [
+            OperatorTime(operator, provider, round(len(times) / runs), sum(times) / runs)
+            for (operator, provider), times in groups.items()
+        ]
+        return sorted(found, key=lambda each: -each.milliseconds)
+
     def zeros(self, name: str, shape: tuple[int, ...]) -> Value:
         """Make a value for an input on the session's device; pages are taken as they are used."""
         array = np.zeros(shape, self.inputs[name].dtype)
@@ -144,13 +166,23 @@ class Session:
         return list(binding.get_outputs())
 
 
-def open_session(model_path: Path, provider: str = "cpu", threads: int | None = None) -> Session:
+def open_session(
+    model_path: Path,
+    provider: str = "cpu",
+    threads: int | None = None,
+    profile: Path | None = None,
+    memory_bytes: int | None = None,
+) -> Session:
     """Load a graph, strictly on the provider that was asked for.
 
     Args:
         model_path: the ``.onnx`` file; its external data lies beside it.
         provider: ``"cpu"`` or ``"cuda"``.
         threads: threads that one operator may use; None takes every core of this process.
+        profile: beginning of the name of a file that tells what every node did; see
+            ``Session.end_profile``.
+        memory_bytes: limit of the GPU's arena, which then grows by what is asked for and no more;
+            None sets none. The CPU's memory is limited from outside.
 
     Raises:
         InputError: the file is missing, is no ONNX graph, or the provider's name is unknown.
@@ -159,41 +191,57 @@ def open_session(model_path: Path, provider: str = "cpu", threads: int | None = 
     if provider not in PROVIDERS:
         raise InputError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
     if PROVIDERS[provider] not in ort.get_available_providers():
-        raise _not_used(provider, ort.get_available_providers(), "this wheel offers only")
+        wanted, offered = PROVIDERS[provider], ort.get_available_providers()
+        raise _not_used(wanted, offered, "this wheel offers only")
     if not model_path.is_file():
         raise InputError(f"{model_path} does not exist. Expected an ONNX file. Export it again.")
     count, start = threads or usable_cores(), time.perf_counter()
-    session = _load(model_path, provider, count)
+    session = _load(model_path, _providers(provider, memory_bytes), count, profile)
     load_ms = (time.perf_counter() - start) * 1e3
     if session.get_providers()[0] != PROVIDERS[provider]:
-        raise _not_used(provider, session.get_providers(), "the session fell back to")
+        raise _not_used(PROVIDERS[provider], session.get_providers(), "the session fell back to")
     return Session(session, model_path, count, load_ms)
 
 
-def _load(path: Path, provider: str, threads: int) -> ort.InferenceSession:
+def _providers(provider: str, memory_bytes: int | None) -> list[tuple[str, dict[str, str]]]:
+    """Name the providers with their options; shape arithmetic stays on the CPU."""
+    if provider == "cpu":
+        return [(CPU, {})]
+    limits = {"arena_extend_strategy": "kSameAsRequested", "gpu_mem_limit": str(memory_bytes)}
+    return [(PROVIDERS[provider], {} if memory_bytes is None else limits), (CPU, {})]
+
+
+def _load(
+    path: Path,
+    providers: list[tuple[str, dict[str, str]]],
+    threads: int,
+    profile: Path | None,
+) -> ort.InferenceSession:
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only: the rest is for ONNX Runtime's developers
     options.intra_op_num_threads = threads
     options.add_session_config_entry(*_REST_BETWEEN_RUNS)
-    names = list(dict.fromkeys((PROVIDERS[provider], CPU)))  # shape arithmetic stays on the CPU
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
-        return ort.InferenceSession(str(path), options, providers=names, enable_fallback=0)
+        return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except _MODEL_ERRORS + _DEVICE_ERRORS as error:
-        if provider != "cpu" and isinstance(error, _DEVICE_ERRORS):
-            raise _not_used(provider, [], f"opening it failed: {_one_line(error)}") from error
+        wanted = providers[0][0]
+        if wanted != CPU and isinstance(error, _DEVICE_ERRORS):
+            raise _not_used(wanted, [], f"opening it failed: {_one_line(error)}") from error
         raise InputError(
             f"ONNX Runtime {ort.__version__} cannot load {path}: {_one_line(error)} "
             f"Expected a complete ONNX graph. Copy the folder again, or export the model again."
         ) from error
 
 
-def _not_used(provider: str, found: Sequence[str], problem: str) -> ProviderError:
+def _not_used(wanted: str, found: Sequence[str], problem: str) -> ProviderError:
     wheels = [name for name in _WHEELS if any(metadata.distributions(name=name))]
     return ProviderError(
-        f"Asked for {PROVIDERS[provider]}, but {problem} {', '.join(found)} "
+        f"Asked for {wanted}, but {problem} {', '.join(found)} "
         f"(installed: {', '.join(wheels) or 'no wheel'} {ort.__version__}). "
-        f"Expected a session that runs on {PROVIDERS[provider]}. Install onnxruntime-gpu alone, "
+        f"Expected a session that runs on {wanted}. Install onnxruntime-gpu alone, "
         f"with the CUDA and cuDNN libraries that it names, or pass --provider cpu."
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from edgelr.errors import EdgelrError
 from edgelr.evaluators import Progress
 from edgelr.runtime.bench import Bench
 from edgelr.runtime.bundle import read_bundle
+from edgelr.runtime.child import PIECE_TOKENS
 from edgelr.runtime.memory import limit_data, read_memory
 from edgelr.text import EvaluationSize
 
@@ -117,6 +119,16 @@ def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) ->
     np.save(out, sample_tokens(read_bundle(Path(bundle)), progress=progress, **options))
 
 
+def _operators(
+    _progress: Progress, folder: str, provider: str, threads: int | None, runs: int, **run: Any
+) -> Any:
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(folder), provider, threads, PIECE_TOKENS, Path(scratch) / "nodes")
+        for _ in range(runs):
+            bench.run_ms(**run)
+        return to_jsonable_python(bench.session.end_profile())
+
+
 def _time_graphs(progress: Progress, jobs: Any, **options: Any) -> Any:
     from edgelr.runtime.probe import time_graphs
 
@@ -129,6 +141,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "twin_error": _twin_error,
     "sample_tokens": _sample_tokens,
     "time_graphs": _time_graphs,
+    "operators": _operators,
 }
 
 
