@@ -13,7 +13,7 @@ from edgelr.cache import Cache
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
 from edgelr.settings import Settings
-from edgelr.types import ExportBundle, Report
+from edgelr.types import ExportBundle, LoadedModel, Report
 
 
 @dataclass
@@ -38,6 +38,7 @@ def plan(
     clock: Clock,
     out: Path | None = None,
     given_plan: Path | None = None,
+    model: LoadedModel | None = None,
 ) -> Planned:
     """Decide what every linear becomes: load, calibrate, decompose, allocate.
 
@@ -49,9 +50,10 @@ def plan(
         clock: takes the time of each stage.
         out: where a bundle will be written, if one will.
         given_plan: a plan to follow, possibly edited, instead of the one that is made.
+        model: what the settings name, where it is loaded already.
     """
     with clock.time("load"):
-        model = planning.load_model(settings, cache)
+        model = model or planning.load_model(settings, cache)
         subject = planning.examine(model, settings, device)
     workplace.require_room(subject, out or cache.root, cache)
     with clock.time("dense export"):
@@ -81,6 +83,7 @@ def export(
     command: str,
     force: bool = False,
     given_plan: Path | None = None,
+    model: LoadedModel | None = None,
 ) -> Report:
     """Compress a model for one device, and prove that it still works there.
 
@@ -96,13 +99,14 @@ def export(
         command: how the run was started, for the report.
         force: replace a bundle that is already there.
         given_plan: a plan to follow, possibly edited.
+        model: what the settings name, where it is loaded already.
 
     Raises:
         EdgelrError: something that the user can mend; see ``edgelr.errors``.
     """
     clock = Clock()
     workplace.preflight(out, force, cache)
-    made = plan(settings, device, cache, listener, clock, out, given_plan)
+    made = plan(settings, device, cache, listener, clock, out, given_plan, model)
     with workplace.workplace(out, force) as place:
         with clock.time("factors"):
             factored = factoring.make_factors(made, cache, listener)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -39,6 +40,7 @@ from edgelr.types import (
     PRECISION_BYTES,
     AskedPrecision,
     ExportBundle,
+    LoadedModel,
     Metric,
     Precision,
     Report,
@@ -116,9 +118,13 @@ class _Maker:
 
     def _device(self, name: str) -> _Device:
         profile = load_profile(name)
-        model = planning.load_model(self._question.settings, self._cache)
-        subject = planning.examine(model, self._settings(name, None, None), profile)
-        return _Device(profile, subject, planning.dense_export(model, self._cache, self._listener))
+        subject = planning.examine(self._model, self._settings(name, None, None), profile)
+        dense = planning.dense_export(self._model, self._cache, self._listener)
+        return _Device(profile, subject, dense)
+
+    @cached_property
+    def _model(self) -> LoadedModel:
+        return planning.load_model(self._question.settings, self._cache)
 
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
@@ -145,8 +151,9 @@ class _Maker:
         self._listener.note(f"{device.profile.id}: {title}")
         try:
             report = pipeline.export(
-                settings, device.profile, folder, self._cache, self._listener, self._command, True
-            )
+                settings, device.profile, folder, self._cache, self._listener, self._command,
+                force=True, model=self._model,
+            )  # fmt: skip
         except (BudgetError, InputError) as error:
             return Entry(device.profile.id, title, problem=str(error))
         entry = _entry_of(report, title, folder.relative_to(self._out))
