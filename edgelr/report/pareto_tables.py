@@ -47,7 +47,7 @@ def recommendation(found: Sweep, profile: str) -> str:
 def to_markdown(found: Sweep) -> str:
     """Write the tables of every device, and how they were made."""
     sections = [
-        f"# {model_name(found.source)} on {len(found.profiles)} devices",
+        f"# {model_name(found.source)} on {', '.join(found.profiles)}",
         "\n".join(f"- **{recommendation(found, profile)}**" for profile in found.profiles),
         READING,
         "![](sweep.svg)",
