@@ -59,7 +59,7 @@ ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-DENSE_FORMAT = 3  # of the dense export
+DENSE_FORMAT = 4  # of the dense export
 
 
 class Listener(Protocol):

@@ -128,7 +128,7 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
 
 
 def test_every_field_is_tried() -> None:
-    assert set(Settings.model_fields) - set(EVERYTHING) == {"keep", "max_drop"}
+    assert set(Settings.model_fields) - set(EVERYTHING) == {"keep", "max_drop", "max_latency"}
 
 
 def test_a_file_holds_only_what_differs_from_the_defaults(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def read_residency(path: Path, provider: str) -> Residency:
         and any((use.node, value) not in replaced for use in value.uses())
         and not _scales_of_a_product(value)
     )
-    return Residency(packed, mapped)
+    whole_numbers = any(node.op_type == QUANTIZED_PRODUCT for node, _ in replaced)
+    return Residency(packed, mapped, whole_numbers)
 
 
 def precision_of_bits(bits: int) -> WeightPrecision:
