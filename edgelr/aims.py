@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,9 @@ from edgelr.allocate import Search, follow_plan, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
 from edgelr.candidates import stored, tensor_bytes
-from edgelr.compressed import loss_increase, multiplied
-from edgelr.decompose import truncate
+from edgelr.compressed import loss_increase
 from edgelr.errors import BudgetError, InputError
-from edgelr.factoring import Factored, rounded
+from edgelr.factoring import measured_loss
 from edgelr.gate import loss_limit
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
@@ -85,13 +84,6 @@ def allocate(
         )
         plan = largest_plan(search, budget.weight_bytes)
     return replace(base, plan=plan)
-
-
-def _measured(base: Planned, plan: Plan, increase: Callable[[], float]) -> float:
-    """Measure a plan's loss on held-out text, with its factors as they are truncated."""
-    plain = Factored(truncate(base.spectra, plan))
-    with multiplied(base.subject.model.module, rounded(replace(base, plan=plan), plain).factors):
-        return increase()
 
 
 def _follow(made: Planned, path: Path) -> Planned:
@@ -184,15 +176,15 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
     fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
         1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
     )
-    room_ns, cheapest_ns = round(1e6 * limit_ms) - fixed_ns, search.cheapest(price)
-    if cheapest_ns > room_ns:
-        fastest_ms = (cheapest_ns + fixed_ns) / 1e6
+    room_ns, priced = round(1e6 * limit_ms) - fixed_ns, search.priced(price)
+    if priced.cheapest > room_ns:
+        fastest_ms = (priced.cheapest + fixed_ns) / 1e6
         raise BudgetError(
             f"The fastest plan is predicted to take {fastest_ms:.3f} ms, and --max-latency is "
             f"{limit_ms:g}. The nearest feasible point is about --max-latency "
             f"{fastest_ms + 0.001:.3f}."
         )
-    plan = search.plan_at(price, room_ns)
+    plan = priced.plan(room_ns)
     room_bytes = base.budget.weight_bytes
     if plan.resident_bytes > room_bytes:
         raise BudgetError(
@@ -221,16 +213,16 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     def measure(plan: Plan) -> float:
         nonlocal rounds
         rounds += 1
-        loss = _measured(base, plan, increase)
+        loss = measured_loss(base.subject, base.statistics, base.spectra, plan, increase)
         listener.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
         return loss
 
-    largest_bytes = largest_plan(base.search, base.budget.weight_bytes).planned_bytes
-    found = smallest_plan(base.search, limit, measure, largest_bytes)
+    largest = largest_plan(base.search, base.budget.weight_bytes)
+    found = smallest_plan(base.search, limit, measure, largest.planned_bytes)
     if found is not None:
         return replace(base, plan=found.plan, loss_factor=found.factor)
     listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
-    return replace(base, plan=base.search.plan(largest_bytes))
+    return replace(base, plan=largest)

@@ -77,45 +77,22 @@ class Search:
                 f"{_rounded_up(self.smallest_bytes / self.dense_bytes):.3f}."
             )
         choices = ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
-        return self._made(choices, budget_bytes)
+        return self.made(choices, budget_bytes)
 
-    def plan_at(self, price: Price, budget: int) -> Plan:
-        """Allocate a budget of something else than bytes, such as nanoseconds.
+    def priced(self, price: Price) -> PricedSearch:
+        """Search with something else than bytes as the budget, such as nanoseconds."""
+        options, originals = [], {}
+        for group, option in zip(self.groups, self.options, strict=True):
+            known = {
+                replace(each, bytes=price(group, each)): each
+                for each in (option.dense, *option.compressed)
+            }
+            dense, *compressed = known
+            options.append(replace(option, dense=dense, compressed=tuple(compressed)))
+            originals[option.name] = known
+        return PricedSearch(self, options, originals)
 
-        Args:
-            price: of what a group may become, in the unit of the budget.
-            budget: sum of the prices at most.
-
-        Raises:
-            BudgetError: even the cheapest plan costs more; its price is in the message.
-        """
-        priced = [self._priced(index, price) for index in range(len(self.groups))]
-        options = [option for option, _ in priced]
-        cheapest = smallest_bytes(options)
-        if cheapest > budget:
-            raise BudgetError(f"The cheapest plan costs {cheapest:,}; the budget is {budget:,}.")
-        originals = {option.name: known for option, known in priced}
-        choices = {
-            name: replace(choice, candidate=originals[name][choice.candidate])
-            for name, choice in ALLOCATORS.get(self.recipe.allocator)(options, budget).items()
-        }
-        return self._made(choices, sum(choice.candidate.bytes for choice in choices.values()))
-
-    def cheapest(self, price: Price) -> int:
-        """Price of the cheapest plan."""
-        return smallest_bytes([self._priced(index, price)[0] for index in range(len(self.groups))])
-
-    def _priced(self, index: int, price: Price) -> tuple[Options, dict[Candidate, Candidate]]:
-        """One group's options with prices for bytes, and what each of them was."""
-        group, option = self.groups[index], self.options[index]
-        originals = {
-            replace(each, bytes=price(group, each)): each
-            for each in (option.dense, *option.compressed)
-        }
-        dense, *compressed = originals
-        return replace(option, dense=dense, compressed=tuple(compressed)), originals
-
-    def _made(self, choices: dict[str, Choice], budget_bytes: int) -> Plan:
+    def made(self, choices: dict[str, Choice], budget_bytes: int) -> Plan:
         """Put the choices of all groups together."""
         sites = [
             site
@@ -152,6 +129,35 @@ class Search:
     def _sites(self) -> list[LinearSite]:
         """Every site once, those of the first groups first."""
         return list({site.name: site for group in self.groups for site in group.sites}.values())
+
+
+@dataclass(frozen=True)
+class PricedSearch:
+    """A search whose budget is a sum of prices.
+
+    Attributes:
+        search: what is searched.
+        options: of every group, with prices in the place of bytes.
+        originals: by group, what every priced candidate is.
+    """
+
+    search: Search
+    options: list[Options]
+    originals: dict[str, dict[Candidate, Candidate]]
+
+    @cached_property
+    def cheapest(self) -> int:
+        """Price of the cheapest plan."""
+        return smallest_bytes(self.options)
+
+    def plan(self, budget: int) -> Plan:
+        """Allocate ``budget`` over the sites; it is at least ``cheapest``."""
+        found = ALLOCATORS.get(self.search.recipe.allocator)(self.options, budget)
+        choices = {
+            name: replace(choice, candidate=self.originals[name][choice.candidate])
+            for name, choice in found.items()
+        }
+        return self.search.made(choices, sum(each.candidate.bytes for each in choices.values()))
 
 
 def prepare(

@@ -12,9 +12,8 @@ import json
 from pathlib import Path
 
 from edgelr.cache import Cache, digest
-from edgelr.compressed import loss_increase, multiplied
-from edgelr.decompose import truncate
-from edgelr.factoring import rounded_as
+from edgelr.compressed import loss_increase
+from edgelr.factoring import measured_loss
 from edgelr.planning import FORMAT, Listener, Subject, make_search, selection
 from edgelr.search import smallest_within
 from edgelr.spectra import SpectrumTable
@@ -48,9 +47,7 @@ def corrected(
         increase = loss_increase(subject.model, held_out)
 
         def factor(plan: Plan) -> float:
-            factors = rounded_as(subject, statistics, plan, truncate(spectra, plan)).factors
-            with multiplied(subject.model.module, factors):
-                measured = increase()
+            measured = measured_loss(subject, statistics, spectra, plan, increase)
             return measured / plan.predicted_loss if plan.predicted_loss else 1.0
 
         found = []

@@ -25,7 +25,7 @@ from edgelr.refit import refit
 from edgelr.rescale import rescale
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import weight_of
-from edgelr.spectra import read_factors, write_factors
+from edgelr.spectra import SpectrumTable, read_factors, write_factors
 from edgelr.statistics import StatisticsStore
 from edgelr.types import Plan
 
@@ -66,6 +66,19 @@ def rounded(made: Planned, found: Factored) -> Factored:
     """Round what the plan stores in whole numbers, after everything else was done."""
     result = rounded_as(made.subject, made.statistics, made.plan, found.factors)
     return Factored(result.factors, found.notes, result.blocks)
+
+
+def measured_loss(
+    subject: Subject,
+    statistics: StatisticsStore,
+    spectra: SpectrumTable,
+    plan: Plan,
+    increase: Callable[[], float],
+) -> float:
+    """Measure a plan by ``increase``, with its factors as they are truncated and rounded."""
+    factors = rounded_as(subject, statistics, plan, truncate(spectra, plan)).factors
+    with multiplied(subject.model.module, factors):
+        return increase()
 
 
 def rounded_as(

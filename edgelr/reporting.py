@@ -102,12 +102,8 @@ def make_report(
 
 
 def _measured_runs(comparison: Comparison) -> list[Run]:
-    return [
-        Run(phase.batch, phase.tokens, phase.context_tokens + phase.tokens)
-        if phase.phase != "decode"
-        else Run(phase.batch, 1, phase.context_tokens)
-        for phase in comparison.bundle.phases
-    ]
+    phases = comparison.bundle.phases
+    return [Run(each.batch, each.tokens, each.context_tokens or each.tokens) for each in phases]
 
 
 def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:

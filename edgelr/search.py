@@ -67,13 +67,13 @@ def largest_plan(search: Search, resident_bytes: int) -> Plan:
     Files and memory differ by the precision of the weights, so that one does not follow from the
     other; the smallest plan is taken to fit.
     """
-    plan = search.plan(search.dense_bytes)
-    if plan.resident_bytes <= resident_bytes:
-        return plan
 
     def fits(plan: Plan) -> bool:
         return plan.resident_bytes <= resident_bytes
 
+    dense = search.plan(search.dense_bytes)
+    if fits(dense):
+        return dense
     smallest = search.plan(search.smallest_bytes)
     return _bisected(search, search.dense_bytes, smallest, fits, largest=True)
 

@@ -168,9 +168,8 @@ class _Maker:
         runnable = self._dense(device, weights, "float32")  # which is what a CPU computes in
         measured = self._measured(device, runnable, f"dense {weights}")
         budget = weight_budget(profile, subject.shape, 0, subject.context_tokens, profile.precision)
-        residency = shipped.manifest.residency
-        assert residency is not None, "dense exports say how their weights are held"
-        held = residency.bytes if profile.provider == "cpu" else shipped.weight_bytes
+        held = shipped.resident_bytes(profile.provider)
+        assert held is not None, "dense exports say how their weights are held"
         rest = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
         return replace(
             measured,
@@ -235,7 +234,7 @@ def sweep(question: Question, out: Path, cache: Cache, listener: Listener, comma
         command: how the sweep was started, for the reports.
 
     Raises:
-        InputError: a device is named twice, or a bundle stands where another would be written.
+        InputError: a profile cannot be loaded, or a setting does not fit the model.
     """
     out.mkdir(parents=True, exist_ok=True)
     maker = _Maker(question, out, cache, listener, command)

@@ -341,6 +341,12 @@ class ExportBundle:
         sidecar = self.model_path.with_name(self.model_path.name + ".data")
         return self.model_path.stat().st_size + (sidecar.stat().st_size if sidecar.exists() else 0)
 
+    def resident_bytes(self, provider: str) -> int | None:
+        """Memory of the weights; a GPU holds them as they are stored. None where it is unknown."""
+        if provider != "cpu":
+            return self.weight_bytes
+        return None if self.manifest.residency is None else self.manifest.residency.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:

@@ -52,9 +52,9 @@ def predict_peak(
         Bytes; None for a bundle whose manifest does not tell.
     """
     shape, residency = bundle.manifest.shape, bundle.manifest.residency
-    if shape is None or residency is None:
+    weights = bundle.resident_bytes(provider)
+    if shape is None or residency is None or weights is None:
         return None
-    weights = residency.bytes if provider == "cpu" else bundle.weight_bytes
     buffers = _buffers(bundle, shape, batch, tokens, context_tokens)
     extra = WHOLE_NUMBER_BYTES if residency.whole_numbers else 0
     return baseline_bytes + SESSION_BYTES + extra + weights + buffers

@@ -137,7 +137,7 @@ def _measure(
         ]
         times = [_alternate(workers, phase, repetitions, progress) for phase in phases]
         memories = [
-            _memory(worker, start, bundle, phases)
+            _memory(worker, start, bundle, provider, phases)
             for worker, start, bundle in zip(workers, opened, bundles, strict=True)
         ]
     latencies = [tuple(map(_latency, phases, by_phase)) for by_phase in zip(*times, strict=True)]
@@ -176,10 +176,13 @@ def _latency(phase: TimedPhase, times: Sequence[float]) -> PhaseLatency:
 
 
 def _memory(
-    worker: Worker, opened: Opened, bundle: ExportBundle, phases: Sequence[TimedPhase]
+    worker: Worker,
+    opened: Opened,
+    bundle: ExportBundle,
+    provider: str,
+    phases: Sequence[TimedPhase],
 ) -> MemoryUse:
     found = worker.memory()
-    provider = "cpu" if opened.provider.startswith("CPU") else "cuda"
     predicted = predict_peak(
         bundle,
         provider,
