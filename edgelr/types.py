@@ -482,7 +482,8 @@ class CapCheck:
         limit_bytes: what the device leaves to a process.
         mechanism: what kept the process to it.
         predicted_bytes: what the bundle was predicted to take; None where it does not tell.
-        peak_bytes: what it took; None where it did not live to tell.
+        peak_bytes: what it took; None where it did not live to tell, and on a GPU, whose arena has
+            no counter that can be read.
         context_tokens: of the cache, which was filled; the longest text of an encoder.
         prefill_tokens: that were read at once.
         problem: how it failed; empty where it ran.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from edgelr import cli, planning
 from edgelr.cache import Cache
 from edgelr.device import DeviceProfile, load_profile, profile_path
+from edgelr.errors import ProviderError
 from edgelr.planning import DenseExport
 from edgelr.rivals import dense_in
 from edgelr.runtime.child import Worker
@@ -29,7 +31,7 @@ def board(folder: Path, visible_mib: float, context: int = 96, prefill: int = 32
     fields = yaml.safe_load(profile_path("generic-cpu").read_text())
     fields["id"] = "made-up"
     fields["memory"]["visible"]["value"] = visible_mib
-    fields["memory"]["reserved"]["value"] = 0
+    fields["memory"]["reserved"]["value"] = fields["memory"]["runtime"]["value"] = 0
     fields["workload"]["context_tokens"]["value"] = context
     fields["workload"]["prefill_tokens"]["value"] = prefill
     path = folder / "board.yaml"
@@ -104,6 +106,27 @@ def test_the_command_says_whether_it_ran(
     done = CliRunner().invoke(cli.app, [*words, str(board(tmp_path, mib))])
     assert done.exit_code == code, done.output
     assert ("It ran with" if code == 0 else "does not run in the memory") in done.output
+
+
+def test_a_provider_that_is_not_used_is_not_a_lack_of_memory(
+    export: DenseExport, tmp_path: Path
+) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has the CUDA provider")
+    with pytest.raises(ProviderError, match="Asked for CUDAExecutionProvider"):
+        run_under_cap(export.bundle, load_profile(str(board(tmp_path, 400))), "cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="no CUDA provider"
+)
+@pytest.mark.parametrize(("mib", "runs"), [(400.0, True), (0.5, False)])
+def test_the_arena_of_a_gpu_is_limited(
+    export: DenseExport, tmp_path: Path, mib: float, runs: bool
+) -> None:
+    found = run_under_cap(export.bundle, load_profile(str(board(tmp_path, mib))), "cuda")
+    assert (found.passed, found.mechanism, found.peak_bytes) == (runs, "gpu_mem_limit", None)
 
 
 def test_a_cap_needs_a_device(export: DenseExport) -> None:

@@ -44,7 +44,7 @@ def validate(
 ) -> None:
     """Compare a bundle with the original again; exit code 3 where the gate fails."""
     if under_cap:
-        _run_under_cap(folder, profile, as_json)
+        _run_under_cap(folder, profile, provider, as_json)
         return
     if profile is not None:
         raise InputError(
@@ -69,7 +69,7 @@ def validate(
         raise GateError(f"{folder} is outside its accuracy gate: see the figures above.")
 
 
-def _run_under_cap(folder: Path, profile: str | None, as_json: bool) -> None:
+def _run_under_cap(folder: Path, profile: str | None, provider: str, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
     from edgelr.device import load_profile
@@ -81,7 +81,7 @@ def _run_under_cap(folder: Path, profile: str | None, as_json: bool) -> None:
     name = profile or bundle.manifest.profile
     if name is None:
         raise InputError(f"{folder} was made for no device; name one with --profile.")
-    found = run_under_cap(bundle, load_profile(name))
+    found = run_under_cap(bundle, load_profile(name), provider)
     if as_json:
         typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
     else:

@@ -22,7 +22,7 @@ class Bench:
         provider: ``"cpu"`` or ``"cuda"``.
         threads: of one operator; None takes every core.
         piece_tokens: of a context that are read at once.
-        profile: see ``open_session``.
+        memory_bytes, profile: see ``open_session``.
     """
 
     def __init__(
@@ -31,11 +31,12 @@ class Bench:
         provider: str,
         threads: int | None,
         piece_tokens: int,
+        memory_bytes: int | None = None,
         profile: Path | None = None,
     ) -> None:
         bundle = read_bundle(folder)
         config = read_config(bundle)
-        self.session = open_session(bundle.model_path, provider, threads, profile)
+        self.session = open_session(bundle.model_path, provider, threads, memory_bytes, profile)
         decodes = bundle.manifest.task == "text-generation"
         in_place = bundle.manifest.cache_in_place
         self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)

@@ -84,11 +84,19 @@ class Worker:
         provider: str = "cpu",
         threads: int | None = None,
         piece_tokens: int = PIECE_TOKENS,
+        memory_bytes: int | None = None,
     ) -> Opened:
-        """Load a bundle's graph; later runs use it, and read at most ``piece_tokens`` at once."""
-        folder = str(bundle.folder.resolve())
+        """Load a bundle's graph; later runs use it, and read at most ``piece_tokens`` at once.
+
+        ``memory_bytes`` limits the GPU's arena; see ``limit_data`` for the CPU's memory.
+        """
         found = self._request(
-            "open", folder=folder, provider=provider, threads=threads, piece_tokens=piece_tokens
+            "open",
+            folder=str(bundle.folder.resolve()),
+            provider=provider,
+            threads=threads,
+            piece_tokens=piece_tokens,
+            memory_bytes=memory_bytes,
         )
         return Opened(**found)
 

@@ -4,21 +4,23 @@ A cap is real: the process that runs the bundle cannot get more. With a control 
 everything is counted that the kernel counts as memory. Without one that can be written, the limit
 is RLIMIT_DATA: it counts what belongs to the process alone. RLIMIT_AS would count addresses, of
 which a file that is mapped and an arena that is reserved take many without taking any memory. Pages
-of files are taken off the limit beforehand, as if all of them stayed.
+of files are taken off the limit beforehand, as if all of them stayed. On a GPU the arena of ONNX
+Runtime is limited, which holds the weights, the cache and the buffers; what the driver and the
+process take beside it is the device's figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from edgelr.budget import activation_bytes, cache_bytes
 from edgelr.device import DeviceProfile
-from edgelr.errors import EdgelrError
+from edgelr.errors import EdgelrError, ProviderError
 from edgelr.runtime.child import Worker
 from edgelr.runtime.memory import ProcessMemory
-from edgelr.types import CapCheck, ExportBundle, ModelShape, Phase
+from edgelr.types import CapCheck, ExportBundle, Phase
 
 # What ONNX Runtime takes beside weights, buffers and cache: its libraries' pages as they are used,
 # the graph, threads. 20 to 28 MiB with MiniLM and SmolLM2-135M in float32 (release 1.31, x86-64).
@@ -51,26 +53,33 @@ def predict_peak(
     Returns:
         Bytes; None for a bundle whose manifest does not tell.
     """
-    shape, residency = bundle.manifest.shape, bundle.manifest.residency
-    weights = bundle.resident_bytes(provider)
-    if shape is None or residency is None or weights is None:
+    held = _held_bytes(bundle, provider, batch, tokens, context_tokens)
+    residency = bundle.manifest.residency
+    if held is None or residency is None:
         return None
-    buffers = _buffers(bundle, shape, batch, tokens, context_tokens)
     extra = WHOLE_NUMBER_BYTES if residency.whole_numbers else 0
-    return baseline_bytes + SESSION_BYTES + extra + weights + buffers
+    return baseline_bytes + SESSION_BYTES + extra + held
 
 
-def _buffers(
-    bundle: ExportBundle, shape: ModelShape, batch: int, tokens: int, context_tokens: int
-) -> int:
+def _held_bytes(
+    bundle: ExportBundle, provider: str, batch: int, tokens: int, context_tokens: int
+) -> int | None:
+    """Add up weights, cache and buffers: what a provider's arena holds."""
+    shape, weights = bundle.manifest.shape, bundle.resident_bytes(provider)
+    if shape is None or weights is None:
+        return None
     precision = bundle.manifest.precision
     cache = cache_bytes(shape, batch, context_tokens, precision)
     copies = 1 if bundle.manifest.cache_in_place else 2  # past and present
-    return copies * cache + activation_bytes(shape, batch, tokens, context_tokens, precision)
+    buffers = activation_bytes(shape, batch, tokens, context_tokens, precision)
+    return weights + copies * cache + buffers
 
 
 def run_under_cap(
-    bundle: ExportBundle, device: DeviceProfile, threads: int | None = None
+    bundle: ExportBundle,
+    device: DeviceProfile,
+    provider: str = "cpu",
+    threads: int | None = None,
 ) -> CapCheck:
     """Run a bundle in a process whose memory is limited to what a device leaves.
 
@@ -78,9 +87,13 @@ def run_under_cap(
     encoder reads one batch.
 
     Args:
-        bundle: what is run, on the CPU.
+        bundle: what is run.
         device: memory less what is reserved is the limit; its workload is what runs.
+        provider: ``"cpu"`` or ``"cuda"``.
         threads: of one operator; None takes every core.
+
+    Raises:
+        ProviderError: the provider would not really be used.
     """
     limit_bytes = device.visible_bytes - device.reserved_bytes
     batch = device.workload.batch.value
@@ -92,14 +105,25 @@ def run_under_cap(
     steps = DECODED_TOKENS if decodes else 1
     with Worker() as worker:
         baseline = worker.memory()
-        predicted = predict_peak(bundle, "cpu", baseline.resident_bytes, batch, tokens, longest)
+        sizes, arena_bytes = (batch, tokens, longest), None
+        cap: AbstractContextManager[str]
+        if provider == "cpu":
+            predicted = predict_peak(bundle, provider, baseline.resident_bytes, *sizes)
+            cap = _limited(worker, bundle, limit_bytes, baseline)
+        else:
+            held = _held_bytes(bundle, provider, *sizes)
+            predicted = None if held is None else device.runtime_bytes + held
+            arena_bytes = max(0, limit_bytes - device.runtime_bytes)
+            cap = nullcontext("gpu_mem_limit")
         problem, peak = "", None
-        with _limited(worker, bundle, limit_bytes, baseline) as mechanism:
+        with cap as mechanism:
             try:
-                worker.open(bundle, "cpu", threads, piece_tokens=tokens)
+                worker.open(bundle, provider, threads, tokens, arena_bytes)
                 for _ in range(steps):
                     worker.run_ms(phase, batch, 1 if decodes else tokens, context)
-                peak = worker.memory().peak_bytes
+                peak = worker.memory().peak_bytes if provider == "cpu" else None
+            except ProviderError:
+                raise
             except EdgelrError as error:
                 problem = str(error)
     return CapCheck(

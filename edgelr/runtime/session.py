@@ -170,8 +170,8 @@ def open_session(
     model_path: Path,
     provider: str = "cpu",
     threads: int | None = None,
-    profile: Path | None = None,
     memory_bytes: int | None = None,
+    profile: Path | None = None,
 ) -> Session:
     """Load a graph, strictly on the provider that was asked for.
 
@@ -179,10 +179,10 @@ def open_session(
         model_path: the ``.onnx`` file; its external data lies beside it.
         provider: ``"cpu"`` or ``"cuda"``.
         threads: threads that one operator may use; None takes every core of this process.
-        profile: beginning of the name of a file that tells what every node did; see
-            ``Session.end_profile``.
         memory_bytes: limit of the GPU's arena, which then grows by what is asked for and no more;
             None sets none. The CPU's memory is limited from outside.
+        profile: beginning of the name of a file that tells what every node did; see
+            ``Session.end_profile``.
 
     Raises:
         InputError: the file is missing, is no ONNX graph, or the provider's name is unknown.

@@ -57,11 +57,9 @@ class Server:
         else:
             self._answer({"result": to_jsonable_python(result)})
 
-    def _open(
-        self, folder: str, provider: str, threads: int | None, piece_tokens: int
-    ) -> dict[str, Any]:
+    def _open(self, folder: str, **options: Any) -> dict[str, Any]:
         baseline = read_memory()
-        self._bench = Bench(Path(folder), provider, threads, piece_tokens)
+        self._bench = Bench(Path(folder), **options)
         session = self._bench.session
         return {
             "provider": session.provider,
@@ -123,7 +121,8 @@ def _operators(
     _progress: Progress, folder: str, provider: str, threads: int | None, runs: int, **run: Any
 ) -> Any:
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(Path(folder), provider, threads, PIECE_TOKENS, Path(scratch) / "nodes")
+        nodes = Path(scratch) / "nodes"
+        bench = Bench(Path(folder), provider, threads, PIECE_TOKENS, profile=nodes)
         for _ in range(runs):
             bench.run_ms(**run)
         return to_jsonable_python(bench.session.end_profile())
