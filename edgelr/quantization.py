@@ -16,7 +16,7 @@ import torch
 
 from edgelr.blocks import Blocks, QuantizedLoss, quantize
 from edgelr.decompose import compressed_groups
-from edgelr.factors import Decomposed, Decomposition, Dense, FactorSet, LowRank
+from edgelr.factors import Decomposed, Decomposition, Dense, FactorSet, LowRank, Reweighted
 from edgelr.forms import level
 from edgelr.sharing import best_up, metric_loss
 from edgelr.sites import weight_of
@@ -134,29 +134,33 @@ def quantized_loss(
         metric_loss(weight - rounded(weight.T, precision).T, metric)
         for weight, metric in zip(weights, metrics, strict=True)
     )
-    if not isinstance(found, Decomposition):
+    if not isinstance(found, Decomposition | Reweighted):
         return QuantizedLoss(dense, np.full(len(found.loss), np.inf))
-    return QuantizedLoss(dense, _product_loss(weights, metrics, found, precision).numpy())
+    even = level(LowRank(found.down.double(), found.up.double()))
+    product = _product_loss(weights, metrics, even, precision)
+    if isinstance(found, Reweighted):  # whose own losses are not errors in this metric
+        exact = _product_loss(weights, metrics, even, None)
+        product = found.loss + (product - exact).clamp_min(0.0)
+    return QuantizedLoss(dense, product.numpy())
 
 
 def _product_loss(
     weights: list[Tensor],
     metrics: list[Metric],
-    found: Decomposition,
-    precision: WeightPrecision,
+    product: LowRank,
+    precision: WeightPrecision | None,
 ) -> Tensor:
-    """Loss of the rounded product at every rank, ``(k + 1,)``.
+    """Loss of the product at every rank, rounded to ``precision`` or as it is, ``(k + 1,)``.
 
     ``||M - sum_k a_k b_k^T||^2`` in the roots of the metric, with ``a_k`` and ``b_k`` the rounded
     components: sums over the leading blocks of two Gram matrices. Blocks of ``up`` run over
     components, so that it holds for ranks of whole blocks.
     """
-    even = level(LowRank(found.down.double(), found.up.double()))
-    down = rounded(even.down, precision)
+    down = product.down if precision is None else rounded(product.down, precision)
     total = torch.zeros(down.shape[1] + 1, dtype=torch.float64)
-    ups = even.up.split([len(weight) for weight in weights], dim=1)
+    ups = product.up.split([len(weight) for weight in weights], dim=1)
     for weight, up, (output_gram, input_gram) in zip(weights, ups, metrics, strict=True):
-        up = rounded(up.contiguous(), precision)  # (k, out)
+        up = up if precision is None else rounded(up.contiguous(), precision)  # (k, out)
         weighted_down = down if input_gram is None else input_gram @ down  # H D
         weighted_up = up if output_gram is None else up @ output_gram  # U G
         kept = (down.T @ weighted_down) * (weighted_up @ up.T)

@@ -42,8 +42,9 @@ class Recipe:
             that were dropped.
         heal: which factors train where healing is asked for; ``low_rank`` leaves those of more
             than half of the full rank alone.
-        importance: how the components of single linears are ordered and scaled anew, by what they
-            are worth to the model: in closed form (``surgery``) or by training (``soco``).
+        importance: how the components of linears that share none are ordered and scaled anew, by
+            what they are worth to the model: in closed form (``surgery``) or by training
+            (``soco``).
     """
 
     name: str
@@ -76,6 +77,8 @@ def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
     ALLOCATORS.get(changed.allocator)
     if "forms" not in named and not method.forms.issuperset(changed.forms):
         changed = replace(changed, forms=tuple(sorted(method.forms)))
+    if changed.importance and not method.nested:
+        changed = replace(changed, importance=None)
     problem = _misfit(changed)
     if problem and "grouping" not in named:
         changed = replace(changed, grouping="one")
@@ -111,10 +114,16 @@ def _misfit(recipe: Recipe) -> str | None:
             f"method {recipe.method!r} does not look at inputs. Expected a method such as fisher "
             f"or svd_llm."
         )
-    if recipe.importance and grouping != "one":
+    if recipe.importance == "soco" and grouping != "one":
         return (
             f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "
             f"{grouping!r} lets linears share them. Expected --grouping one."
+        )
+    if recipe.importance and grouping != "one" and not method.predicts_loss:
+        return (
+            f"The recipe {recipe.name!r} predicts losses of the model, and the method "
+            f"{recipe.method!r} others, for linears that share a basis: they cannot be compared. "
+            f"Expected --grouping one, or --method fisher."
         )
     return None
 
@@ -131,8 +140,9 @@ for _recipe in (
         "fisher",
         "lagrangian",
         ("dense", "low_rank", "pivoted"),
-        "two-sided Fisher metric, one global budget in units of loss (the default)",
+        "two-sided Fisher metric, optimal brain surgery, one budget in units of loss (the default)",
         refine=("scale",),
+        importance="surgery",
     ),
     Recipe(
         "svd",

@@ -15,7 +15,7 @@ from edgelr.cache import Cache
 from edgelr.device import load_profile
 from edgelr.errors import InputError
 from edgelr.factoring import make_factors
-from edgelr.factors import Dense, LowRank
+from edgelr.factors import Dense, LowRank, Reweighted
 from edgelr.forms import level
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import load_graph
@@ -78,6 +78,24 @@ def test_more_bits_lose_less() -> None:
     fine, coarse = (quantized_loss([weight], [metric], found, each) for each in PRECISIONS)
     assert fine.dense < coarse.dense / 50
     assert (fine.product[BLOCK_SIZE:] < coarse.product[BLOCK_SIZE:]).all()
+
+
+@every_precision
+def test_components_of_another_order_lose_what_they_do_and_what_rounding_adds(
+    precision: WeightPrecision,
+) -> None:
+    weight, metric = random_weight(80, 96, 0), (random_gram(80, 1), random_gram(96, 2))
+    plain, order = factorize_between(weight, *metric), torch.arange(79, -1, -1)
+    down, up = plain.down[:, order], plain.up[order]
+    found = Reweighted(down, up, torch.eye(80).double(), 3 * plain.loss)
+    lost = quantized_loss([weight], [metric], found, precision)
+    for rank in (BLOCK_SIZE, 2 * BLOCK_SIZE):
+        part = level(LowRank(down[:, :rank], up[:rank]))
+        product = rounded(part.down, precision) @ rounded(part.up, precision)
+        errors = (weight - product.T, weight - (part.down @ part.up).T)
+        added = metric_loss(errors[0], metric) - metric_loss(errors[1], metric)
+        expected = float(found.loss[rank]) + max(0.0, float(added))
+        assert lost.product[rank] == pytest.approx(expected, rel=1e-6)
 
 
 def test_factors_that_are_not_nested_stay_as_they_are() -> None:

@@ -14,7 +14,7 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgelr.factors import Decomposition, Reweighted
 from edgelr.importance.components import nested
 from edgelr.methods.metric import tail_loss
-from edgelr.spectra import SpectrumTable, write_spectrum
+from edgelr.spectra import SpectrumTable, copy_spectrum, write_spectrum
 from edgelr.statistics import add_gram, fisher_pass, mirrored
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class _Sums:
 def collect_importance(
     model: LoadedModel,
     spectra: SpectrumTable,
+    names: Sequence[str],
     parts: list[Calibration],
     units_per_token: float,
     folder: Path,
@@ -79,7 +80,8 @@ def collect_importance(
 
     Args:
         model: in float32.
-        spectra: nested decompositions of single sites.
+        spectra: nested decompositions.
+        names: of the sites that are weighed; what sites share is copied as it is.
         parts: calibration texts; where there are several, each weighs by its tokens.
         units_per_token: see ``SiteStatistics``.
         folder: receives what ``read_spectra`` reads.
@@ -87,14 +89,16 @@ def collect_importance(
         progress: called with ``("component importance", done, total)`` in tokens, then
             ``("component order", done, total)`` in sites.
     """
-    sums = _summed(model, spectra, parts, seed, progress)
+    sums = _summed(model, spectra, names, parts, seed, progress)
     tokens = sum(part.tokens for part in parts)
-    for done, name in enumerate(spectra.loss, start=1):
+    for name in spectra.loss.keys() - set(names):
+        copy_spectrum(spectra, name, folder)
+    for done, name in enumerate(names, start=1):
         plain = nested(spectra, name)
         unit = _units(plain)
         fisher = sums.pop(name).fisher(tokens) * (unit[:, None] * unit) / units_per_token
         write_spectrum(folder, name, reweighted(plain, fisher))
-        progress("component order", done, len(spectra.loss))
+        progress("component order", done, len(names))
 
 
 def reweighted(plain: Decomposition, fisher: Tensor) -> Reweighted:
@@ -168,6 +172,7 @@ def pair_products(p: Tensor) -> float:
 def _summed(
     model: LoadedModel,
     spectra: SpectrumTable,
+    names: Sequence[str],
     parts: list[Calibration],
     seed: int,
     progress: Progress,
@@ -176,10 +181,8 @@ def _summed(
 
     Factors are read again for every batch: those of all sites are larger than the model.
     """
-    sums = {
-        name: _Sums(torch.zeros(len(loss) - 1, len(loss) - 1))
-        for name, loss in spectra.loss.items()
-    }
+    counts = {name: len(spectra.loss[name]) - 1 for name in names}
+    sums = {name: _Sums(torch.zeros(count, count)) for name, count in counts.items()}
 
     def add(name: str, x: Tensor, gradient: Tensor) -> None:
         plain = nested(spectra, name)
