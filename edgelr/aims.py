@@ -20,7 +20,7 @@ from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, can_predict, device_runs
 from edgelr.load import shape_of
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
-from edgelr.search import largest_plan, smallest_plan
+from edgelr.search import Limit, largest_plan, plan_within, smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
 from edgelr.table import has_tied_head
@@ -156,7 +156,7 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
 
     Raises:
         InputError: the profile has no rates.
-        BudgetError: the fastest plan takes longer, or what is fast enough does not fit.
+        BudgetError: the fastest plan takes longer, or nothing that is fast enough fits.
     """
     subject, search = base.subject, base.search
     if not can_predict(subject.device):
@@ -176,20 +176,20 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
     fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
         1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
     )
-    room_ns, priced = round(1e6 * limit_ms) - fixed_ns, search.priced(price)
-    if priced.cheapest > room_ns:
-        fastest_ms = (priced.cheapest + fixed_ns) / 1e6
+    room_ns, fastest_ns = round(1e6 * limit_ms) - fixed_ns, search.priced(price).cheapest
+    if fastest_ns > room_ns:
+        fastest_ms = (fastest_ns + fixed_ns) / 1e6
         raise BudgetError(
             f"The fastest plan is predicted to take {fastest_ms:.3f} ms, and --max-latency is "
             f"{limit_ms:g}. The nearest feasible point is about --max-latency "
             f"{fastest_ms + 0.001:.3f}."
         )
-    plan = priced.plan(room_ns)
-    room_bytes = base.budget.weight_bytes
-    if plan.resident_bytes > room_bytes:
+    memory = Limit(search.resident_bytes, base.budget.weight_bytes)
+    plan = plan_within(search, Limit(price, room_ns), memory)
+    if plan is None:
         raise BudgetError(
-            f"What loses least within {limit_ms:g} ms takes {plan.resident_bytes:,} bytes of "
-            f"memory, and the device leaves {max(0, room_bytes):,}. Ask for less with "
+            f"No plan was found that takes {limit_ms:g} ms at most and fits the "
+            f"{memory.most:,} bytes that the device leaves for the weights. Allow more with "
             f"--max-latency, or give --keep or --max-size instead."
         )
     return replace(base, plan=plan)

@@ -92,8 +92,14 @@ class Search:
             originals[option.name] = known
         return PricedSearch(self, options, originals)
 
-    def made(self, choices: dict[str, Choice], budget_bytes: int) -> Plan:
-        """Put the choices of all groups together."""
+    def resident_bytes(self, group: SiteGroup, candidate: Candidate) -> int:
+        """Memory of what a group becomes."""
+        return sum(site_residency(group, candidate, self.values, self.packs))
+
+    def made(self, choices: dict[str, Choice], budget_bytes: int | None = None) -> Plan:
+        """Put the choices of all groups together; without a budget, it is what they take."""
+        if budget_bytes is None:
+            budget_bytes = sum(choice.candidate.bytes for choice in choices.values())
         sites = [
             site
             for group in self.groups
@@ -150,14 +156,13 @@ class PricedSearch:
         """Price of the cheapest plan."""
         return smallest_bytes(self.options)
 
-    def plan(self, budget: int) -> Plan:
-        """Allocate ``budget`` over the sites; it is at least ``cheapest``."""
+    def choices(self, budget: int) -> dict[str, Choice]:
+        """Allocate ``budget`` over the groups; it is at least ``cheapest``."""
         found = ALLOCATORS.get(self.search.recipe.allocator)(self.options, budget)
-        choices = {
+        return {
             name: replace(choice, candidate=self.originals[name][choice.candidate])
             for name, choice in found.items()
         }
-        return self.search.made(choices, sum(each.candidate.bytes for each in choices.values()))
 
 
 def prepare(

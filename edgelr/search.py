@@ -3,6 +3,8 @@
 The allocator predicts the loss of a plan; measured and predicted loss differ by a factor that is
 steady over budgets. So a plan is made for the limit, measured once on held-out text, the factor
 corrected, and the plan made again: two or three measurements, not one per site.
+
+Limits in other units than bytes of a file (memory, time) are met by bisection.
 """
 
 from __future__ import annotations
@@ -10,13 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgelr.allocate import Search
-from edgelr.types import Plan
+from edgelr.allocate import Price, Search
+from edgelr.types import Candidate, Choice, Plan, SiteGroup
 
 FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
 AIM = 0.9  # share of the limit that is aimed at: held-out text and final text differ
 ROUNDS = 3
 BISECTIONS = 16  # of the range of bytes: finer than a row of a weight
+UNIT = 10**9  # of a price: the whole of its limit
+PROPORTIONS = ((0.0,), (0.25, 1.0, 4.0, 16.0))  # of the second price to the first
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that the prices of a plan may add up to; above 0."""
+
+    price: Price
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,65 @@ def smallest_within(
         return plan.predicted_loss <= predicted_loss
 
     return _bisected(search, most, search.plan(most), exact, largest=False)
+
+
+def plan_within(search: Search, first: Limit, second: Limit) -> Plan | None:
+    """Find a plan that loses little while two sums of prices stay within their limits.
+
+    What loses least within the first limit is taken where it stays within the second; else the two
+    prices are added, each in units of its limit, in several proportions.
+
+    Returns:
+        None where no proportion gives a plan within both.
+    """
+    groups = {group.name: group for group in search.groups}
+
+    def fits(choices: dict[str, Choice]) -> bool:
+        return all(
+            sum(limit.price(groups[name], each.candidate) for name, each in choices.items())
+            <= limit.most
+            for limit in (first, second)
+        )
+
+    for proportions in PROPORTIONS:
+        found = [
+            search.made(choices)
+            for weight in proportions
+            if (choices := _largest_mixed(search, first, second, weight, fits))
+        ]
+        if found:
+            return min(found, key=lambda plan: plan.predicted_loss)
+    return None
+
+
+def _largest_mixed(
+    search: Search,
+    first: Limit,
+    second: Limit,
+    weight: float,
+    fits: Callable[[dict[str, Choice]], bool],
+) -> dict[str, Choice] | None:
+    """Spend as much as fits of ``weight`` parts of the second price and one of the first."""
+
+    def mixed(group: SiteGroup, candidate: Candidate) -> int:
+        parts = first.price(group, candidate) / first.most
+        if weight:
+            parts += weight * second.price(group, candidate) / second.most
+        return round(UNIT * parts)
+
+    priced, best = search.priced(mixed), None
+    low, high = priced.cheapest - 1, int(UNIT * (1 + weight)) + 1
+    budget = high - 1
+    for _ in range(BISECTIONS):
+        if budget <= low:
+            break
+        choices = priced.choices(budget)
+        if fits(choices):
+            best, low = choices, budget
+        else:
+            high = budget
+        budget = (low + high) // 2
+    return best
 
 
 def _bisected(

@@ -199,6 +199,33 @@ def test_a_plan_takes_no_longer_than_it_may(
     assert fastest.plan.predicted_loss > made.plan.predicted_loss
 
 
+def test_a_plan_that_is_fast_enough_also_fits(
+    tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache, device = session_cache(tmp_path_factory), load_profile("raspberry-pi-5-8gb")
+
+    def planned(board: DeviceProfile, **aim: float) -> Planned:
+        settings = quick_settings(tiny_decoder.folder, precision="auto", **aim)
+        return pipeline.plan(settings, board, cache, Recorder(), pipeline.Clock())
+
+    def with_room(more_bytes: float) -> DeviceProfile:
+        visible = device.memory.visible
+        smaller = visible.model_copy(update={"value": visible.value + more_bytes / 2**20})
+        memory = device.memory.model_copy(update={"visible": smaller})
+        return device.model_copy(update={"memory": memory})
+
+    with pytest.raises(BudgetError, match="nearest feasible point") as error:
+        planned(device, max_latency=1e-6)
+    fastest_ms = float(str(error.value).split()[-1].rstrip("."))
+    roomy = planned(device, max_latency=1.02 * fastest_ms)
+    most = roomy.plan.resident_bytes
+    smallest = roomy.search.plan(roomy.search.smallest_bytes).resident_bytes
+    room = (most + smallest) // 2
+    made = planned(with_room(room - roomy.budget.weight_bytes), max_latency=1.02 * fastest_ms)
+    assert made.plan.resident_bytes <= made.budget.weight_bytes < most
+    assert made.plan.predicted_loss > roomy.plan.predicted_loss
+
+
 def test_a_device_without_rates_has_no_latency_to_plan_for(
     tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
