@@ -44,11 +44,13 @@ from edgelr.types import (
     Metric,
     Precision,
     Report,
+    Task,
     WeightPrecision,
 )
 
 FORMAT = 1  # of the entries; raise it when their figures change their meaning
-METRICS = ("mean_cosine", "perplexity")  # of encoders and decoders: what their gates judge
+# what the gates of encoders and decoders judge
+METRICS: dict[Task, str] = {"feature-extraction": "mean_cosine", "text-generation": "perplexity"}
 _ENTRY = "entry.json"
 
 
@@ -109,7 +111,7 @@ class _Maker:
             command=self._command,
             source=self._question.settings.model,
             digest=device.subject.model.digest,
-            metric=METRICS[device.subject.model.task == "text-generation"],
+            metric=METRICS[device.subject.model.task],
             text=f"{device.subject.texts.evaluation_name}, first half",
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
             environment=reporting.environment(),
@@ -234,8 +236,9 @@ def sweep(question: Question, out: Path, cache: Cache, listener: Listener, comma
         command: how the sweep was started, for the reports.
 
     Raises:
-        InputError: a profile cannot be loaded, or a setting does not fit the model.
+        InputError: a profile cannot be loaded, two have one id, or a setting does not fit.
     """
+    _require_names(question.profiles)
     out.mkdir(parents=True, exist_ok=True)
     maker = _Maker(question, out, cache, listener, command)
     entries: list[Entry] = []
@@ -249,6 +252,18 @@ def sweep(question: Question, out: Path, cache: Cache, listener: Listener, comma
     for suffix in ("svg", "png"):
         write_sweep_plot(found, out / f"sweep.{suffix}")
     return found
+
+
+def _require_names(profiles: tuple[str, ...]) -> None:
+    """Make sure that every device has a folder of its own."""
+    found: dict[str, str] = {}
+    for name in profiles:
+        device = load_profile(name).id
+        if found.setdefault(device, name) != name:
+            raise InputError(
+                f"The profiles {found[device]} and {name} have the same id, {device!r}, and their "
+                f"bundles would replace each other. Give one of them another id."
+            )
 
 
 def _entry_of(report: Report, title: str, folder: Path) -> Entry:
@@ -270,7 +285,7 @@ def _entry_of(report: Report, title: str, folder: Path) -> Entry:
 
 
 def _judged(entry: Entry, metrics: tuple[Metric, ...]) -> Entry:
-    (judged,) = (metric for metric in metrics if metric.name in METRICS)
+    (judged,) = (metric for metric in metrics if metric.name in METRICS.values())
     baseline = 1.0 if judged.baseline is None else judged.baseline  # the cosine to oneself
     return replace(entry, value=judged.value, baseline=baseline)
 

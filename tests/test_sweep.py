@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from edgelr import cli, sweep
 from edgelr.cache import Cache
+from edgelr.device import profile_path
 from edgelr.errors import InputError
 from edgelr.report.pareto import Entry, Sweep, to_json
 from edgelr.report.pareto_tables import recommendation, to_markdown
+from edgelr.settings import make_settings
 from edgelr.types import LoadedModel
 from tests.exports import Recorder, quick_settings, session_cache
 
@@ -130,6 +132,15 @@ def test_precisions_are_read(text: str | None, expected: tuple[str | None, ...])
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="'int3'; expected some of fp32, fp16, int8"):
         sweep.read_precisions("int3")
+
+
+def test_two_devices_of_one_id_are_refused(cache: Cache, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(profile_path("generic-cpu").read_text())
+    question = sweep.Question(make_settings(model="m"), ("generic-cpu", str(copy)), (None,), (0.7,))
+    with pytest.raises(InputError, match="have the same id, 'generic-cpu'"):
+        sweep.sweep(question, tmp_path / "out", cache, Recorder(), "")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_sweeps(
