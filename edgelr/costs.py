@@ -192,10 +192,7 @@ def _by_importance(
     """Order and scale the components of every linear by what they are worth, or find it done."""
     assert calibration, "this recipe's spectra need the calibration texts"
     model, settings, learned = subject.model, subject.settings, subject.recipe.importance == "soco"
-    keep, alone = (
-        settings.keep or KEEP,
-        [each.name for each in subject.groups if each.kind == "one"],
-    )
+    keep = settings.keep or KEEP
 
     def write(folder: Path) -> None:
         if learned:
@@ -207,9 +204,7 @@ def _by_importance(
         units = statistic.units_per_token(model, calibration)
         with multiplied(model.module, factors):
             parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
-            collect_importance(
-                model, plain, alone, parts, units, folder, settings.seed, listener.progress
-            )
+            collect_importance(model, plain, parts, units, folder, settings.seed, listener.progress)
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()

@@ -42,9 +42,8 @@ class Recipe:
             that were dropped.
         heal: which factors train where healing is asked for; ``low_rank`` leaves those of more
             than half of the full rank alone.
-        importance: how the components of linears that share none are ordered and scaled anew, by
-            what they are worth to the model: in closed form (``surgery``) or by training
-            (``soco``).
+        importance: how the components of single linears are ordered and scaled anew, by what they
+            are worth to the model: in closed form (``surgery``) or by training (``soco``).
     """
 
     name: str
@@ -62,8 +61,9 @@ class Recipe:
 def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
     """Replace the axes of a recipe that the settings name.
 
-    What was not named follows: another method brings the forms that it can make, and linears stay
-    alone where the method or the allocator cannot let them share.
+    What was not named follows: another method brings the forms that it can make, linears stay
+    alone where the method or the allocator cannot let them share, and components are weighed where
+    they are nested and each belongs to one linear.
 
     Raises:
         InputError: a name is unknown, or the axes that were named do not go together.
@@ -77,7 +77,7 @@ def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
     ALLOCATORS.get(changed.allocator)
     if "forms" not in named and not method.forms.issuperset(changed.forms):
         changed = replace(changed, forms=tuple(sorted(method.forms)))
-    if changed.importance and not method.nested:
+    if changed.importance == "surgery" and not (method.nested and changed.grouping == "one"):
         changed = replace(changed, importance=None)
     problem = _misfit(changed)
     if problem and "grouping" not in named:
@@ -114,16 +114,10 @@ def _misfit(recipe: Recipe) -> str | None:
             f"method {recipe.method!r} does not look at inputs. Expected a method such as fisher "
             f"or svd_llm."
         )
-    if recipe.importance == "soco" and grouping != "one":
+    if recipe.importance and grouping != "one":
         return (
             f"The recipe {recipe.name!r} weighs the components of single linears, and the grouping "
             f"{grouping!r} lets linears share them. Expected --grouping one."
-        )
-    if recipe.importance and grouping != "one" and not method.predicts_loss:
-        return (
-            f"The recipe {recipe.name!r} predicts losses of the model, and the method "
-            f"{recipe.method!r} others, for linears that share a basis: they cannot be compared. "
-            f"Expected --grouping one, or --method fisher."
         )
     return None
 
@@ -136,7 +130,7 @@ LOW_RANK: tuple[Form, ...] = ("low_rank",)
 for _recipe in (
     Recipe(
         "edgelr",
-        "any",
+        "one",
         "fisher",
         "lagrangian",
         ("dense", "low_rank", "pivoted"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,11 +92,6 @@ def write_spectrum(folder: Path, group: str, result: Decomposed) -> None:
     """Write the decomposition of one group."""
     tensors = {name: tensor.float().contiguous() for name, tensor in _tensors(result).items()}
     save_file({**tensors, "loss": result.loss.double()}, _file(folder, group))
-
-
-def copy_spectrum(spectra: SpectrumTable, group: str, folder: Path) -> None:
-    """Write the decomposition of one group into another folder, as it is."""
-    shutil.copyfile(_file(spectra.folder, group), _file(folder, group))
 
 
 def read_spectra(folder: Path) -> SpectrumTable:

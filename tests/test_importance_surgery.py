@@ -40,8 +40,7 @@ def importance_of(
 ) -> SpectrumTable:
     folder.mkdir()
     units = units_per_token(model, [texts])
-    names = list(plain.loss)
-    collect_importance(model, plain, names, [texts], units, folder, seed, lambda *_: None)
+    collect_importance(model, plain, [texts], units, folder, seed, lambda *_: None)
     return read_spectra(folder)
 
 
@@ -312,30 +311,7 @@ def test_decompositions_without_nested_components_are_refused(
         )
 
 
-@pytest.mark.parametrize(
-    ("axes", "problem"),
-    [
-        ({"recipe": "soco", "grouping": "input"}, r"soco.* weighs.*--grouping one"),
-        ({"method": "svd", "grouping": "input"}, r"cannot be compared.*--method fisher"),
-    ],
-)
-def test_linears_that_share_components_are_refused(
-    tiny_decoder: LoadedModel, axes: dict[str, str], problem: str
-) -> None:
-    with pytest.raises(InputError, match=problem):
-        planning.examine(
-            tiny_decoder, quick_settings(tiny_decoder.folder, **axes), load_profile("generic-cpu")
-        )
-
-
-def test_what_linears_share_is_left_as_it_was(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
-    texts, sites = tiny_texts(tiny_decoder), find_sites(tiny_decoder)
-    plain = spectra_of(tiny_decoder, tmp_path / "run", "fisher")
-    shared, alone = sites[0].name, [site.name for site in sites[1:]]
-    (tmp_path / "importance").mkdir()
-    options = (units_per_token(tiny_decoder, [texts]), tmp_path / "importance", 0, lambda *_: None)
-    collect_importance(tiny_decoder, plain, alone, [texts], *options)
-    table = read_spectra(tmp_path / "importance")
-    assert isinstance(table.decomposition(shared), Decomposition)
-    assert np.array_equal(table.loss[shared], plain.loss[shared])
-    assert {type(table.decomposition(name)) for name in alone} == {Reweighted}
+def test_linears_that_share_components_are_refused(tiny_decoder: LoadedModel) -> None:
+    settings = quick_settings(tiny_decoder.folder, recipe="soco", grouping="input")
+    with pytest.raises(InputError, match=r"soco.* weighs.*--grouping one"):
+        planning.examine(tiny_decoder, settings, load_profile("generic-cpu"))

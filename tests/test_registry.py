@@ -142,12 +142,11 @@ def change(recipe: str = "edgelr", **axes: Any) -> Recipe:
 
 def test_axes_that_were_not_named_follow_those_that_were() -> None:
     assert change(allocator="uniform").grouping == "one"
-    assert change(method="nmf").grouping == "one"
     assert change(method="kronecker").forms == ("dense", "kronecker")
     assert change(method="nmf").importance is None
-    assert change(method="svd_llm").grouping == "one"
     assert change(method="svd_llm").importance == "surgery"
-    assert change(allocator="lagrangian").grouping == "any"
+    assert change(grouping="any").importance is None
+    assert change("soco", grouping="one").importance == "soco"
     assert change(forms=("low_rank",)).name == "edgelr (changed: forms)"
 
 

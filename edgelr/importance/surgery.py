@@ -14,7 +14,7 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgelr.factors import Decomposition, Reweighted
 from edgelr.importance.components import nested
 from edgelr.methods.metric import tail_loss
-from edgelr.spectra import SpectrumTable, copy_spectrum, write_spectrum
+from edgelr.spectra import SpectrumTable, write_spectrum
 from edgelr.statistics import add_gram, fisher_pass, mirrored
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ class _Sums:
 def collect_importance(
     model: LoadedModel,
     spectra: SpectrumTable,
-    names: Sequence[str],
     parts: list[Calibration],
     units_per_token: float,
     folder: Path,
@@ -80,8 +79,7 @@ def collect_importance(
 
     Args:
         model: in float32.
-        spectra: nested decompositions.
-        names: of the sites that are weighed; what sites share is copied as it is.
+        spectra: nested decompositions of single sites.
         parts: calibration texts; where there are several, each weighs by its tokens.
         units_per_token: see ``SiteStatistics``.
         folder: receives what ``read_spectra`` reads.
@@ -89,16 +87,14 @@ def collect_importance(
         progress: called with ``("component importance", done, total)`` in tokens, then
             ``("component order", done, total)`` in sites.
     """
-    sums = _summed(model, spectra, names, parts, seed, progress)
+    sums = _summed(model, spectra, parts, seed, progress)
     tokens = sum(part.tokens for part in parts)
-    for name in spectra.loss.keys() - set(names):
-        copy_spectrum(spectra, name, folder)
-    for done, name in enumerate(names, start=1):
+    for done, name in enumerate(spectra.loss, start=1):
         plain = nested(spectra, name)
         unit = _units(plain)
         fisher = sums.pop(name).fisher(tokens) * (unit[:, None] * unit) / units_per_token
         write_spectrum(folder, name, reweighted(plain, fisher))
-        progress("component order", done, len(names))
+        progress("component order", done, len(spectra.loss))
 
 
 def reweighted(plain: Decomposition, fisher: Tensor) -> Reweighted:
@@ -172,7 +168,6 @@ def pair_products(p: Tensor) -> float:
 def _summed(
     model: LoadedModel,
     spectra: SpectrumTable,
-    names: Sequence[str],
     parts: list[Calibration],
     seed: int,
     progress: Progress,
@@ -181,8 +176,10 @@ def _summed(
 
     Factors are read again for every batch: those of all sites are larger than the model.
     """
-    counts = {name: len(spectra.loss[name]) - 1 for name in names}
-    sums = {name: _Sums(torch.zeros(count, count)) for name, count in counts.items()}
+    sums = {
+        name: _Sums(torch.zeros(len(loss) - 1, len(loss) - 1))
+        for name, loss in spectra.loss.items()
+    }
 
     def add(name: str, x: Tensor, gradient: Tensor) -> None:
         plain = nested(spectra, name)
