@@ -143,11 +143,11 @@ def test_one_precision_is_that_of_every_linear(
 
 def test_bytes_go_where_they_cost_least(tiny_decoder: LoadedModel, cache: Cache) -> None:
     """With every precision to choose from, no budget loses more than with one."""
-    free = planned(tiny_decoder, cache, precision="auto", keep=0.5)
-    assert free.plan.kept <= 0.5
+    free = planned(tiny_decoder, cache, precision="auto", keep=0.55)
+    assert free.plan.kept <= 0.55
     assert precisions(free) <= {"float32", *WEIGHT_BITS}
     assert precisions(free) & set(WEIGHT_BITS)
-    fixed = planned(tiny_decoder, cache, precision="float32", keep=0.5)
+    fixed = planned(tiny_decoder, cache, precision="float32", keep=0.55)
     assert free.plan.predicted_loss < fixed.plan.predicted_loss
 
 
@@ -197,16 +197,16 @@ def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cac
 def test_both_kinds_of_error_are_measured_once(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
     """Dropping is scaled by what dropping does, rounding by what rounding does."""
     fresh = Cache(tmp_path)
-    first = planned(tiny_decoder, fresh, precision="auto", keep=0.5)
+    first = planned(tiny_decoder, fresh, precision="auto", keep=0.55)
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()].count("correction") == 1
-    plain = planned(tiny_decoder, fresh, precision="float32", keep=0.5).spectra
+    plain = planned(tiny_decoder, fresh, precision="float32", keep=0.55).spectra
     (ratio,) = {
         round(float(ratio), 6)
         for name, loss in plain.loss.items()
         for ratio in (first.spectra.loss[name][1:-1] / loss[1:-1])
     }
     assert ratio > 0
-    assert planned(tiny_decoder, fresh, precision="auto", keep=0.5).plan == first.plan
+    assert planned(tiny_decoder, fresh, precision="auto", keep=0.55).plan == first.plan
 
 
 def test_scaling_keeps_the_two_kinds_apart(tmp_path: Path) -> None:

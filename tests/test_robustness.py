@@ -115,7 +115,8 @@ def test_an_interrupt_ends_with_130_and_leaves_finished_stages_only(
     assert "Run the same command again: finished stages are kept" in words
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     kinds = {path.name.partition("-")[0] for path in own.root.iterdir()}
-    assert kinds == ({"dense", "sample", "statistics", "spectra"} if "out" in left else set())
+    everything = {"dense", "sample", "statistics", "spectra", "importance"}
+    assert kinds == (everything if "out" in left else set())
 
 
 # --- what is refused before any work -------------------------------------------------------------
