@@ -14,6 +14,7 @@ from edgelr.errors import InputError
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, Run, can_predict
 from edgelr.rivals import dense_in
+from edgelr.runtime import probe
 from edgelr.runtime.measure import measure_one
 from edgelr.settings import make_settings
 from edgelr.types import WeightPrecision
@@ -47,6 +48,13 @@ def test_a_detected_profile_loads_and_predicts(tmp_path: Path) -> None:
     generic = load_profile("generic-cpu")
     assert found.workload == generic.workload
     assert 0 < found.runtime_bytes < generic.visible_bytes
+
+
+def test_the_fastest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([[3.0, 1.0], [5.0], [2.0, 4.0], [6.0], [4.0, 2.0], [1.0]])
+    monkeypatch.setattr(probe, "time_graph", lambda *_: next(times))
+    jobs = [("a", [{"x": [1]}, {"x": [2]}]), ("b", [{"x": [1]}])]
+    assert probe.time_graphs(lambda *_: None, jobs, "cpu", 1) == [[2.0, 1.0], [1.0]]
 
 
 @pytest.mark.usefixtures("small")
