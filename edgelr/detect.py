@@ -109,24 +109,25 @@ def _measure(
         for sizes in combinations_with_replacement(SIZES, 2)
     ]
     with tempfile.TemporaryDirectory() as scratch, Worker() as worker:
-        jobs: list[tuple[str, list[dict[str, list[int]]]]] = []
+        jobs: list[tuple[str, list[dict[str, list[int]]], bool]] = []
         for index, chain in enumerate(chains):
             path = Path(scratch) / f"chain{index}.onnx"
             write_products(
                 path, chain.inputs, chain.outputs, chain.weights, chain.pairs,
                 device.accuracy_level,
             )  # fmt: skip
-            jobs.append((str(path), chain.shapes))
+            jobs.append((str(path), chain.shapes, True))
             listener.progress("probes", index + 1, len(chains))
         norms, attention, decoding = (Path(scratch) / f"small{index}.onnx" for index in range(3))
         write_norms(norms, WIDTH, NORMS)
         write_attention(attention, HEADS, HEAD_SIZE)
         write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS)
         long, width = TOKENS[-1], HEADS * HEAD_SIZE
-        jobs.append((str(norms), [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]))
+        lengths = [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]
+        jobs.append((str(norms), lengths, False))
         read = ("query", "key", "value")
-        jobs.append((str(attention), [{name: [1, long, width] for name in read}]))
-        jobs.append((str(decoding), [{"x": [1, 1, width]}]))
+        jobs.append((str(attention), [{name: [1, long, width] for name in read}], False))
+        jobs.append((str(decoding), [{"x": [1, 1, width]}], False))
         arguments = {"jobs": jobs, "provider": provider, "threads": threads}
         *products, (one, many), (attended,), (decoded,) = worker.call(
             "time_graphs", arguments, listener.progress

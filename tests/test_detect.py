@@ -53,7 +53,7 @@ def test_a_detected_profile_loads_and_predicts(tmp_path: Path) -> None:
 def test_the_fastest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([[3.0, 1.0], [5.0], [2.0, 4.0], [6.0], [4.0, 2.0], [1.0]])
     monkeypatch.setattr(probe, "time_graph", lambda *_: next(times))
-    jobs = [("a", [{"x": [1]}, {"x": [2]}]), ("b", [{"x": [1]}])]
+    jobs = [("a", [{"x": [1]}, {"x": [2]}], True), ("b", [{"x": [1]}], False)]
     assert probe.time_graphs(lambda *_: None, jobs, "cpu", 1) == [[2.0, 1.0], [1.0]]
 
 
