@@ -141,7 +141,8 @@ def change(recipe: str = "edgelr", **axes: Any) -> Recipe:
 
 
 def test_axes_that_were_not_named_follow_those_that_were() -> None:
-    assert change(allocator="uniform").grouping == "one"
+    assert change("tied-pair", allocator="uniform").grouping == "one"
+    assert change("input-sharing", method="nmf").grouping == "one"
     assert change(method="kronecker").forms == ("dense", "kronecker")
     assert change(method="nmf").importance is None
     assert change(method="svd_llm").importance == "surgery"
