@@ -39,6 +39,9 @@ class Exporter:
         node_names: replacements that turn a module's name into its node's path in the graph.
         tied_pairs: roles ``(first, second)`` inside a block, of transposed shapes, of which one
             matrix may serve both: what widens, and what narrows again.
+        intermediate_size: the configuration's name for the width inside a feed-forward pair.
+        positions_after_padding: the table of positions keeps those up to the padding's id, and
+            tokens begin after them: a text may have that many tokens less.
         load_options: further keyword arguments of the auto class's ``from_pretrained``.
         cache_in_place: the graph writes new keys and values into the tensors of the past, where it
             is given them as outputs too (GroupQueryAttention with a shared buffer).
@@ -55,6 +58,8 @@ class Exporter:
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()
     tied_pairs: tuple[tuple[str, str], ...] = ()
+    intermediate_size: str = "intermediate_size"
+    positions_after_padding: bool = False
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False
 

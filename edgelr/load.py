@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from edgelr.cache import Cache, digest, file_digest
 from edgelr.errors import InputError
 from edgelr.exporter import exporter_for
-from edgelr.types import LoadedModel, ModelShape, Pooling
+from edgelr.types import LoadedModel, ModelShape, Pooling, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,6 +73,7 @@ def _from_folder(
     _refuse_pickled(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
+    _refuse_mixed_attention(config, exporter.task, source)
     auto_class = getattr(transformers, exporter.auto_class)
     try:
         with _quiet_transformers():
@@ -105,6 +106,16 @@ def _from_folder(
         digest=file_digest([folder / "config.json", *weights]),
         pooling=pooling_of(folder) if exporter.loss == "embedding" else None,
     )
+
+
+def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
+    """Refuse decoders of which only some blocks look through a window: their caches differ."""
+    windowed = (getattr(config, "layer_types", None) or []).count("sliding_attention")
+    if windowed and task == "text-generation":
+        raise InputError(
+            f"{source} has a sliding window in {windowed} of its {len(config.layer_types)} "
+            f"blocks; expected a decoder whose blocks keep the whole context. Give another model."
+        )
 
 
 def _require_complete(found: dict[str, Any], source: str) -> None:
@@ -294,10 +305,22 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     shape = ModelShape(
         layers=sizes.num_layers,
         hidden_size=sizes.hidden_size,
-        intermediate_size=config.intermediate_size,
+        intermediate_size=getattr(config, model.exporter.intermediate_size),
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
         vocab_size=sizes.vocab_size,
     )
-    return shape, int(config.max_position_embeddings)
+    return shape, _longest(config, model)
+
+
+def _longest(config: Any, model: LoadedModel) -> int:
+    """The longest sequence: what the positions allow, and what a decoder's graph sees of it.
+
+    The builder of decoders leaves sliding windows out, which change nothing up to their length.
+    """
+    longest = int(config.max_position_embeddings)
+    if model.exporter.positions_after_padding:
+        longest -= config.pad_token_id + 1
+    window = getattr(config, "sliding_window", None) if model.task == "text-generation" else None
+    return min(longest, window or longest)

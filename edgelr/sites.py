@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
 
-PROBE_TOKENS = 8
+PROBE_ROWS, PROBE_TOKENS = 2, 8
 
 Pair = tuple[str, str]
 
@@ -23,9 +23,10 @@ Pair = tuple[str, str]
 def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
     """List the factorizable linears in the order in which one forward pass runs them.
 
-    A site is an ``nn.Linear`` that the pass reaches, whose weight nobody else uses (a tied head
-    is not ours to split) and which the family does not keep dense. Sites that were handed the
-    very same tensor share an ``input_name``: that of the first of them.
+    A site is an ``nn.Linear`` that the pass runs once, on the features of every token, whose
+    weight nobody else uses (a tied head is not ours to split) and which the family does not keep
+    dense. Sites that were handed the very same tensor share an ``input_name``: that of the first
+    of them.
 
     Raises:
         InputError: nothing is left to factorize.
@@ -35,14 +36,14 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
         for name, module in model.module.named_modules()
         if isinstance(module, nn.Linear) and _is_ours(name, module, model)
     }
-    readers = _input_names(model, linears)
-    if not readers:
+    inputs = _input_names(model, linears)
+    if not inputs:
         raise InputError(
             f"{model.source} has no linear that can be factorized: of its modules, none is an "
-            f"nn.Linear with a weight of its own that runs (kept dense by its family: "
-            f"{', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
+            f"nn.Linear with a weight of its own that runs once for each token (kept dense by its "
+            f"family: {', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
         )
-    return tuple(_site(name, linears[name], input_name) for name, input_name in readers.items())
+    return tuple(_site(name, linears[name], input_name) for name, input_name in inputs.items())
 
 
 def find_groups(
@@ -166,17 +167,24 @@ def _site(name: str, linear: nn.Linear, input_name: str) -> LinearSite:
 
 
 def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str, str]:
-    """Run once and note, in order, which linear first read each distinct input tensor."""
-    readers: dict[str, str] = {}
-    seen: list[tuple[Tensor, str]] = []  # holds the tensors, so that no address is reused
+    """Run once and note, in order, which linear first read each distinct input tensor.
+
+    Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
+    its relative positions: a Gram of their inputs would not tell what an error costs.
+    """
+    readings: list[tuple[Tensor, list[str]]] = []  # holds the tensors, so that no address is reused
+    runs: dict[str, int] = {}
+    unfit: set[str] = set()
 
     def note(name: str, x: Tensor) -> None:
-        for tensor, first in seen:
+        runs[name] = runs.get(name, 0) + 1
+        if runs[name] > 1 or x.shape[:-1] != (PROBE_ROWS, PROBE_TOKENS):
+            unfit.add(name)
+        for tensor, readers in readings:
             if tensor is x:
-                readers[name] = first
+                readers.append(name)
                 return
-        seen.append((x, name))
-        readers[name] = name
+        readings.append((x, [name]))
 
     hooks: list[RemovableHandle] = [
         linear.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
@@ -184,9 +192,11 @@ def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str,
     ]
     try:
         with torch.no_grad():
-            inputs = model.exporter.example_inputs(model.module.config, 2, PROBE_TOKENS)
+            inputs = model.exporter.example_inputs(model.module.config, PROBE_ROWS, PROBE_TOKENS)
             model.module(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return readers
+    fit = [[name for name in readers if name not in unfit] for _, readers in readings]
+    first = {name: readers[0] for readers in fit for name in readers}
+    return {name: first[name] for name in runs if name in first}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgelr.exporter import Exporter
 from exporters.inputs import padded_text_batch
@@ -12,18 +12,24 @@ if TYPE_CHECKING:
     from transformers import BertConfig
 
 
-def tiny_bert() -> BertConfig:
+def tiny_sizes(**changes: Any) -> dict[str, Any]:
     """Two blocks; no two axes have one size."""
+    return {
+        "vocab_size": 160,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 72,
+        **changes,
+    }
+
+
+def tiny_bert() -> BertConfig:
+    """Of the sizes that all encoders share."""
     from transformers import BertConfig
 
-    return BertConfig(
-        vocab_size=160,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        max_position_embeddings=72,
-    )
+    return BertConfig(**tiny_sizes())
 
 
 BERT = Exporter(

@@ -19,18 +19,17 @@ def token_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
 def padded_text_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
     """Random token ids ``(batch, tokens)`` whose first row is padded on the right.
 
-    A mask of ones only would be traced away.
+    A mask of ones only would be traced away. Models with one type of tokens get no types.
     """
     import torch
 
     ids = _token_ids(config, "feature-extraction", batch, tokens)
     mask = torch.ones_like(ids)
     mask[0, tokens // 2 :] = 0
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": torch.zeros_like(ids),
-    }
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if getattr(config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    return inputs
 
 
 def _token_ids(config: Any, task: str, batch: int, tokens: int) -> Tensor:

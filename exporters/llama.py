@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgelr.exporter import Exporter
 from exporters.inputs import token_batch
@@ -12,24 +12,30 @@ if TYPE_CHECKING:
     from transformers import LlamaConfig
 
 
-def tiny_llama() -> LlamaConfig:
+def tiny_sizes(**changes: Any) -> dict[str, Any]:
     """Two blocks with grouped-query attention and a tied head; no two axes have one size."""
+    return {
+        "vocab_size": 160,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 16,  # the CPU kernel of GroupQueryAttention takes multiples of 16
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        **changes,
+    }
+
+
+def tiny_llama() -> LlamaConfig:
+    """Of the sizes that all decoders share."""
     from transformers import LlamaConfig
 
-    return LlamaConfig(
-        vocab_size=160,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=16,  # the CPU kernel of GroupQueryAttention takes multiples of 16
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
+    return LlamaConfig(**tiny_sizes())
 
 
 LLAMA = Exporter(

@@ -75,4 +75,5 @@ def fuse_with_transformers(model: Any) -> None:
     """
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
-    fuse_for_onnxruntime(model, "cuda")
+    with _quiet():
+        fuse_for_onnxruntime(model, "cuda")

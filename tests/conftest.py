@@ -102,6 +102,18 @@ def collected(
     return StatisticsStore(dict.fromkeys(needs, folder), units_per_token(model, parts))
 
 
+class TinyModels(dict[str, LoadedModel]):
+    """Made when first asked for: a file's tests rarely need every family."""
+
+    def __init__(self, make: MakeModel) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> LoadedModel:
+        self[name] = self._make(name)
+        return self[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tiny operators gain nothing from a second thread, and wait for it on a busy machine."""
@@ -120,9 +132,9 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(make_model: MakeModel) -> dict[str, LoadedModel]:
+def tiny_models(make_model: MakeModel) -> TinyModels:
     """One tiny model per exporter, by its name. They are shared: leave them as they are."""
-    return {name: make_model(name) for name in EXPORTERS.names()}
+    return TinyModels(make_model)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from edgelr.cache import Cache
+from edgelr.exporter import EXPORTERS
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import open_session
@@ -20,6 +21,13 @@ from edgelr.settings import Settings, make_settings
 from edgelr.types import Budget, LoadedModel, Plan
 from edgelr.workplace import Workplace
 
+PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
+FAMILIES = [
+    name if name in PIVOTS else pytest.param(name, marks=pytest.mark.breadth)
+    for name in EXPORTERS.names()
+]
+every_exporter = pytest.mark.parametrize("exporter", FAMILIES)
+both_tasks = pytest.mark.parametrize("exporter", PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +22,31 @@ from edgelr.compressed import (
     write_answers,
 )
 from edgelr.decompose import in_forms, truncate
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import LowRank
 from edgelr.forms import dense_weight, pivot
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import pool
 from edgelr.types import LoadedModel, Plan
 from tests.conftest import random_ids, tiny_texts
+from tests.exports import every_exporter
 from tests.test_decompose import half, search_of, spectra_of
 
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 Models = dict[str, LoadedModel]
-Planned = dict[str, tuple[SpectrumTable, Plan]]
+Planned = Callable[[str], tuple[SpectrumTable, Plan]]
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15]]
 
 
 @pytest.fixture(scope="module")
 def plans(tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Planned:
-    """Half of every tiny model, in all forms."""
-    made = {}
-    for name, model in tiny_models.items():
+    """Half of a tiny model, in all forms, by the name of its exporter."""
+
+    @cache
+    def make(name: str) -> tuple[SpectrumTable, Plan]:
+        model = tiny_models[name]
         table = spectra_of(model, tmp_path_factory.mktemp(name) / "run", "fisher")
-        made[name] = table, half(search_of(model, table))
-    return made
+        return table, half(search_of(model, table))
+
+    return make
 
 
 def output(model: LoadedModel) -> Tensor:
@@ -69,7 +73,7 @@ def test_a_factorized_linear_is_the_linear_of_its_product(bias: bool, pivots: bo
 def test_installed_factors_and_a_planned_model_answer_the_same(
     tiny_models: Models, plans: Planned, exporter: str
 ) -> None:
-    model, (table, plan) = tiny_models[exporter], plans[exporter]
+    model, (table, plan) = tiny_models[exporter], plans(exporter)
     before = output(model)
     products = truncate(table, plan)
     with installed(model.module, in_forms(products, plan)):
@@ -85,7 +89,7 @@ def test_installed_factors_and_a_planned_model_answer_the_same(
 def test_the_dense_model_comes_back_after_the_block(
     tiny_models: Models, plans: Planned, exporter: str, fails: bool
 ) -> None:
-    model, (table, plan) = tiny_models[exporter], plans[exporter]
+    model, (table, plan) = tiny_models[exporter], plans(exporter)
     before, state = output(model), model.module.state_dict()
     for block in (
         installed(model.module, truncate(table, plan)),

@@ -16,7 +16,6 @@ from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import embeddings, multiplied
 from edgelr.decompose import decompose, in_forms, truncate
 from edgelr.errors import InputError
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import LowRank, Pivoted
 from edgelr.forms import dense_weight
 from edgelr.methods import METHODS
@@ -26,8 +25,8 @@ from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.statistics import StatisticsStore
 from edgelr.types import Form, Grouping, LoadedModel, Plan, SiteGroup, SiteStatistics
 from tests.conftest import collected, random_ids, tiny_texts
+from tests.exports import both_tasks, every_exporter
 
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 every_method = pytest.mark.parametrize("method", METHODS.names())
 Models = dict[str, LoadedModel]
 
@@ -122,7 +121,7 @@ def test_the_factors_of_a_plan_are_those_of_its_ranks(
         assert torch.linalg.matrix_rank(found) == candidate.rank
 
 
-@every_exporter
+@both_tasks
 @pytest.mark.parametrize("grouping", ["input", "blocks"])
 @pytest.mark.parametrize("form", ["low_rank", "pivoted"])
 def test_sites_of_a_group_share_their_first_factor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,23 @@ import pytest
 import torch
 import transformers
 
+from edgelr.compressed import installed
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
 from edgelr.factors import FactorSet, LowRank
+from edgelr.forms import pivot
 from edgelr.graph.build import build
+from edgelr.graph.save import load_graph
 from edgelr.load import shape_of
 from edgelr.planning import DenseExport, dense_export
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
-from tests.exports import Recorder, batch, run_graph, run_torch, session_cache
+from tests.exports import FAMILIES, Recorder, batch, run_graph, run_torch, session_cache
 
 NAMES = EXPORTERS.names()
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest, tiny_models: dict[str, LoadedModel]) -> LoadedModel:
     return tiny_models[request.param]
 
@@ -32,13 +36,26 @@ def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Dense
     return dense_export(model, session_cache(tmp_path_factory), Recorder())
 
 
-def full_rank(model: LoadedModel) -> FactorSet:
+def factors_of(model: LoadedModel, share: float) -> FactorSet:
+    """This share of every site's rank, each second one pivoted."""
     factors: FactorSet = {}
-    for site in find_sites(model):
-        weight = weight_of(model, site.name).double()
-        u, s, v = torch.linalg.svd(weight.T, full_matrices=False)
-        factors[site.name] = LowRank((u * s).float(), v.float())
+    for index, site in enumerate(find_sites(model)):
+        u, s, v = torch.linalg.svd(weight_of(model, site.name).double().T, full_matrices=False)
+        rank = int(share * len(s))
+        product = LowRank((u[:, :rank] * s[:rank]).float(), v[:rank].float())
+        factors[site.name] = pivot(product) if share < 1 and index % 2 else product
     return factors
+
+
+def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
+    return path
+
+
+def fusions(path: Path) -> Counter[str]:
+    """How many nodes of ONNX Runtime's own operators a graph has, by operator."""
+    return Counter(node.op_type for node in load_graph(path).graph if node.domain)
 
 
 def right_padded(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,11 +104,36 @@ def test_the_dense_graph_equals_torch(model: LoadedModel, dense: DenseExport) ->
         np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
 
 
+def test_the_longest_text_runs(model: LoadedModel, dense: DenseExport) -> None:
+    inputs = batch(1, shape_of(model)[1])
+    found = run_graph(model, dense.bundle.model_path, *inputs)
+    np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
+
+
 def test_the_graph_at_full_rank_equals_torch(
     model: LoadedModel, dense: DenseExport, tmp_path: Path
 ) -> None:
-    path = tmp_path / "model.onnx"
-    build(model, dense.traced, find_sites(model), full_rank(model), path, "float32", 23, 11)
+    path = write_graph(model, dense, factors_of(model, 1), tmp_path)
     for inputs in (batch(1, 1), batch(3, 12), right_padded(3, 12)):
         expected = run_torch(model, *inputs)
         np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
+
+
+def test_the_graph_at_half_rank_equals_the_compressed_model(
+    model: LoadedModel, dense: DenseExport, tmp_path: Path
+) -> None:
+    factors = factors_of(model, 0.5)
+    path = write_graph(model, dense, factors, tmp_path)
+    for inputs in (batch(1, 1), batch(3, 40), right_padded(3, 12)):
+        with installed(model.module, factors):
+            expected = run_torch(model, *inputs)
+        np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
+        assert np.abs(expected - run_torch(model, *inputs)).max() > 0.01
+
+
+def test_every_fusion_of_the_dense_graph_survives(
+    model: LoadedModel, dense: DenseExport, tmp_path: Path
+) -> None:
+    found = fusions(write_graph(model, dense, factors_of(model, 0.5), tmp_path))
+    assert found == fusions(dense.bundle.model_path)
+    assert found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"] > 0

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from edgelr.calibration import Calibration
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import FactorSet, Kronecker, LowRank, Tied
 from edgelr.forms import balance
 from edgelr.heal import Healed, Healing, heal
@@ -22,8 +21,8 @@ from edgelr.heal.distillation import (
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids
+from tests.exports import both_tasks
 
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 Models = dict[str, LoadedModel]
 STEPS, RATE = 30, 1e-3  # the tiny models' factors are larger than usual, and so is their rate
 QUERY, KEY, VALUE, GATE, UP, DOWN = (
@@ -108,7 +107,7 @@ def tensors(factors: Any) -> dict[str, Tensor]:
     return {name: getattr(factors, name) for name in names if hasattr(factors, name)}
 
 
-@every_exporter
+@both_tasks
 def test_healing_lowers_the_held_out_loss(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
@@ -126,7 +125,7 @@ def test_healing_lowers_the_held_out_loss(
     )
 
 
-@every_exporter
+@both_tasks
 def test_an_absurd_rate_returns_what_was_given(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

@@ -23,10 +23,11 @@ from edgelr.heal.students import student_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids
-from tests.test_heal import Models, every_exporter, halves, product, texts
+from tests.exports import both_tasks
+from tests.test_heal import Models, halves, product, texts
 
 
-@every_exporter
+@both_tasks
 def test_a_model_is_no_distance_from_itself(tiny_models: Models, exporter: str) -> None:
     model = tiny_models[exporter]
     rows = pieces(model, [texts(3)], 80)
@@ -38,7 +39,7 @@ def test_a_model_is_no_distance_from_itself(tiny_models: Models, exporter: str) 
     assert abs(mean_distillation_loss(model, full, rows, 80)) < 1e-8
 
 
-@every_exporter
+@both_tasks
 def test_padding_does_not_count(tiny_models: Models, exporter: str) -> None:
     model = tiny_models[exporter]
     given = halves(model)

@@ -18,7 +18,6 @@ from edgelr.compressed import multiplied
 from edgelr.decompose import truncate
 from edgelr.device import load_profile
 from edgelr.errors import InputError
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import Decomposition, Fits, Reweighted
 from edgelr.forms import dense_weight
 from edgelr.importance import collect_importance, surgery
@@ -28,11 +27,10 @@ from edgelr.spectra import SpectrumTable, read_spectra, write_spectrum
 from edgelr.statistics import backward, units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
-from tests.exports import quick_settings
+from tests.exports import both_tasks, quick_settings
 from tests.test_decompose import answers, lost, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 
 
 def importance_of(
@@ -106,7 +104,7 @@ def unshrunk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     return caught
 
 
-@every_exporter
+@both_tasks
 def test_the_fisher_information_is_that_of_a_scale_per_token(
     tiny_models: Models, exporter: str, tmp_path: Path, unshrunk: dict[str, Tensor]
 ) -> None:
@@ -250,7 +248,7 @@ def test_components_that_nothing_reads_have_finite_scales() -> None:
 # --- whole models --------------------------------------------------------------------------------
 
 
-@every_exporter
+@both_tasks
 @pytest.mark.parametrize("kept", [0.7, 0.9])
 def test_the_predicted_loss_is_about_the_measured_one(
     tiny_models: Models, exporter: str, kept: float, tmp_path: Path
@@ -272,7 +270,7 @@ def test_the_predicted_loss_is_about_the_measured_one(
     assert measured / 2.5 < predicted < 2.5 * measured
 
 
-@every_exporter
+@both_tasks
 def test_what_is_kept_is_amplified_and_read_back_as_it_was_written(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

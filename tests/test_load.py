@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from edgelr.cache import Cache
 from edgelr.errors import InputError
-from edgelr.load import load
+from edgelr.load import load, shape_of
 from edgelr.sites import find_sites
 from edgelr.types import LoadedModel
-from tests.conftest import MakeModel
+from tests.conftest import MakeModel, write_tiny
 from tests.exports import batch, run_torch
 
 
@@ -248,3 +248,21 @@ def test_a_model_without_a_linear_to_split_is_refused(make_model: MakeModel) -> 
     model = make_model("llama", num_hidden_layers=0)
     with pytest.raises(InputError, match="has no linear that can be factorized"):
         find_sites(model)
+
+
+def test_a_sliding_window_ends_the_context(make_model: MakeModel) -> None:
+    assert shape_of(make_model("mistral", sliding_window=40))[1] == 40
+    assert shape_of(make_model("mistral", sliding_window=None))[1] == 128
+
+
+def test_positions_that_are_kept_for_padding_shorten_the_context(make_model: MakeModel) -> None:
+    assert shape_of(make_model("roberta"))[1] == 72 - 1
+    assert shape_of(make_model("bert"))[1] == 72
+
+
+def test_windows_in_some_blocks_are_refused(tmp_path: Path, cache: Cache) -> None:
+    changes = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    layers = ["full_attention", "sliding_attention"]
+    folder = write_tiny(tmp_path / "model", "qwen2", **changes, layer_types=layers)
+    with pytest.raises(InputError, match="sliding window in 1 of its 2 blocks"):
+        load(str(folder), cache)

@@ -10,15 +10,14 @@ import torch
 from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import multiplied
 from edgelr.decompose import truncate
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import FactorSet, LowRank
 from edgelr.methods import METHODS
 from edgelr.refit import refit
 from edgelr.types import Grouping, LoadedModel, Plan
 from tests.conftest import collected, random_ids
+from tests.exports import both_tasks
 from tests.test_decompose import groups_of, half, search_of, spectra_of
 
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 Models = dict[str, LoadedModel]
 
 
@@ -53,7 +52,7 @@ def hidden(model: LoadedModel, rows: Calibration) -> torch.Tensor:
     return states
 
 
-@every_exporter
+@both_tasks
 @pytest.mark.parametrize("grouping", ["one", "input"])
 def test_a_refit_brings_the_last_states_closer(
     tiny_models: Models, exporter: str, grouping: Grouping, tmp_path: Path
@@ -68,7 +67,7 @@ def test_a_refit_brings_the_last_states_closer(
     assert distances[1] < distances[0]
 
 
-@every_exporter
+@both_tasks
 def test_ranks_and_shared_factors_stay(tiny_models: Models, exporter: str, tmp_path: Path) -> None:
     before, after, plan = refitted(tiny_models[exporter], tmp_path / "run", grouping="input")
     groups: dict[str, list[LowRank]] = {}

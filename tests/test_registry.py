@@ -117,8 +117,15 @@ def test_every_exporter_answers_to_its_model_types(name: str) -> None:
         assert exporter_for(model_type) is exporter
 
 
+@pytest.mark.parametrize("name", EXPORTERS.names())
+def test_every_exporter_is_in_the_documentation(name: str) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    types = ", ".join(f"`{each}`" for each in EXPORTERS.get(name).model_types)
+    assert f"| `{name}` | {types} |" in page
+
+
 def test_an_unknown_model_type_gets_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'gpt9'.*Known model types: bert, llama"):
+    with pytest.raises(InputError, match=r"'gpt9'.*Known model types: bert, .*, llama"):
         exporter_for("gpt9")
 
 

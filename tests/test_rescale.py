@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import multiplied
 from edgelr.decompose import truncate
-from edgelr.exporter import EXPORTERS
 from edgelr.factors import FactorSet, LowRank, Tied
 from edgelr.rescale import LARGEST_SCALE, rescale
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
+from tests.exports import both_tasks
 from tests.test_decompose import answers, half, lost, search_of, spectra_of
 
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 Models = dict[str, LoadedModel]
 
 
@@ -58,7 +56,7 @@ def test_the_answers_come_closer_on_other_text(tiny_decoder: LoadedModel, tmp_pa
     assert losses[1] < losses[0]
 
 
-@every_exporter
+@both_tasks
 def test_scales_are_bounded_and_some_amplify(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
@@ -71,7 +69,7 @@ def test_scales_are_bounded_and_some_amplify(
     assert (found < 0.999).any()
 
 
-@every_exporter
+@both_tasks
 def test_what_lost_nothing_keeps_its_scale(tiny_models: Models, exporter: str) -> None:
     """At full rank nothing is missing that a scale could make up for."""
     model = tiny_models[exporter]
@@ -98,7 +96,7 @@ def test_a_component_made_smaller_gets_most_of_its_size_back(
     torch.testing.assert_close(found[1:], torch.ones(len(found) - 1), atol=0.05, rtol=0)
 
 
-@every_exporter
+@both_tasks
 def test_equal_seeds_give_equal_scales_and_the_model_stays(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

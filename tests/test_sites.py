@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgelr.errors import InputError
-from edgelr.exporter import EXPORTERS
 from edgelr.sites import find_groups, find_sites, weight_of
 from edgelr.types import LinearSite, LoadedModel
 from tests.conftest import MakeModel
-
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
+from tests.exports import every_exporter
 
 Models = dict[str, LoadedModel]
 
@@ -68,7 +66,8 @@ def test_blocks_have_the_same_roles_in_the_same_order(tiny_models: Models, expor
     first, second = ([site.role for site in sites if site.block == block] for block in (0, 1))
     assert first == second
     assert len(set(first)) == len(first) > 1
-    assert [site.block for site in sites] == sorted(site.block or 0 for site in sites)
+    blocks = [site.block for site in sites if site.block is not None]
+    assert blocks == sorted(blocks)
 
 
 @every_exporter
@@ -149,3 +148,10 @@ def test_every_site_is_in_one_group(tiny_models: Models, exporter: str) -> None:
     assert tuple(site for group in groups for site in group.sites) == sites
     assert [group.name for group in groups] == [site.name for site in sites]
     assert [group.out_features for group in groups] == [site.out_features for site in sites]
+
+
+def test_a_linear_that_runs_on_something_else_too_is_no_site(tiny_models: Models) -> None:
+    sites = {site.name: site for site in find_sites(tiny_models["deberta"])}
+    value = sites["encoder.layer.0.attention.self.value_proj"]
+    assert value.input_name == value.name  # the first reader of its input that is a site
+    assert not any("query_proj" in name or "key_proj" in name for name in sites)

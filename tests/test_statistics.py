@@ -13,15 +13,14 @@ from torch.nn import functional
 
 from edgelr import statistics
 from edgelr.calibration import Calibration, from_samples, weights
-from edgelr.exporter import EXPORTERS
 from edgelr.sites import find_sites
 from edgelr.statistics import pool, units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import MakeModel, collected, random_ids, tiny_texts
+from tests.exports import every_exporter
 
 COPIES = 1500  # of a text: as many draws of the labels or of the noise
 Models = dict[str, LoadedModel]
-every_exporter = pytest.mark.parametrize("exporter", EXPORTERS.names())
 
 
 @contextmanager

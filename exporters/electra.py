@@ -1,0 +1,26 @@
+"""ELECTRA encoders: BERT with embeddings narrower than its blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.bert import BERT, tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import ElectraConfig
+
+
+def tiny_electra() -> ElectraConfig:
+    """Embeddings of 32 are widened to 48."""
+    from transformers import ElectraConfig
+
+    return ElectraConfig(**tiny_sizes(), embedding_size=32)
+
+
+ELECTRA = replace(
+    BERT,
+    model_types=("electra",),
+    tiny_config=tiny_electra,
+    load_options=(),  # it has no pooler
+)

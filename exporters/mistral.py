@@ -1,0 +1,21 @@
+"""Mistral decoders: Llama with a sliding window in its first versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.llama import LLAMA, tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import MistralConfig
+
+
+def tiny_mistral() -> MistralConfig:
+    """The window is shorter than what the positions allow."""
+    from transformers import MistralConfig
+
+    return MistralConfig(**tiny_sizes(), sliding_window=100)
+
+
+MISTRAL = replace(LLAMA, model_types=("mistral",), tiny_config=tiny_mistral)

@@ -1,0 +1,26 @@
+"""MPNet encoders, as in all-mpnet-base-v2: relative positions beside the learned ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.bert import BERT, tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import MPNetConfig
+
+
+def tiny_mpnet() -> MPNetConfig:
+    """Positions 0 and 1 are kept for padding, whatever its id is configured to be."""
+    from transformers import MPNetConfig
+
+    return MPNetConfig(**tiny_sizes(), pad_token_id=1)
+
+
+MPNET = replace(
+    BERT,
+    model_types=("mpnet",),
+    tiny_config=tiny_mpnet,
+    positions_after_padding=True,
+)

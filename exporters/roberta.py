@@ -1,0 +1,26 @@
+"""RoBERTa encoders, XLM-RoBERTa and CamemBERT: BERT whose positions begin after the padding's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.bert import BERT, tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import RobertaConfig
+
+
+def tiny_roberta() -> RobertaConfig:
+    """Padding has position 0, and tokens begin at 1."""
+    from transformers import RobertaConfig
+
+    return RobertaConfig(**tiny_sizes(), pad_token_id=0, type_vocab_size=1)
+
+
+ROBERTA = replace(
+    BERT,
+    model_types=("roberta", "xlm-roberta", "camembert"),
+    tiny_config=tiny_roberta,
+    positions_after_padding=True,
+)
