@@ -22,7 +22,7 @@ from edgelr.methods import METHODS
 from edgelr.planning import FORMAT, Listener, Planned, Subject, selection
 from edgelr.quantization import Rounded, round_factors
 from edgelr.refit import refit
-from edgelr.rescale import rescale
+from edgelr.rescale import components, solve_scales
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import weight_of
 from edgelr.spectra import SpectrumTable, read_factors, write_factors
@@ -33,7 +33,9 @@ FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
 COMPARED_TOKENS = 4096  # of held-out text: the same text before and after, so that few tell
 REFIT_TOKENS = 16384  # read by every block twice, dense and compressed
-SCALE_TOKENS = 16384  # some hundred unknowns per linear: more tokens hardly change them
+SCALE_TOKENS = 32768  # to learn as many scales from
+SCALE_BYTES = 2**32  # of their derivatives on the disk: large models learn from fewer tokens
+RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0)  # on scales, the most cautious first
 Improve = Callable[[FactorSet, Path], "Factored"]
 
 
@@ -102,7 +104,7 @@ def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Impr
     if "refit" in recipe.refine:
         yield "refit", lambda found, _: _refitted(made, found, listener)
     if "scale" in recipe.refine:
-        yield "scale", lambda found, _: _rescaled(made, found, listener)
+        yield "scales", lambda found, work: _rescaled(made, found, work, listener)
     if asked is not None:
         text = "-".join(str(value) for value in asdict(asked).values())
         yield (
@@ -175,22 +177,32 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
     return Factored(result.factors, (note,))
 
 
-def _rescaled(made: Planned, factors: FactorSet, listener: Listener) -> Factored:
-    subject = made.subject
+def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener) -> Factored:
+    """Scale the kept components, as boldly as held-out text shows to be right."""
+    subject, unknowns = made.subject, components(factors)
+    if not unknowns:
+        return Factored(factors)
     seed = subject.settings.seed + 1  # labels that the statistics did not see
-    parts = spread(made.calibration, SCALE_TOKENS)
-    scaled = rescale(subject.model, factors, parts, seed, listener.progress)
-    held_out = selection(subject).first(COMPARED_TOKENS)
-    increase, losses = loss_increase(subject.model, held_out), []
-    for each in (factors, scaled):
-        with multiplied(subject.model.module, each):
-            losses.append(increase())
-    kept = losses[1] < losses[0]
+    parts = spread(made.calibration, min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns)))
+    scales = solve_scales(subject.model, factors, parts, seed, work, listener.progress)
+    increase = loss_increase(subject.model, selection(subject).first(COMPARED_TOKENS))
+
+    def held_out(changed: FactorSet) -> float:
+        with multiplied(subject.model.module, changed):
+            return increase()
+
+    before = best = held_out(factors)
+    for ridge in RIDGES:
+        changed = scales.folded(ridge)
+        loss = held_out(changed)
+        if loss >= best:
+            break
+        best, factors = loss, changed
     note = (
         f"Scales of the kept components, to make up for the dropped ones: held-out loss "
-        f"{losses[0]:.4f} before, {losses[1]:.4f} after{'' if kept else ', and so not taken'}."
+        f"{before:.4f} before, {best:.4f} after{'' if best < before else ': none are taken'}."
     )
-    return Factored(scaled if kept else factors, (note,))
+    return Factored(factors, (note,))
 
 
 def _healed(

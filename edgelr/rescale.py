@@ -1,122 +1,261 @@
 """Give the kept components their best scales, so that they make up for the dropped ones.
 
 The closed-form relative of learned importance (Safari and Hutter, 2026, arXiv:2606.23568), for
-factors that are chosen already. At one token, the derivative of the loss with respect to the scale
-of component ``k`` is ``p_k = (x . down_k) (up_k . g)``, ``g`` the gradient of the loss at the
-linear's output, and that with respect to all that was dropped is ``q = g . (W - W') x``. To second
-order the scales ``s`` cost ``1/2 E[(q - sum_k (s_k - 1) p_k)^2]``: least squares with one unknown
-per component. The solution is folded into ``up``, so that nothing grows.
+factors that are chosen already, and for those of all linears at once. At one token, the derivative
+of the loss with respect to the scale of component ``k`` is ``p_k = (x . down_k) (up_k . g)``, ``g``
+the gradient of the loss at the linear's output, and that with respect to all that was dropped is
+``q``, the sum of ``g . (W - W') x`` over the linears. To second order the scales ``s`` cost
+``1/2 E[(q - sum_k (s_k - 1) p_k)^2]``: least squares with one unknown per component, in which every
+linear makes up for what the others dropped, too. The solution is folded into ``up``, so that
+nothing grows.
+
+There are more components than tokens to learn from, and the second order holds near the dense model
+only. A ridge ``lambda sum_k E[p_k^2] (s_k - 1)^2`` bounds both; how large it has to be is not known
+beforehand. One Krylov space, of the least squares without it, has the solutions for all ridges
+(Frommer and Maass, SIAM J. Sci. Comput. 20, 1999), so that the caller can measure several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgelr.factors import FactorSet, LowRank
-from edgelr.importance.surgery import pair_products, shrunk
 from edgelr.statistics import fisher_pass
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from edgelr.calibration import Calibration
     from edgelr.types import LoadedModel
 
 Progress = Callable[[str, int, int], None]
 
 LARGEST_SCALE = 2.0  # a scale beyond is noise: those of a real model are between 0.8 and 1.4
+KRYLOV_STEPS = 40  # ridges of one and more need less
+PIECE_NUMBERS = 2**24  # of derivatives, that are in memory at once
+LARGEST_STORED = 60000.0  # just below what float16 holds
+_FILE = "derivatives.float16"
 
 
-def rescale(
+@dataclass(frozen=True)
+class Scales:
+    """Scales for every ridge: ``1 + basis^T (tridiagonal + ridge)^-1 start``, in units.
+
+    Attributes:
+        factors: before.
+        columns: of the unknowns of every site, by its name.
+        unit: of every unknown, ``(k,)``: the inverse root mean square of ``p_k``.
+        basis: orthonormal rows, ``(steps, k)``.
+        tridiagonal: the least squares in that basis, ``(steps, steps)``.
+        start: length of its right side, along the first row.
+    """
+
+    factors: FactorSet
+    columns: dict[str, slice]
+    unit: Tensor
+    basis: Tensor
+    tridiagonal: Tensor
+    start: float
+
+    def shifts(self, ridge: float) -> Tensor:
+        """Solve for ``s - 1``, ``(k,)``, at a ridge."""
+        size = len(self.tridiagonal)
+        right = torch.zeros(size, dtype=torch.float64)
+        right[:1] = self.start
+        regular = self.tridiagonal + ridge * torch.eye(size, dtype=torch.float64)
+        shifts: Tensor = torch.linalg.solve(regular, right).float() @ self.basis
+        return shifts * self.unit
+
+    def folded(self, ridge: float) -> FactorSet:
+        """Return the factors with the scales of a ridge folded into ``up``."""
+        scales = (1 + self.shifts(ridge)).clamp(0, LARGEST_SCALE)
+        changed = dict(self.factors)
+        for name, columns in self.columns.items():
+            plain = changed[name]
+            assert isinstance(plain, LowRank)
+            changed[name] = LowRank(plain.down, plain.up * scales[columns, None], plain.shared)
+        return changed
+
+
+def components(factors: FactorSet) -> int:
+    """Count the unknowns: the components of every ``LowRank`` product."""
+    return sum(each.down.shape[1] for each in factors.values() if isinstance(each, LowRank))
+
+
+def solve_scales(
     model: LoadedModel,
     factors: FactorSet,
     parts: list[Calibration],
     seed: int,
+    folder: Path,
     progress: Progress,
-) -> FactorSet:
-    """Scale the components of every ``LowRank`` product; others stay as they are.
+) -> Scales:
+    """Solve for the scales of the components of every ``LowRank`` product; others stay.
 
     Args:
         model: dense; its gradients are those of the Fisher information, as in ``statistics``.
         factors: products, as ``truncate`` makes them.
         parts: calibration texts; where there are several, each weighs by its tokens.
         seed: of the sampled labels or probes.
+        folder: receives the derivatives, two bytes for every token and component, while it runs.
         progress: called with ``("scales", done, total)`` in tokens.
     """
-    whole = model.exporter.loss == "embedding"
-    sums = {name: _Sums(each, whole) for name, each in factors.items() if isinstance(each, LowRank)}
-    modules = {name: model.module.get_submodule(name) for name in sums}
-    generator = torch.Generator().manual_seed(seed)
+    found = _collect(model, factors, parts, seed, folder, progress)
+    unit = 1 / found.sizes()
+    basis, tridiagonal, start = krylov_space(
+        lambda v: unit * found.normal(unit * v), unit * found.right(), KRYLOV_STEPS
+    )
+    folded = unit / found.unit  # derivatives are stored in a unit of their own
+    (folder / _FILE).unlink()
+    return Scales(factors, found.columns, folded, basis, tridiagonal, start)
+
+
+def krylov_space(
+    multiply: Callable[[Tensor], Tensor], right: Tensor, steps: int
+) -> tuple[Tensor, Tensor, float]:
+    """Reduce a symmetric matrix to a tridiagonal one by Lanczos' method, kept orthogonal.
+
+    Args:
+        multiply: the matrix, applied to ``(n,)``.
+        right: the first direction, ``(n,)``.
+        steps: at most; fewer where nothing is left.
+
+    Returns:
+        Orthonormal rows ``(steps, n)``, the matrix in their basis, and the length of ``right``.
+    """
+    length = float(right.norm())
+    rows = [right / max(length, torch.finfo(torch.float32).tiny)]
+    diagonal, beside = [], []
+    for _ in range(min(steps, len(right))):
+        image = multiply(rows[-1])
+        diagonal.append(float(image @ rows[-1]))
+        known = torch.stack(rows)
+        for _ in range(2):  # twice is enough
+            image = image - (known @ image) @ known
+        beside.append(float(image.norm()))
+        if beside[-1] <= 1e-6 * abs(diagonal[0]):
+            break
+        rows.append(image / beside[-1])
+    size = len(diagonal)
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    for place, value in enumerate(beside[: size - 1]):
+        tridiagonal[place, place + 1] = tridiagonal[place + 1, place] = value
+    return torch.stack(rows[:size]), tridiagonal, length
+
+
+@dataclass
+class _Derivatives:
+    """Derivatives of the loss at every token, or text, in a file.
+
+    Attributes:
+        path: of ``p / unit``, ``(rows, k)`` float16.
+        columns: of every site in it.
+        unit: about the root mean square of every ``p_k``, ``(k,)``.
+        dropped: ``q``, ``(rows,)``.
+    """
+
+    path: Path
+    columns: dict[str, slice]
+    unit: Tensor
+    dropped: Tensor
+
+    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``p / unit`` and ``q`` of as many rows as fit in memory."""
+        width, rows = len(self.unit), len(self.dropped)
+        stored = np.memmap(self.path, np.float16, "r", shape=(rows, width))
+        step = max(1, PIECE_NUMBERS // width)
+        for start in range(0, rows, step):
+            piece = torch.from_numpy(stored[start : start + step].astype(np.float32))
+            yield piece, self.dropped[start : start + step]
+
+    def sizes(self) -> Tensor:
+        """Root mean square of every column, ``(k,)``."""
+        squares = sum(piece.square().sum(0) for piece, _ in self.pieces())
+        assert isinstance(squares, Tensor)
+        least = torch.finfo(torch.float16).tiny
+        return (squares / len(self.dropped)).sqrt().clamp_min(least)
+
+    def normal(self, v: Tensor) -> Tensor:
+        """Mean of ``p p^T v``."""
+        image = sum(piece.T @ (piece @ v) for piece, _ in self.pieces())
+        assert isinstance(image, Tensor)
+        return image / len(self.dropped)
+
+    def right(self) -> Tensor:
+        """Mean of ``p q``."""
+        image = sum(piece.T @ dropped for piece, dropped in self.pieces())
+        assert isinstance(image, Tensor)
+        return image / len(self.dropped)
+
+
+@dataclass
+class _Batch:
+    """What the linears add to the rows of one batch.
+
+    Attributes:
+        p: ``(rows, k)``.
+        q: ``(rows,)``.
+    """
+
+    p: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    q: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def add(self, p: Tensor, q: Tensor, columns: slice, width: int) -> None:
+        """Add ``p (rows, r)`` and ``q (rows,)`` of one linear."""
+        if not len(self.p):
+            self.p, self.q = torch.zeros(len(p), width), torch.zeros(len(p))
+        self.p[:, columns] = p
+        self.q += q
+
+
+def _collect(
+    model: LoadedModel,
+    factors: FactorSet,
+    parts: list[Calibration],
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> _Derivatives:
+    """Write the derivatives of every token of a decoder, or every text of an encoder."""
+    products = {name: each for name, each in factors.items() if isinstance(each, LowRank)}
+    columns, width = {}, 0
+    for name, each in products.items():
+        columns[name] = slice(width, width := width + each.down.shape[1])
+    whole = model.exporter.loss == "embedding"  # a text has one loss
+    batch, dropped, unit = _Batch(), [], torch.zeros(0)
+
+    def add(name: str, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
+        p = (x @ products[name].down) * (gradient @ products[name].up.T)
+        q = (gradient * plain).sum(-1) - p.sum(-1)
+        p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
+        batch.add(p, q, columns[name], width)
 
     def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         assert isinstance(module, nn.Linear)
         plain = output if module.bias is None else output - module.bias
         x, plain = x.detach(), plain.detach()
-        output.register_hook(lambda gradient: sums[name].add(x, plain, gradient))
+        output.register_hook(lambda gradient: add(name, x, plain, gradient))
 
-    fisher_pass(model, modules, watch, parts, generator, "scales", progress)
-    scaled = {name: each.scaled() for name, each in sums.items()}
-    return {name: scaled.get(name, each) for name, each in factors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _FILE).open("wb") as file:
 
+        def written(what: str, done: int, total: int) -> None:
+            nonlocal batch, unit
+            if not len(unit):
+                size = batch.p.square().mean(0).sqrt()
+                unit = size.clamp_min(max(1e-6 * float(size.max()), 1e-30))
+            stored = (batch.p / unit).clamp(-LARGEST_STORED, LARGEST_STORED).half()
+            file.write(stored.numpy().tobytes())
+            dropped.append(batch.q)
+            batch = _Batch()
+            progress(what, done, total)
 
-@dataclass
-class _Sums:
-    """What is summed over the losses of one site; padding has no gradient, and adds nothing.
-
-    Attributes:
-        factors: of the site.
-        whole: a text has one loss, and its tokens' derivatives are one derivative; else every
-            token counts by itself.
-        count: losses that were summed over.
-        unit: about the root mean square of every ``p_k``, and of ``q`` at the end, ``(r + 1,)``:
-            sums are taken in this unit.
-        gram: of ``(p, q) (p, q)^T``, ``(r + 1, r + 1)``.
-        pairs: of the products of two different squares of ``(p, q)``, all of them together.
-    """
-
-    factors: LowRank
-    whole: bool
-    count: int = 0
-    unit: Tensor | None = None
-    gram: Tensor = field(default_factory=lambda: torch.zeros(()))
-    pairs: float = 0.0
-
-    def add(self, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            x: the linear's input, ``(texts, tokens, in_features)``.
-            plain: its output without the bias, ``(texts, tokens, out_features)``.
-            gradient: of the loss at the output, ``(texts, tokens, out_features)``.
-        """
-        p = (x @ self.factors.down) * (gradient @ self.factors.up.T)
-        q = (gradient * plain).sum(-1, keepdim=True) - p.sum(-1, keepdim=True)
-        both = torch.cat([p, q], dim=-1)
-        both = both.sum(1) if self.whole else both.flatten(0, -2)
-        self.count += len(both)
-        if self.unit is None:
-            size = both.square().mean(0).sqrt()
-            least = max(1e-6 * float(size.max()), torch.finfo(torch.float32).tiny)
-            self.unit = size.clamp_min(least)
-        both = both / self.unit
-        self.gram = self.gram + both.T @ both
-        self.pairs += pair_products(both)
-
-    def scaled(self) -> LowRank:
-        """Fold the best scales into ``up``.
-
-        Correlations with what was dropped are shrunk by as much as those among the components:
-        else the scales of components that resemble each other would all make up for the same.
-        """
-        if self.unit is None:
-            return self.factors
-        gram = shrunk(self.gram.double() / self.count, self.pairs / self.count, self.count)
-        unit = self.unit.double()
-        shift = torch.linalg.solve(gram[:-1, :-1], gram[:-1, -1]) * unit[-1] / unit[:-1]
-        scales = (1 + shift).clamp(0, LARGEST_SCALE).float()
-        return LowRank(self.factors.down, self.factors.up * scales[:, None], self.factors.shared)
+        generator = torch.Generator().manual_seed(seed)
+        modules = {name: model.module.get_submodule(name) for name in products}
+        fisher_pass(model, modules, watch, parts, generator, "scales", written)
+    return _Derivatives(folder / _FILE, columns, unit, torch.cat(dropped))

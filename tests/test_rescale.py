@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import multiplied
 from edgelr.decompose import truncate
 from edgelr.factors import FactorSet, LowRank, Tied
-from edgelr.rescale import LARGEST_SCALE, rescale
+from edgelr.rescale import LARGEST_SCALE, Scales, krylov_space, solve_scales
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
@@ -30,9 +31,14 @@ def planned(model: LoadedModel, folder: Path) -> FactorSet:
 
 
 def rescaled(
-    model: LoadedModel, factors: FactorSet, parts: list[Calibration], seed: int = 1
+    model: LoadedModel,
+    factors: FactorSet,
+    parts: list[Calibration],
+    folder: Path,
+    seed: int = 1,
+    ridge: float = 10.0,
 ) -> FactorSet:
-    return rescale(model, factors, parts, seed, lambda *_: None)
+    return solve_scales(model, factors, parts, seed, folder, lambda *_: None).folded(ridge)
 
 
 def scales(before: FactorSet, after: FactorSet) -> torch.Tensor:
@@ -46,14 +52,28 @@ def scales(before: FactorSet, after: FactorSet) -> torch.Tensor:
     return torch.cat(found)
 
 
-def test_the_answers_come_closer_on_other_text(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
-    before = planned(tiny_decoder, tmp_path / "run")
-    after = rescaled(tiny_decoder, before, [texts(128, 0)])
+def nearly_whole(model: LoadedModel, dropped: int = 6) -> FactorSet:
+    """Every site without its last components: near enough for a loss of second order."""
+    factors: FactorSet = {}
+    for site in find_sites(model):
+        u, s, v = torch.linalg.svd(weight_of(model, site.name).T, full_matrices=False)
+        rank = len(s) - dropped
+        factors[site.name] = LowRank(u[:, :rank] * s[:rank], v[:rank].contiguous())
+    return factors
+
+
+def test_linears_make_up_for_what_others_dropped(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
+    """Other text is lost less of than without scales, and than with each linear's own."""
+    before, learned = nearly_whole(tiny_decoder), [texts(256, 0)]
+    together = rescaled(tiny_decoder, before, learned, tmp_path, ridge=1.0)
+    alone: FactorSet = {}
+    for name, each in before.items():
+        alone |= rescaled(tiny_decoder, {name: each}, learned, tmp_path, ridge=1.0)
     dense, losses = answers(tiny_decoder, texts(32, 9)), []
-    for factors in (before, after):
+    for factors in (together, alone, before):
         with multiplied(tiny_decoder.module, factors):
             losses.append(lost(tiny_decoder, dense, answers(tiny_decoder, texts(32, 9))))
-    assert losses[1] < losses[0]
+    assert losses == sorted(losses)
 
 
 @both_tasks
@@ -62,7 +82,7 @@ def test_scales_are_bounded_and_some_amplify(
 ) -> None:
     model = tiny_models[exporter]
     before = planned(model, tmp_path / "run")
-    found = scales(before, rescaled(model, before, [texts(128, 0)]))
+    found = scales(before, rescaled(model, before, [texts(128, 0)], tmp_path))
     assert found.min() >= 0
     assert found.max() <= LARGEST_SCALE
     assert (found > 1.001).any()
@@ -70,26 +90,29 @@ def test_scales_are_bounded_and_some_amplify(
 
 
 @both_tasks
-def test_what_lost_nothing_keeps_its_scale(tiny_models: Models, exporter: str) -> None:
+def test_what_lost_nothing_keeps_its_scale(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
     """At full rank nothing is missing that a scale could make up for."""
     model = tiny_models[exporter]
     full: FactorSet = {}
     for site in find_sites(model):
         u, s, v = torch.linalg.svd(weight_of(model, site.name).T, full_matrices=False)
         full[site.name] = LowRank(u * s.sqrt(), s.sqrt()[:, None] * v)
-    found = scales(full, rescaled(model, full, [texts(16, 0)]))
+    found = scales(full, rescaled(model, full, [texts(16, 0)], tmp_path))
     torch.testing.assert_close(found, torch.ones_like(found), atol=1e-3, rtol=0)
 
 
-def test_a_component_made_smaller_gets_most_of_its_size_back(
-    tiny_decoder: LoadedModel,
+def test_a_component_made_smaller_gets_its_size_back(
+    tiny_decoder: LoadedModel, tmp_path: Path
 ) -> None:
-    """Nothing but its scale is wrong; correlations that could be noise are not trusted whole."""
+    """Nothing but its scale is wrong."""
     site = find_sites(tiny_decoder)[3]
     u, s, v = torch.linalg.svd(weight_of(tiny_decoder, site.name).T, full_matrices=False)
     up = s[:, None] * v
     up[0] /= 1.5
-    after = rescaled(tiny_decoder, {site.name: LowRank(u, up)}, [texts(256, 0)])[site.name]
+    smaller: FactorSet = {site.name: LowRank(u, up)}
+    after = rescaled(tiny_decoder, smaller, [texts(256, 0)], tmp_path, ridge=0.01)[site.name]
     assert isinstance(after, LowRank)
     found = (after.up * up).sum(1) / up.square().sum(1)
     assert 1.35 < float(found[0]) < 1.52
@@ -103,8 +126,8 @@ def test_equal_seeds_give_equal_scales_and_the_model_stays(
     model = tiny_models[exporter]
     before, state = planned(model, tmp_path / "run"), model.module.state_dict()
     kept = {name: tensor.clone() for name, tensor in state.items()}
-    first, second = (rescaled(model, before, [tiny_texts(model, 4)]) for _ in range(2))
-    other = rescaled(model, before, [tiny_texts(model, 4)], seed=2)
+    first, second = (rescaled(model, before, [tiny_texts(model, 4)], tmp_path) for _ in range(2))
+    other = rescaled(model, before, [tiny_texts(model, 4)], tmp_path, seed=2)
     assert torch.equal(scales(before, first), scales(before, second))
     assert not torch.equal(scales(before, first), scales(before, other))
     assert all(torch.equal(kept[name], tensor) for name, tensor in state.items())
@@ -115,11 +138,39 @@ def test_padding_adds_nothing(tiny_encoder: LoadedModel, tmp_path: Path) -> None
     before = planned(tiny_encoder, tmp_path / "run")
     rows = tiny_texts(tiny_encoder, 2)
     noise = Calibration(rows.ids * 0 + (1 - rows.mask) * 7 + rows.ids * rows.mask, rows.mask, "")
-    found = scales(before, rescaled(tiny_encoder, before, [rows]))
-    torch.testing.assert_close(found, scales(before, rescaled(tiny_encoder, before, [noise])))
+    found = scales(before, rescaled(tiny_encoder, before, [rows], tmp_path))
+    torch.testing.assert_close(
+        found, scales(before, rescaled(tiny_encoder, before, [noise], tmp_path))
+    )
 
 
-def test_other_forms_stay_as_they_are(tiny_decoder: LoadedModel) -> None:
-    site = find_sites(tiny_decoder)[0]
-    tied = Tied(weight_of(tiny_decoder, site.name).T, False, "pair")
-    assert rescaled(tiny_decoder, {site.name: tied}, [texts(2, 0)])[site.name] is tied
+def test_other_forms_stay_as_they_are(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
+    products = planned(tiny_decoder, tmp_path / "run")
+    name = next(iter(products))
+    tied = Tied(weight_of(tiny_decoder, name).T, False, "pair")
+    after = rescaled(tiny_decoder, {**products, name: tied}, [texts(2, 0)], tmp_path)
+    assert after[name] is tied
+
+
+def test_the_derivatives_are_gone_in_the_end(tiny_encoder: LoadedModel, tmp_path: Path) -> None:
+    products, work = planned(tiny_encoder, tmp_path / "run"), tmp_path / "work"
+    rescaled(tiny_encoder, products, [texts(8, 0)], work)
+    assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
+def test_one_krylov_space_has_the_solutions_for_all_ridges(ridge: float) -> None:
+    torch.manual_seed(0)
+    rows, right = torch.randn(40, 60), torch.randn(60)
+    matrix = rows.T @ rows / 40
+    basis, tridiagonal, start = krylov_space(lambda v: matrix @ v, right, 60)
+    scales = Scales({}, {}, torch.ones(60), basis, tridiagonal, start)
+    expected = torch.linalg.solve(matrix + ridge * torch.eye(60), right)
+    torch.testing.assert_close(scales.shifts(ridge), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), rtol=0, atol=1e-4)
+
+
+def test_nothing_to_make_up_for_gives_no_shift() -> None:
+    basis, tridiagonal, start = krylov_space(lambda v: 2 * v, torch.zeros(5), 40)
+    scales = Scales({}, {}, torch.ones(5), basis, tridiagonal, start)
+    assert torch.equal(scales.shifts(1.0), torch.zeros(5))
