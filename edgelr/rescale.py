@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -84,7 +84,12 @@ class Scales:
 
 def components(factors: FactorSet) -> int:
     """Count the unknowns: the components of every ``LowRank`` product."""
-    return sum(each.down.shape[1] for each in factors.values() if isinstance(each, LowRank))
+    return sum(each.down.shape[1] for each in _products(factors).values())
+
+
+def _products(factors: FactorSet) -> dict[str, LowRank]:
+    """The factors that have components to scale."""
+    return {name: each for name, each in factors.items() if isinstance(each, LowRank)}
 
 
 def solve_scales(
@@ -173,44 +178,62 @@ class _Derivatives:
             piece = torch.from_numpy(stored[start : start + step].astype(np.float32))
             yield piece, self.dropped[start : start + step]
 
+    def mean(self, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Mean over the rows of what ``of`` sums over the rows of a piece, ``(k,)``."""
+        total = torch.zeros(len(self.unit))
+        for piece, dropped in self.pieces():
+            total += of(piece, dropped)
+        return total / len(self.dropped)
+
     def sizes(self) -> Tensor:
         """Root mean square of every column, ``(k,)``."""
-        squares = sum(piece.square().sum(0) for piece, _ in self.pieces())
-        assert isinstance(squares, Tensor)
-        least = torch.finfo(torch.float16).tiny
-        return (squares / len(self.dropped)).sqrt().clamp_min(least)
+        squares = self.mean(lambda p, _: p.square().sum(0))
+        return squares.sqrt().clamp_min(torch.finfo(torch.float16).tiny)
 
     def normal(self, v: Tensor) -> Tensor:
         """Mean of ``p p^T v``."""
-        image = sum(piece.T @ (piece @ v) for piece, _ in self.pieces())
-        assert isinstance(image, Tensor)
-        return image / len(self.dropped)
+        return self.mean(lambda p, _: p.T @ (p @ v))
 
     def right(self) -> Tensor:
         """Mean of ``p q``."""
-        image = sum(piece.T @ dropped for piece, dropped in self.pieces())
-        assert isinstance(image, Tensor)
-        return image / len(self.dropped)
+        return self.mean(lambda p, q: p.T @ q)
 
 
 @dataclass
-class _Batch:
-    """What the linears add to the rows of one batch.
+class _Writer:
+    """Adds up what the linears have for the rows of a batch, and writes it.
 
     Attributes:
-        p: ``(rows, k)``.
-        q: ``(rows,)``.
+        file: receives ``p / unit``.
+        width: of a row.
+        unit: from the first batch, ``(k,)``.
+        p: of the running batch, ``(rows, k)``.
+        dropped: ``q`` of every batch, ``(rows,)`` each; that of the running one comes last.
     """
 
-    p: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    q: Tensor = field(default_factory=lambda: torch.zeros(0))
+    file: BinaryIO
+    width: int
+    unit: Tensor | None = None
+    p: Tensor | None = None
+    dropped: list[Tensor] = field(default_factory=list)
 
-    def add(self, p: Tensor, q: Tensor, columns: slice, width: int) -> None:
+    def add(self, p: Tensor, q: Tensor, columns: slice) -> None:
         """Add ``p (rows, r)`` and ``q (rows,)`` of one linear."""
-        if not len(self.p):
-            self.p, self.q = torch.zeros(len(p), width), torch.zeros(len(p))
+        if self.p is None:
+            self.p = torch.zeros(len(p), self.width)
+            self.dropped.append(torch.zeros(len(p)))
         self.p[:, columns] = p
-        self.q += q
+        self.dropped[-1] += q
+
+    def flush(self) -> None:
+        """Write the batch that every linear has added to."""
+        assert self.p is not None
+        if self.unit is None:
+            size = self.p.square().mean(0).sqrt()
+            self.unit = size.clamp_min(max(1e-6 * float(size.max()), 1e-30))
+        stored = (self.p / self.unit).clamp(-LARGEST_STORED, LARGEST_STORED).half()
+        self.file.write(stored.numpy().tobytes())
+        self.p = None
 
 
 def _collect(
@@ -222,40 +245,33 @@ def _collect(
     progress: Progress,
 ) -> _Derivatives:
     """Write the derivatives of every token of a decoder, or every text of an encoder."""
-    products = {name: each for name, each in factors.items() if isinstance(each, LowRank)}
+    products = _products(factors)
     columns, width = {}, 0
     for name, each in products.items():
         columns[name] = slice(width, width := width + each.down.shape[1])
     whole = model.exporter.loss == "embedding"  # a text has one loss
-    batch, dropped, unit = _Batch(), [], torch.zeros(0)
-
-    def add(name: str, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
-        p = (x @ products[name].down) * (gradient @ products[name].up.T)
-        q = (gradient * plain).sum(-1) - p.sum(-1)
-        p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
-        batch.add(p, q, columns[name], width)
-
-    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        assert isinstance(module, nn.Linear)
-        plain = output if module.bias is None else output - module.bias
-        x, plain = x.detach(), plain.detach()
-        output.register_hook(lambda gradient: add(name, x, plain, gradient))
-
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _FILE).open("wb") as file:
+        writer = _Writer(file, width)
+
+        def add(name: str, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
+            p = (x @ products[name].down) * (gradient @ products[name].up.T)
+            q = (gradient * plain).sum(-1) - p.sum(-1)
+            p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
+            writer.add(p, q, columns[name])
+
+        def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+            assert isinstance(module, nn.Linear)
+            plain = output if module.bias is None else output - module.bias
+            x, plain = x.detach(), plain.detach()
+            output.register_hook(lambda gradient: add(name, x, plain, gradient))
 
         def written(what: str, done: int, total: int) -> None:
-            nonlocal batch, unit
-            if not len(unit):
-                size = batch.p.square().mean(0).sqrt()
-                unit = size.clamp_min(max(1e-6 * float(size.max()), 1e-30))
-            stored = (batch.p / unit).clamp(-LARGEST_STORED, LARGEST_STORED).half()
-            file.write(stored.numpy().tobytes())
-            dropped.append(batch.q)
-            batch = _Batch()
+            writer.flush()
             progress(what, done, total)
 
         generator = torch.Generator().manual_seed(seed)
         modules = {name: model.module.get_submodule(name) for name in products}
         fisher_pass(model, modules, watch, parts, generator, "scales", written)
-    return _Derivatives(folder / _FILE, columns, unit, torch.cat(dropped))
+    assert writer.unit is not None
+    return _Derivatives(folder / _FILE, columns, writer.unit, torch.cat(writer.dropped))

@@ -113,11 +113,12 @@ def test_every_recipe_answers_like_torch(
     require_shared_once(made)
 
 
-@pytest.mark.slow
-def test_solving_bases_and_coefficients_in_turns_lowers_the_error(
-    cache: Cache, tmp_path: Path
-) -> None:
-    """Of neighbouring blocks of a real model, at the ranks of 60 % of the parameters."""
+@pytest.fixture(scope="module")
+def errors(cache: Cache) -> torch.Tensor:
+    """Of neighbouring blocks of a real model, at the ranks of 60 % of the parameters.
+
+    Those of stacked coefficients, of fitted ones, and of bases and coefficients solved in turns.
+    """
     settings = make_settings(
         model=model_path("smollm2"), profile="generic-cpu", recipe="basis-sharing", keep=0.6,
         calibration_tokens=8192,
@@ -126,7 +127,7 @@ def test_solving_bases_and_coefficients_in_turns_lowers_the_error(
     made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     model, method = made.subject.model, METHODS.get("svd_llm")
     ranks = {site.group: site.candidate.rank for site in made.plan.sites}
-    errors = torch.zeros(3)  # stacked, fitted, solved in turns
+    errors = torch.zeros(3)
     for group in [each for each in made.subject.groups if each.kind == "blocks"][::5]:
         weights = [weight_of(model, site.name).double() for site in group.sites]
         given = [made.statistics.of(site) for site in group.sites]
@@ -137,4 +138,17 @@ def test_solving_bases_and_coefficients_in_turns_lowers_the_error(
         plain = stacked.truncate(ranks[group.name])  # type: ignore[union-attr]
         losses = [group_loss(each, weights, metrics) for each in (plain, fitted, turns)]  # type: ignore[arg-type]
         errors += torch.tensor(losses)
+    return errors
+
+
+@pytest.mark.slow
+def test_solving_bases_and_coefficients_in_turns_lowers_the_error(errors: torch.Tensor) -> None:
     assert errors[2] < errors[1] < errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="8 % on SmolLM2, whose neighbours have little in common", strict=True)
+def test_solving_bases_and_coefficients_in_turns_lowers_the_error_by_a_fifth(
+    errors: torch.Tensor,
+) -> None:
+    assert errors[2] <= 0.8 * errors[0]
