@@ -17,7 +17,7 @@ demo: $(VENV)/.stamp-cpu
 	    --profile jetson --out build/smollm2-jetson --force
 
 test: $(VENV)/.stamp-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.stamp-dev
 	$(VENV)/bin/ruff check .

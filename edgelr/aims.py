@@ -10,7 +10,7 @@ from edgelr.allocate import Search, follow_plan, read_plan
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
 from edgelr.candidates import stored, tensor_bytes
-from edgelr.compressed import loss_increase
+from edgelr.compressed import gate_increase
 from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import measured_loss
 from edgelr.gate import loss_limit
@@ -207,7 +207,7 @@ def _planned_products(subject: Subject) -> Iterator[Product]:
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     """Find the smallest plan inside the accuracy limit, measured on the selection text."""
     model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
-    increase = loss_increase(model, selection(base.subject))
+    increase = gate_increase(model, selection(base.subject))
     rounds = 0
 
     def measure(plan: Plan) -> float:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from edgelr.calibration import Calibration
 from edgelr.factors import Factors, FactorSet
 from edgelr.forms import apply, dense_weight
-from edgelr.statistics import pool
+from edgelr.losses import answers, counted, divergence, total_variation
+from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
 
 if TYPE_CHECKING:
@@ -101,27 +102,68 @@ def mean_loss(model: LoadedModel, texts: Calibration) -> float:
 
 
 @torch.no_grad()
-def embeddings(model: LoadedModel, texts: Calibration) -> Tensor:
-    """Pooled, normalized embeddings of an encoder, ``(texts, hidden)``."""
-    rows = [
-        pool(
-            model.module(input_ids=ids, attention_mask=mask).last_hidden_state, mask, model.pooling
-        )
-        for ids, mask in _tensors(texts)
-    ]
-    return functional.normalize(torch.cat(rows), dim=-1)
+def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
+    """What the model answers to every text: see ``losses.answers``; padding is left out.
+
+    Returns:
+        Unit embeddings ``(texts, hidden)``, or logits ``(decisions, classes)``.
+    """
+    rows = []
+    for ids, mask in _tensors(texts):
+        answered = answers(model, ids, mask)
+        rows.append(answered[counted(answered, model, mask)])
+    return torch.cat(rows)
+
+
+def likeness(model: LoadedModel, texts: Calibration, original: Tensor) -> float:
+    """Mean cosine to ``original`` of unit embeddings; the share of equal labels of logits."""
+    found = all_answers(model, texts)
+    if TASKS[model.task].loss == "embedding":
+        return float((found * original).sum(-1).mean())
+    return float((found.argmax(-1) == original.argmax(-1)).double().mean())
 
 
 def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
     """Return a function that tells how much the loss of ``model`` has grown since now.
 
-    In nats per token for a decoder, in cosine distance for an encoder.
+    In nats per token for a decoder, in cosine distance for an encoder without a head, and in nats
+    of divergence from the labels' probabilities of now for one that labels.
     """
-    if model.exporter.loss == "next_token":
+    loss = TASKS[model.task].loss
+    if loss == "next_token":
         dense_loss = mean_loss(model, held_out)
         return lambda: mean_loss(model, held_out) - dense_loss
-    original = embeddings(model, held_out)
-    return lambda: float(1 - (embeddings(model, held_out) * original).sum(-1).mean())
+    original = all_answers(model, held_out)
+    if loss == "embedding":
+        return lambda: 1 - likeness(model, held_out, original)
+    return lambda: float(divergence(all_answers(model, held_out), original).mean())
+
+
+def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
+    """Return a function for the loss that the accuracy gate limits, see ``gate.loss_limit``.
+
+    The share of labels that change grows with the root of the divergence, in which losses are
+    predicted: twice its square is what is compared (Pinsker's inequality has these units). Few
+    labels change, so that their number is rough: the upper end of Wilson's interval is taken, and
+    no less than the total variation, of which a share is expected to change.
+    """
+    if not TASKS[model.task].loss.endswith("label"):
+        return loss_increase(model, held_out)
+    original = all_answers(model, held_out)
+
+    def increase() -> float:
+        found = all_answers(model, held_out)
+        changed = (found.argmax(-1) != original.argmax(-1)).double()
+        moved = float(total_variation(found, original).mean())
+        return 2 * max(moved, _upper_end(float(changed.mean()), len(changed))) ** 2
+
+    return increase
+
+
+def _upper_end(share: float, count: int) -> float:
+    """Upper end of Wilson's interval of one standard deviation (Wilson, 1927)."""
+    root = math.sqrt(share * (1 - share) / count + 1 / (4 * count**2))
+    return (share + 1 / (2 * count) + root) / (1 + 1 / count)
 
 
 @torch.no_grad()
@@ -130,8 +172,8 @@ def write_answers(
 ) -> None:
     """Write what the model answers to ``prompts``, for the graph to be compared with.
 
-    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Encoders: the
-    last hidden states.
+    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Encoders: what
+    their graphs answer.
     """
     arrays: dict[str, np.ndarray] = {}
     if model.task == "text-generation":
@@ -148,9 +190,9 @@ def write_answers(
     else:
         for index, prompt in enumerate(prompts):
             ids = torch.tensor([list(prompt)])
-            hidden = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+            found = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
             arrays[f"input_ids_{index}"] = np.array(prompt, np.int64)
-            arrays[f"hidden_{index}"] = hidden.last_hidden_state[0].numpy()
+            arrays[f"output_{index}"] = getattr(found, TASKS[model.task].output)[0].numpy()
     np.savez(path, allow_pickle=False, **arrays)
 
 

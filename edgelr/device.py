@@ -29,6 +29,7 @@ V = TypeVar("V")
 U = TypeVar("U", bound=str)
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -106,6 +107,9 @@ class AccuracyGate(_Section):
 
     max_perplexity_increase: Figure[_Amount, Literal["share"]]
     min_mean_cosine: Figure[_Cosine, Literal["cosine"]]
+    min_top1_agreement: Figure[_Share, Literal["share"]] = Figure(
+        value=0.98, unit="share", source="edgelr default", verified=False
+    )
 
 
 class Detection(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import InputError
 from edgelr.registry import Registry
@@ -25,10 +25,7 @@ class Exporter:
 
     Attributes:
         model_types: values of ``config.model_type`` that this family answers to.
-        task: what its models do.
-        auto_class: the transformers class that loads it.
-        loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model. ``embedding``: squared distance of the pooled, normalized embedding.
+        tasks: what its models are made for; the first is that of a model that does not say.
         trace: writes the dense float32 graph ``model.onnx`` of ``(module, model folder)`` into a
             folder.
         fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
@@ -42,15 +39,13 @@ class Exporter:
         intermediate_size: the configuration's name for the width inside a feed-forward pair.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
-        load_options: further keyword arguments of the auto class's ``from_pretrained``.
+        load_options: further keyword arguments of ``from_pretrained`` for the first task.
         cache_in_place: the graph writes new keys and values into the tensors of the past, where it
             is given them as outputs too (GroupQueryAttention with a shared buffer).
     """
 
     model_types: tuple[str, ...]
-    task: Task
-    auto_class: str
-    loss: Literal["next_token", "embedding"]
+    tasks: tuple[Task, ...]
     trace: Callable[[nn.Module, Path, Path], None]
     example_inputs: Callable[[Any, int, int], dict[str, Any]]
     tiny_config: Callable[[], Any]

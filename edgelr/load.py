@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 
 from edgelr.cache import Cache, digest, file_digest
 from edgelr.errors import InputError
-from edgelr.exporter import exporter_for
+from edgelr.exporter import Exporter, exporter_for
+from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel, ModelShape, Pooling, Task
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def load(
-    source: str, cache: Cache, revision: str | None = None, trust_remote_code: bool = False
+    source: str,
+    cache: Cache,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    task: Task | None = None,
 ) -> LoadedModel:
     """Load ``source`` in float32.
 
@@ -41,9 +46,11 @@ def load(
         cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
         revision: branch, tag or commit of a Hub id.
         trust_remote_code: run code that comes with the model.
+        task: what it is loaded for; None takes what its configuration tells.
 
     Raises:
-        InputError: the source is none of these, is pickled, or holds weights that are not finite.
+        InputError: the source is none of these, is pickled, is not made for the task, or holds
+            weights that are not finite.
     """
     path = Path(source)
     if source.endswith(".onnx"):
@@ -64,20 +71,31 @@ def load(
         )
     else:
         folder = _from_hub(source, revision)
-    return _from_folder(folder, source, revision, trust_remote_code)
+    return _from_folder(folder, source, revision, trust_remote_code, task)
 
 
 def _from_folder(
-    folder: Path, source: str, revision: str | None, trust_remote_code: bool
+    folder: Path,
+    source: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    asked: Task | None,
 ) -> LoadedModel:
     _refuse_pickled(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
-    _refuse_mixed_attention(config, exporter.task, source)
-    auto_class = getattr(transformers, exporter.auto_class)
+    task = asked or _task_of(config, exporter)
+    if task not in exporter.tasks:
+        raise InputError(
+            f"--task is {task}, but models of the type {config.model_type} are for "
+            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
+        )
+    _refuse_unknown_head(config, task, source)
+    _refuse_mixed_attention(config, task, source)
+    auto_class = getattr(transformers, TASKS[task].auto_class)
     try:
         with _quiet_transformers():
-            module, found = auto_class.from_pretrained(
+            module, info = auto_class.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -85,27 +103,45 @@ def _from_folder(
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that they are named below
-                **dict(exporter.load_options),
+                **dict(exporter.load_options if task == exporter.tasks[0] else ()),
             )
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
             f"every shard of them. Copy or download the model again."
         ) from error
-    _require_complete(found, source)
+    _require_complete(info, source)
     module.eval().requires_grad_(False)
     require_finite(module, source)
-    weights = sorted(folder.glob("*.safetensors"))
+    found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
     return LoadedModel(
         module=module,
         exporter=exporter,
-        task=exporter.task,
+        task=task,
         folder=folder,
         source=source,
         revision=revision,
-        digest=file_digest([folder / "config.json", *weights]),
-        pooling=pooling_of(folder) if exporter.loss == "embedding" else None,
+        digest=found if task == exporter.tasks[0] else digest(found, task),
+        pooling=pooling_of(folder) if TASKS[task].loss == "embedding" else None,
     )
+
+
+def _task_of(config: Any, exporter: Exporter) -> Task:
+    """Read from the architecture's name what a model was trained for; the family's own if not."""
+    for task in exporter.tasks:
+        ending = TASKS[task].architecture
+        if ending and any(name.endswith(ending) for name in config.architectures or ()):
+            return task
+    return exporter.tasks[0]
+
+
+def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
+    """Refuse heads that answer with numbers: the gates judge labels."""
+    if task == "text-classification" and config.problem_type == "regression":
+        raise InputError(
+            f"{source} predicts numbers (problem_type is regression); expected a model that "
+            f"labels. Give --task feature-extraction to compress the model without its head."
+        )
 
 
 def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:

@@ -140,10 +140,6 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     Raises:
         InputError: a setting does not fit the model.
     """
-    if settings.task is not None and settings.task != model.task:
-        raise InputError(
-            f"--task is {settings.task}, but {model.source} is for {model.task}. Leave --task away."
-        )
     shape, longest = shape_of(model)
     context = settings.context_tokens or min(device.context_tokens, longest)
     for name, tokens in (("context", context), ("calibration-length", settings.calibration_length)):
@@ -213,7 +209,7 @@ def make_search(
 
 def load_model(settings: Settings, cache: Cache) -> LoadedModel:
     """Load the model that the settings name."""
-    return load(settings.model, cache, settings.revision, settings.trust_remote_code)
+    return load(settings.model, cache, settings.revision, settings.trust_remote_code, settings.task)
 
 
 def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseExport:

@@ -57,7 +57,9 @@ def _reference(bundle: ExportBundle, against: str | None, listener: Listener) ->
     from edgelr.pipeline import dense_bundle
     from edgelr.settings import make_settings
 
-    settings = make_settings(model=source, revision=bundle.manifest.revision)
+    settings = make_settings(
+        model=source, revision=bundle.manifest.revision, task=bundle.manifest.task
+    )
     found = dense_bundle(settings, Cache(default_root()), listener)
     if against is None and found.manifest.digest != bundle.manifest.digest:
         raise InputError(

@@ -195,6 +195,8 @@ def _prediction_note(made: Planned, validation: Validation) -> tuple[str, ...]:
         unit = "nats per token"
     elif "mean_cosine" in found:
         measured, unit = 1 - found["mean_cosine"].value, "of cosine distance"
+    elif "kl_divergence" in found:
+        measured, unit = found["kl_divergence"].value, "nats"
     else:
         return ()
     predicted = made.plan.predicted_loss

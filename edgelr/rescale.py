@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from edgelr.factors import FactorSet, LowRank
 from edgelr.statistics import fisher_pass
+from edgelr.tasks import TASKS
 
 if TYPE_CHECKING:
     from edgelr.calibration import Calibration
@@ -249,7 +250,7 @@ def _collect(
     columns, width = {}, 0
     for name, each in products.items():
         columns[name] = slice(width, width := width + each.down.shape[1])
-    whole = model.exporter.loss == "embedding"  # a text has one loss
+    whole = TASKS[model.task].by_text
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _FILE).open("wb") as file:
         writer = _Writer(file, width)

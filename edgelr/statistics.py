@@ -16,9 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
 
 from edgelr import calibration as calibrations
+from edgelr.losses import backward, decisions_per_text
+from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, SiteStatistics
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ Progress = Callable[[str, int, int], None]
 INPUT_BATCH_TOKENS = 1024
 GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text
 GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
-SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 GRAM_COLUMNS = 384  # of the panels in which a Gram is summed
 
 
@@ -97,11 +97,12 @@ class StatisticsStore:
 
 
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
-    """Losses per token: one for a language model, one per text for an encoder."""
-    if model.exporter.loss == "next_token":
+    """Losses per token: one, or those of a text divided by its tokens."""
+    if not TASKS[model.task].by_text:
         return 1.0
     pairs = zip(parts, calibrations.weights(parts), strict=True)
-    return sum(weight * len(part.ids) / part.tokens for part, weight in pairs)
+    texts = sum(weight * len(part.ids) / part.tokens for part, weight in pairs)
+    return texts * decisions_per_text(model)
 
 
 def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:
@@ -137,12 +138,14 @@ def _input_grams(
 
     total = sum(part.tokens for part in parts)
     done = 0
+    base = getattr(model.module, "base_model", model.module)  # a head's logits are not needed
+    module = base if set(watched.values()) <= set(base.modules()) else model.module
     with torch.no_grad(), input_hooks(watched, add):
         for part, share in zip(parts, calibrations.weights(parts), strict=True):
             weight = share * total / part.tokens
             for ids, mask in _batches([part], INPUT_BATCH_TOKENS):
                 real = mask.bool()
-                _base(model)(input_ids=ids, attention_mask=mask)
+                module(input_ids=ids, attention_mask=mask)
                 done += int(mask.sum())
                 progress("input statistics", done, total)
     return {name: mirrored(gram) / total for name, gram in grams.items()}
@@ -198,7 +201,7 @@ def fisher_pass(
         )
         for name, module in modules.items()
     ]
-    cut = model.exporter.loss == "next_token"  # a text that is embedded is one whole
+    cut = TASKS[model.task].loss == "next_token"  # other texts are one whole
     done, total = 0, sum(part.tokens for part in parts)
     try:
         with torch.enable_grad():
@@ -209,51 +212,6 @@ def fisher_pass(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
-    """Send back gradients whose second moment is the Fisher information of the model.
-
-    Next token: the gradient of the cross entropy against labels sampled from the model itself,
-    ``p - onehot(label)``; labels from data would give the empirical Fisher instead. Embedding: an
-    encoder has no head, and what its users compare are pooled, normalized embeddings. Read as the
-    mean of a Gaussian of unit variance, an embedding ``e`` has the Fisher ``J^T J``, and the
-    gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
-    half the squared distance of the embeddings, which is one minus their cosine.
-    """
-    embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
-    embedded = embed(ids).requires_grad_()
-    if model.exporter.loss == "next_token":
-        logits = model.module(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
-        logits.backward(_sampled_residual(logits.detach(), generator))
-        return
-    hidden = model.module(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-    pooled = pool(hidden, mask, model.pooling)
-    noise = torch.randn(pooled.shape, generator=generator)
-    functional.normalize(pooled, dim=-1).backward(noise)
-
-
-def _sampled_residual(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Probabilities minus one-hot labels drawn from them, the shape of ``logits``."""
-    residual = logits.softmax(-1)
-    for row in residual:  # (tokens, vocabulary): a row at a time, because drawing makes a copy
-        for piece in row.split(SAMPLED_TOKENS):
-            labels = torch.multinomial(piece, 1, generator=generator)
-            piece.scatter_add_(1, labels, piece.new_full(labels.shape, -1.0))
-    return residual
-
-
-def pool(hidden: Tensor, mask: Tensor, pooling: str | None) -> Tensor:
-    """Pool ``(batch, tokens, hidden)`` to ``(batch, hidden)`` over the real tokens."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
-
-
-def _base(model: LoadedModel) -> nn.Module:
-    """The model without its head, whose logits the input Grams do not need."""
-    return getattr(model.module, "base_model", model.module)
 
 
 def add_gram(gram: Tensor, x: Tensor, weight: float = 1.0) -> None:

@@ -36,6 +36,7 @@ from edgelr.rivals import dense_in
 from edgelr.runtime import jobs, measure
 from edgelr.runtime.bundle import MANIFEST
 from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings
+from edgelr.tasks import TASKS
 from edgelr.types import (
     PRECISION_BYTES,
     AskedPrecision,
@@ -49,8 +50,6 @@ from edgelr.types import (
 )
 
 FORMAT = 1  # of the entries; raise it when their figures change their meaning
-# what the gates of encoders and decoders judge
-METRICS: dict[Task, str] = {"feature-extraction": "mean_cosine", "text-generation": "perplexity"}
 _ENTRY = "entry.json"
 
 
@@ -111,7 +110,7 @@ class _Maker:
             command=self._command,
             source=self._question.settings.model,
             digest=device.subject.model.digest,
-            metric=METRICS[device.subject.model.task],
+            metric=TASKS[device.subject.model.task].metric,
             text=f"{device.subject.texts.evaluation_name}, first half",
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
             environment=reporting.environment(),
@@ -199,7 +198,8 @@ class _Maker:
             metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
-            entry = _judged(Entry("", title, latency=tuple(found.ratios.items())), metrics)
+            latency = tuple(found.ratios.items())
+            entry = _judged(Entry("", title, latency=latency), metrics, subject.model.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
         key = digest(FORMAT, str(run.folder), subject.texts.evaluation)
@@ -281,12 +281,12 @@ def _entry_of(report: Report, title: str, folder: Path) -> Entry:
         passed=report.validation.passed,
         latency=tuple(report.comparison.ratios.items()),
     )
-    return _judged(entry, report.validation.metrics)
+    return _judged(entry, report.validation.metrics, report.task)
 
 
-def _judged(entry: Entry, metrics: tuple[Metric, ...]) -> Entry:
-    (judged,) = (metric for metric in metrics if metric.name in METRICS.values())
-    baseline = 1.0 if judged.baseline is None else judged.baseline  # the cosine to oneself
+def _judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
+    (judged,) = (metric for metric in metrics if metric.name == TASKS[task].metric)
+    baseline = 1.0 if judged.baseline is None else judged.baseline  # one is like oneself
     return replace(entry, value=judged.value, baseline=baseline)
 
 

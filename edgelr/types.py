@@ -22,7 +22,9 @@ Adapter = Literal["lora", "loha", "lokr"]
 Precision = Literal["float32", "float16"]
 WeightPrecision = Literal["float32", "float16", "int8", "int4"]
 AskedPrecision = Literal["float32", "float16", "int8", "int4", "auto"]
-Task = Literal["text-generation", "feature-extraction"]
+Task = Literal[
+    "text-generation", "feature-extraction", "text-classification", "token-classification"
+]
 Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward"]
 Pooling = Literal["mean", "cls"]

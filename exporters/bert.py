@@ -34,13 +34,12 @@ def tiny_bert() -> BertConfig:
 
 BERT = Exporter(
     model_types=("bert",),
-    task="feature-extraction",
-    auto_class="AutoModel",
-    loss="embedding",
+    tasks=("feature-extraction", "text-classification", "token-classification"),
     trace=trace_with_transformers,
     fuse=fuse_with_transformers,
     example_inputs=padded_text_batch,
     tiny_config=tiny_bert,
+    keep_dense=("classifier",),
     tied_pairs=(("intermediate.dense", "output.dense"),),
     # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
     load_options=(("add_pooling_layer", False),),

@@ -40,9 +40,7 @@ def tiny_llama() -> LlamaConfig:
 
 LLAMA = Exporter(
     model_types=("llama",),
-    task="text-generation",
-    auto_class="AutoModelForCausalLM",
-    loss="next_token",
+    tasks=("text-generation",),
     trace=trace_with_genai_builder,
     example_inputs=token_batch,
     tiny_config=tiny_llama,

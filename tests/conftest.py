@@ -20,7 +20,8 @@ from edgelr.load import load
 from edgelr.methods import Need
 from edgelr.sites import find_sites
 from edgelr.statistics import StatisticsStore, collect, units_per_token
-from edgelr.types import LoadedModel
+from edgelr.tasks import TASKS
+from edgelr.types import LoadedModel, Task
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the tiny configurations say
 SENTENCES = (
@@ -54,19 +55,25 @@ def make_tokenizer(vocabulary: int, ends: bool) -> Tokenizer:
     return tokenizer
 
 
-def write_tiny(folder: Path, name: str, **changes: Any) -> Path:
+def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any) -> Path:
     """Write the tiny model of an exporter, with seeded weights, as a Hugging Face folder.
+
+    Without a task it is made for the first one of its family; one that labels has five labels.
 
     The weights are five times larger than usual: nearly linear models would hide mistakes.
     """
     exporter = EXPORTERS.get(name)
     config = exporter.tiny_config()
     config.update({"initializer_range": 0.1, **changes})
+    options = exporter.load_options
+    if task not in (None, exporter.tasks[0]):
+        options = ()
+        config.update({"num_labels": changes.get("num_labels", 5)})
     torch.manual_seed(0)
-    auto_class = getattr(transformers, exporter.auto_class)
-    auto_class.from_config(config, **dict(exporter.load_options)).save_pretrained(folder)
+    auto_class = getattr(transformers, TASKS[task or exporter.tasks[0]].auto_class)
+    auto_class.from_config(config, **dict(options)).save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(config.vocab_size, exporter.loss == "embedding"),
+        tokenizer_object=make_tokenizer(config.vocab_size, exporter.tasks[0] != "text-generation"),
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
@@ -82,7 +89,7 @@ def random_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding."""
-    if model.exporter.loss == "next_token":
+    if model.task == "text-generation":
         return from_samples(random_ids(1, 6, seed=6).repeat(copies, 0), "chunk")
     mask = (np.arange(9) < np.array([[9], [5], [7]])).astype(np.int64)
     ids = random_ids(3, 9, seed=5)
@@ -103,14 +110,18 @@ def collected(
 
 
 class TinyModels(dict[str, LoadedModel]):
-    """Made when first asked for: a file's tests rarely need every family."""
+    """Made when first asked for: a file's tests rarely need every family.
+
+    A name is that of a family, or ``family:task`` where that is not the family's first task.
+    """
 
     def __init__(self, make: MakeModel) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, name: str) -> LoadedModel:
-        self[name] = self._make(name)
+        family, _, task = name.partition(":")
+        self[name] = self._make(family, task=task or None)
         return self[name]
 
 
@@ -122,11 +133,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
-    """Load the tiny model of an exporter, with changes to its configuration."""
+    """Load the tiny model of an exporter and a task, with changes to its configuration."""
 
-    def make(name: str, **changes: Any) -> LoadedModel:
+    def make(name: str, task: Task | None = None, **changes: Any) -> LoadedModel:
         root = tmp_path_factory.mktemp(name)
-        return load(str(write_tiny(root / "model", name, **changes)), Cache(root / "cache"))
+        return load(str(write_tiny(root / "model", name, task, **changes)), Cache(root / "cache"))
 
     return make
 

@@ -22,12 +22,22 @@ from edgelr.types import Budget, LoadedModel, Plan
 from edgelr.workplace import Workplace
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
-FAMILIES = [
-    name if name in PIVOTS else pytest.param(name, marks=pytest.mark.breadth)
-    for name in EXPORTERS.names()
+LABELLING = tuple(f"bert:{task}" for task in EXPORTERS.get("bert").tasks[1:])
+TASK_PIVOTS = (*PIVOTS, *LABELLING)
+
+
+def _marked(name: str) -> Any:
+    return name if name in TASK_PIVOTS else pytest.param(name, marks=pytest.mark.breadth)
+
+
+# every family at every task that it is made for
+CASES = [
+    _marked(name)
+    for family, exporter in EXPORTERS.items()
+    for name in (family, *(f"{family}:{task}" for task in exporter.tasks[1:]))
 ]
-every_exporter = pytest.mark.parametrize("exporter", FAMILIES)
-both_tasks = pytest.mark.parametrize("exporter", PIVOTS)
+every_exporter = pytest.mark.parametrize("exporter", [*map(_marked, EXPORTERS.names()), *LABELLING])
+every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 
 
@@ -72,17 +82,21 @@ def batch(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_graph(model: LoadedModel, path: Path, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Logits or hidden states of a graph file, where the mask is 1."""
+    """What a graph file answers, where the mask is 1."""
     session = open_session(path, "cpu", 1)
     if model.task == "text-generation":
         config = json.loads((model.folder / "config.json").read_text())
         return Decoder(session, config).logits(ids, mask)[0][mask == 1]
-    return Encoder(session).hidden(ids, mask)[mask == 1]
+    return _counted(Encoder(session).run(ids, mask), mask)
 
 
 def run_torch(model: LoadedModel, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The same of the model in torch."""
     with torch.no_grad():
         outputs = model.module(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
-    found: np.ndarray = outputs[0].numpy()[mask == 1]
-    return found
+    return _counted(outputs[0].numpy(), mask)
+
+
+def _counted(outputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Leave padding out, where there is an answer for every token."""
+    return outputs[mask == 1] if outputs.ndim == 3 else outputs

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import (
     FactorizedLinear,
-    embeddings,
+    all_answers,
     installed,
     mean_loss,
     multiplied,
@@ -24,8 +24,8 @@ from edgelr.compressed import (
 from edgelr.decompose import in_forms, truncate
 from edgelr.factors import LowRank
 from edgelr.forms import dense_weight, pivot
+from edgelr.losses import pool
 from edgelr.spectra import SpectrumTable
-from edgelr.statistics import pool
 from edgelr.types import LoadedModel, Plan
 from tests.conftest import random_ids, tiny_texts
 from tests.exports import every_exporter
@@ -134,11 +134,11 @@ def test_embeddings_are_those_of_every_text_alone(
 ) -> None:
     monkeypatch.setattr("edgelr.compressed.EVALUATION_BATCH_TOKENS", width)
     texts = tiny_texts(tiny_encoder)
-    found = embeddings(tiny_encoder, texts)
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3))
+    found = all_answers(tiny_encoder, texts)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3).double())
     for row, ids, mask in zip(found, texts.ids, texts.mask, strict=True):
         alone = from_samples(ids[mask == 1][None], "")
-        torch.testing.assert_close(embeddings(tiny_encoder, alone)[0], row)
+        torch.testing.assert_close(all_answers(tiny_encoder, alone)[0], row)
 
 
 def test_pooling_takes_the_first_token_or_the_mean_of_the_real_ones() -> None:
@@ -177,4 +177,4 @@ def test_an_encoders_answers_are_its_hidden_states(
         assert found[f"input_ids_{index}"].tolist() == prompt
         with torch.no_grad():
             expected = tiny_encoder.module(torch.tensor([prompt])).last_hidden_state[0]
-        np.testing.assert_allclose(found[f"hidden_{index}"], expected, atol=1e-5)
+        np.testing.assert_allclose(found[f"output_{index}"], expected, atol=1e-5)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgelr.allocate import Search, prepare
 from edgelr.calibration import Calibration, from_samples
-from edgelr.compressed import embeddings, multiplied
+from edgelr.compressed import all_answers, multiplied
 from edgelr.decompose import decompose, in_forms, truncate
 from edgelr.errors import InputError
 from edgelr.factors import LowRank, Pivoted
@@ -25,7 +25,7 @@ from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.statistics import StatisticsStore
 from edgelr.types import Form, Grouping, LoadedModel, Plan, SiteGroup, SiteStatistics
 from tests.conftest import collected, random_ids, tiny_texts
-from tests.exports import both_tasks, every_exporter
+from tests.exports import every_exporter, every_task
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 Models = dict[str, LoadedModel]
@@ -121,7 +121,7 @@ def test_the_factors_of_a_plan_are_those_of_its_ranks(
         assert torch.linalg.matrix_rank(found) == candidate.rank
 
 
-@both_tasks
+@every_task
 @pytest.mark.parametrize("grouping", ["input", "blocks"])
 @pytest.mark.parametrize("form", ["low_rank", "pivoted"])
 def test_sites_of_a_group_share_their_first_factor(
@@ -189,8 +189,8 @@ def test_statistics_that_are_not_finite_are_refused(
 
 
 def answers(model: LoadedModel, texts: Calibration) -> Tensor:
-    if model.exporter.loss == "embedding":
-        return embeddings(model, texts).double()
+    if model.task == "feature-extraction":
+        return all_answers(model, texts)
     with torch.no_grad():
         logits: Tensor = model.module(input_ids=torch.tensor(texts.ids)).logits
         return logits.double().log_softmax(-1)
@@ -198,7 +198,7 @@ def answers(model: LoadedModel, texts: Calibration) -> Tensor:
 
 def lost(model: LoadedModel, before: Tensor, after: Tensor) -> float:
     """Mean divergence per token of a decoder, mean cosine distance of an encoder."""
-    if model.exporter.loss == "embedding":
+    if model.task == "feature-extraction":
         return float(1 - (before * after).sum(-1).mean())
     return float((before.exp() * (before - after)).sum(-1).mean())
 
@@ -223,4 +223,6 @@ def test_the_predicted_loss_is_about_the_measured_one(
     with multiplied(model.module, truncate(table, plan)):
         measured = lost(model, before, answers(model, texts))
     predicted = sum(site.candidate.predicted_loss for site in sites)
-    assert measured / 2.5 < predicted < 2.5 * measured
+    # of a few random labels, gradients depend on inputs more than the prediction takes them to
+    within = 3 if "classification" in exporter else 2.5
+    assert measured / within < predicted < within * measured

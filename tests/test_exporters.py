@@ -20,13 +20,14 @@ from edgelr.graph.save import load_graph
 from edgelr.load import shape_of
 from edgelr.planning import DenseExport, dense_export
 from edgelr.sites import find_sites, weight_of
+from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
-from tests.exports import FAMILIES, Recorder, batch, run_graph, run_torch, session_cache
+from tests.exports import CASES, Recorder, batch, run_graph, run_torch, session_cache
 
 NAMES = EXPORTERS.names()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=CASES)
 def model(request: pytest.FixtureRequest, tiny_models: dict[str, LoadedModel]) -> LoadedModel:
     return tiny_models[request.param]
 
@@ -70,7 +71,7 @@ def test_a_declaration_is_complete(name: str) -> None:
     config = exporter.tiny_config()
     assert config.model_type in exporter.model_types
     assert exporter_for(config.model_type) is exporter
-    assert hasattr(transformers, exporter.auto_class)
+    assert all(hasattr(transformers, TASKS[task].auto_class) for task in exporter.tasks)
     inputs = exporter.example_inputs(config, 3, 7)
     assert {tuple(tensor.shape) for tensor in inputs.values()} == {(3, 7)}
     assert int(inputs["input_ids"].max()) < config.vocab_size

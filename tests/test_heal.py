@@ -21,7 +21,7 @@ from edgelr.heal.distillation import (
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids
-from tests.exports import both_tasks
+from tests.exports import every_task
 
 Models = dict[str, LoadedModel]
 STEPS, RATE = 30, 1e-3  # the tiny models' factors are larger than usual, and so is their rate
@@ -107,7 +107,7 @@ def tensors(factors: Any) -> dict[str, Tensor]:
     return {name: getattr(factors, name) for name in names if hasattr(factors, name)}
 
 
-@both_tasks
+@every_task
 def test_healing_lowers_the_held_out_loss(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
@@ -125,7 +125,7 @@ def test_healing_lowers_the_held_out_loss(
     )
 
 
-@both_tasks
+@every_task
 def test_an_absurd_rate_returns_what_was_given(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

@@ -23,11 +23,11 @@ from edgelr.heal.students import student_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids
-from tests.exports import both_tasks
+from tests.exports import every_task
 from tests.test_heal import Models, halves, product, texts
 
 
-@both_tasks
+@every_task
 def test_a_model_is_no_distance_from_itself(tiny_models: Models, exporter: str) -> None:
     model = tiny_models[exporter]
     rows = pieces(model, [texts(3)], 80)
@@ -39,7 +39,7 @@ def test_a_model_is_no_distance_from_itself(tiny_models: Models, exporter: str) 
     assert abs(mean_distillation_loss(model, full, rows, 80)) < 1e-8
 
 
-@both_tasks
+@every_task
 def test_padding_does_not_count(tiny_models: Models, exporter: str) -> None:
     model = tiny_models[exporter]
     given = halves(model)

@@ -22,12 +22,13 @@ from edgelr.factors import Decomposition, Fits, Reweighted
 from edgelr.forms import dense_weight
 from edgelr.importance import collect_importance, surgery
 from edgelr.importance.surgery import elimination_order, reweighted, shrunk
+from edgelr.losses import backward
 from edgelr.sites import find_sites, weight_of
 from edgelr.spectra import SpectrumTable, read_spectra, write_spectrum
-from edgelr.statistics import backward, units_per_token
+from edgelr.statistics import units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
-from tests.exports import both_tasks, quick_settings
+from tests.exports import every_task, quick_settings
 from tests.test_decompose import answers, lost, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
@@ -104,7 +105,7 @@ def unshrunk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     return caught
 
 
-@both_tasks
+@every_task
 def test_the_fisher_information_is_that_of_a_scale_per_token(
     tiny_models: Models, exporter: str, tmp_path: Path, unshrunk: dict[str, Tensor]
 ) -> None:
@@ -248,7 +249,7 @@ def test_components_that_nothing_reads_have_finite_scales() -> None:
 # --- whole models --------------------------------------------------------------------------------
 
 
-@both_tasks
+@every_task
 @pytest.mark.parametrize("kept", [0.7, 0.9])
 def test_the_predicted_loss_is_about_the_measured_one(
     tiny_models: Models, exporter: str, kept: float, tmp_path: Path
@@ -270,7 +271,7 @@ def test_the_predicted_loss_is_about_the_measured_one(
     assert measured / 2.5 < predicted < 2.5 * measured
 
 
-@both_tasks
+@every_task
 def test_what_is_kept_is_amplified_and_read_back_as_it_was_written(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types factors blocks registry cache settings text",
+    "errors types tasks factors blocks registry cache settings text",
     "exporter device",
-    "load sites calibration statistics texts gate",
+    "load sites calibration losses statistics texts gate",
     "methods sharing forms",
     "candidates",
     "allocators recipes",
@@ -46,8 +46,8 @@ DOORS = {
     "optimum": "load exporters",
     "peft": "heal",
     "torch": (
-        "factors load sites statistics methods sharing forms spectra decompose compressed refit "
-        "heal importance quantization table rescale factoring rivals inspection exporters"
+        "factors load sites losses statistics methods sharing forms spectra decompose compressed "
+        "refit heal importance quantization table rescale factoring rivals inspection exporters"
     ),
     "transformers": "load exporters",
     "typer": "cli",

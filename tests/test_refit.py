@@ -15,7 +15,7 @@ from edgelr.methods import METHODS
 from edgelr.refit import refit
 from edgelr.types import Grouping, LoadedModel, Plan
 from tests.conftest import collected, random_ids
-from tests.exports import both_tasks
+from tests.exports import every_task
 from tests.test_decompose import groups_of, half, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
@@ -52,7 +52,7 @@ def hidden(model: LoadedModel, rows: Calibration) -> torch.Tensor:
     return states
 
 
-@both_tasks
+@every_task
 @pytest.mark.parametrize("grouping", ["one", "input"])
 def test_a_refit_brings_the_last_states_closer(
     tiny_models: Models, exporter: str, grouping: Grouping, tmp_path: Path
@@ -67,7 +67,7 @@ def test_a_refit_brings_the_last_states_closer(
     assert distances[1] < distances[0]
 
 
-@both_tasks
+@every_task
 def test_ranks_and_shared_factors_stay(tiny_models: Models, exporter: str, tmp_path: Path) -> None:
     before, after, plan = refitted(tiny_models[exporter], tmp_path / "run", grouping="input")
     groups: dict[str, list[LowRank]] = {}

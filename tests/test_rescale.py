@@ -15,7 +15,7 @@ from edgelr.rescale import LARGEST_SCALE, Scales, krylov_space, solve_scales
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
-from tests.exports import both_tasks
+from tests.exports import every_task
 from tests.test_decompose import answers, half, lost, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
@@ -76,7 +76,7 @@ def test_linears_make_up_for_what_others_dropped(tiny_decoder: LoadedModel, tmp_
     assert losses == sorted(losses)
 
 
-@both_tasks
+@every_task
 def test_scales_are_bounded_and_some_amplify(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
@@ -89,7 +89,7 @@ def test_scales_are_bounded_and_some_amplify(
     assert (found < 0.999).any()
 
 
-@both_tasks
+@every_task
 def test_what_lost_nothing_keeps_its_scale(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
@@ -97,8 +97,9 @@ def test_what_lost_nothing_keeps_its_scale(
     model = tiny_models[exporter]
     full: FactorSet = {}
     for site in find_sites(model):
-        u, s, v = torch.linalg.svd(weight_of(model, site.name).T, full_matrices=False)
-        full[site.name] = LowRank(u * s.sqrt(), s.sqrt()[:, None] * v)
+        weight = weight_of(model, site.name).T.double()
+        u, s, v = torch.linalg.svd(weight, full_matrices=False)
+        full[site.name] = LowRank((u * s.sqrt()).float(), (s.sqrt()[:, None] * v).float())
     found = scales(full, rescaled(model, full, [texts(16, 0)], tmp_path))
     torch.testing.assert_close(found, torch.ones_like(found), atol=1e-3, rtol=0)
 
@@ -119,7 +120,7 @@ def test_a_component_made_smaller_gets_its_size_back(
     torch.testing.assert_close(found[1:], torch.ones(len(found) - 1), atol=0.05, rtol=0)
 
 
-@both_tasks
+@every_task
 def test_equal_seeds_give_equal_scales_and_the_model_stays(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from edgelr import statistics
 from edgelr.calibration import Calibration, from_samples, weights
+from edgelr.losses import pool
 from edgelr.sites import find_sites
-from edgelr.statistics import pool, units_per_token
+from edgelr.statistics import units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import MakeModel, collected, random_ids, tiny_texts
 from tests.exports import every_exporter
@@ -53,20 +54,21 @@ def loss_directions(model: LoadedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``target`` and ``roots (directions, *target.shape)``: the sum of ``r r^T`` over the roots
-        is ``diag(p) - p p^T`` at every token of a decoder, the identity for an embedding.
+        is ``diag(p) - p p^T`` at every decision, the identity for an embedding.
     """
     embedded = model.module.get_input_embeddings()(ids).requires_grad_()
     answer = model.module(inputs_embeds=embedded)
-    if model.exporter.loss == "embedding":
+    if model.task == "feature-extraction":
         target = functional.normalize(pool(answer.last_hidden_state, torch.ones_like(ids), "mean"))
         return target, torch.eye(target.shape[-1])[:, None]
-    p = answer.logits.detach().softmax(-1)[0]  # (tokens, vocabulary)
+    logits = answer.logits[:, None] if model.task == "text-classification" else answer.logits
+    p = logits.detach().softmax(-1)[0]  # (decisions, classes)
     root = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None]  # (tokens, v, directions)
     tokens, size = p.shape
     roots = torch.zeros(tokens, size, tokens, size)  # (token, direction, token, v)
     for token in range(tokens):
         roots[token, :, token] = root[token].T
-    return answer.logits, roots.reshape(tokens * size, 1, tokens, size)
+    return logits, roots.reshape(tokens * size, 1, tokens, size)
 
 
 def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Tensor]:

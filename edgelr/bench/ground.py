@@ -29,11 +29,6 @@ class Ground:
     calibration: list[Calibration]
     texts: dict[str, Calibration]
 
-    @property
-    def predicts_tokens(self) -> bool:
-        """Whether rows are judged by perplexity; embeddings are compared with the dense ones."""
-        return self.subject.model.exporter.loss == "next_token"
-
     def key(self, recipe: str, keep: float | None) -> str:
         """Hash everything that decides the figures of a row; the dense model keeps None."""
         subject = self.subject

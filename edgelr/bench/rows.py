@@ -13,7 +13,7 @@ from edgelr.bench.book import RowBook
 from edgelr.bench.ground import Ground
 from edgelr.bench.question import Question
 from edgelr.cache import Cache
-from edgelr.compressed import embeddings, mean_loss, multiplied
+from edgelr.compressed import all_answers, likeness, mean_loss, multiplied
 from edgelr.errors import BudgetError, InputError
 from edgelr.factors import FactorSet
 from edgelr.pipeline import Clock
@@ -23,6 +23,7 @@ from edgelr.report.comparison_tables import row_sentence
 from edgelr.settings import Settings, make_settings
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
+from edgelr.tasks import TASKS
 from edgelr.types import PRECISION_BYTES, Plan
 
 if TYPE_CHECKING:
@@ -161,12 +162,12 @@ class _Judge:
     def __init__(self, ground: Ground, listener: Listener) -> None:
         self._model, self._texts, self._listener = ground.subject.model, ground.texts, listener
         self._original: dict[str, Tensor] = {}
-        if not ground.predicts_tokens:
+        if TASKS[self._model.task].metric != "perplexity":
             for name, text in self._texts.items():
-                self._original[name] = embeddings(self._model, text)
+                self._original[name] = all_answers(self._model, text)
 
     def values(self, factors: FactorSet) -> dict[str, float]:
-        """Perplexity, or mean cosine to the dense embeddings, by text."""
+        """Perplexity, or likeness to the answers of the dense model, by text."""
         found = {}
         with multiplied(self._model.module, factors):
             for done, name in enumerate(self._texts, start=1):
@@ -177,8 +178,7 @@ class _Judge:
     def _value(self, name: str) -> float:
         text = self._texts[name]
         if self._original:
-            products = embeddings(self._model, text).double() * self._original[name]
-            return float(products.sum(-1).mean())
+            return likeness(self._model, text, self._original[name])
         with np.errstate(over="ignore"):  # a ruined model's perplexity is infinite, and no bug
             return float(np.exp(mean_loss(self._model, text)))
 

@@ -30,7 +30,7 @@ Forms = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Allowed forms, for instance dense,low_rank (all: dense,low_rank,pivoted)."),
 ]
-TaskName = Annotated[Optional[str], typer.Option("--task", help="Task, where it is not plain.")]  # noqa: UP045
+TaskName = Annotated[Optional[str], typer.Option("--task", help="What the model is for, where its configuration does not tell.")]  # noqa: UP045
 PrecisionName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -52,7 +52,7 @@ MaxLatency = Annotated[
 ]
 MaxDrop = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, or 0.05 of cosine."),
+    typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, of cosine, or of labels."),
 ]
 CalibrationTexts = Annotated[
     Optional[list[str]],  # noqa: UP045

@@ -35,15 +35,23 @@ class EmbeddingRunner(Protocol):
         ...
 
 
+class LabellingRunner(Protocol):
+    """An encoder with a head: texts in, logits ``(decisions, classes)`` float32 out."""
+
+    def decide(self, texts: Sequence[str], /) -> Array:
+        """Return the logits of the label of every text, or of each of its tokens."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """A metric family and the task that it judges.
+    """A metric family and the tasks that it judges.
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders.
     """
 
-    task: Task
+    tasks: tuple[Task, ...]
     compare: Callable[[Any, Any, Any, Progress | None], tuple[Metric, ...]]
 
     def __call__(
@@ -60,4 +68,4 @@ EVALUATORS: Registry[Evaluator] = Registry(
 
 def evaluators_for(task: Task) -> list[Evaluator]:
     """List the evaluators of ``task``, by name."""
-    return [evaluator for _, evaluator in EVALUATORS.items() if evaluator.task == task]
+    return [evaluator for _, evaluator in EVALUATORS.items() if task in evaluator.tasks]

@@ -73,4 +73,4 @@ def _ranks(values: Array) -> Array:
     return mean_ranks[inverse]
 
 
-EVALUATORS.register("embedding")(Evaluator("feature-extraction", compare_embeddings))
+EVALUATORS.register("embedding")(Evaluator(("feature-extraction",), compare_embeddings))

@@ -56,8 +56,8 @@ def compare_language_models(
 
 def _add(totals: _Totals, expected: Array, found: Array, targets: Array) -> None:
     """Add some positions: logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``."""
-    reference = _log_softmax(expected)
-    candidate = _log_softmax(found)
+    reference = log_softmax(expected)
+    candidate = log_softmax(found)
     rows = np.arange(len(targets))
     totals.tokens += len(targets)
     totals.reference_loss -= float(reference[rows, targets].sum())
@@ -66,7 +66,7 @@ def _add(totals: _Totals, expected: Array, found: Array, targets: Array) -> None
     totals.agreements += int((expected.argmax(-1) == found.argmax(-1)).sum())
 
 
-def _log_softmax(logits: Array) -> Array:
+def log_softmax(logits: Array) -> Array:
     """Compute the logarithm of the softmax over the last axis, in float64."""
     shifted: Array = logits - logits.max(-1, keepdims=True).astype(np.float64)
     shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -85,4 +85,4 @@ def _metrics(totals: _Totals) -> tuple[Metric, ...]:
     )
 
 
-EVALUATORS.register("perplexity")(Evaluator("text-generation", compare_language_models))
+EVALUATORS.register("perplexity")(Evaluator(("text-generation",), compare_language_models))

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch.nn import functional
 
 from edgelr.compressed import installed
-from edgelr.statistics import pool
+from edgelr.losses import answers, counted
+from edgelr.tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ PIECE_TOKENS = 512  # attention costs more with the length; what a factor learns
 
 
 def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> list[Tensor]:
-    """Take the real tokens of every row, ``(length,)``; texts that are embedded stay whole."""
+    """Take the real tokens of every row, ``(length,)``; texts of encoders stay whole."""
     longest = min(PIECE_TOKENS, batch_tokens)
     rows = [
         torch.tensor(ids[: int(mask.sum())])
@@ -35,7 +35,7 @@ def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> l
         for ids, mask in zip(part.ids, part.mask, strict=True)
         if mask.any()
     ]
-    if model.exporter.loss == "embedding":
+    if TASKS[model.task].loss != "next_token":
         return rows
     return [piece for row in rows for piece in row.split(longest)]
 
@@ -69,15 +69,16 @@ def _padded(rows: list[Tensor]) -> Batch:
 def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> Tensor:
     """Compare the model with ``factors`` with the dense one; a float64 scalar.
 
-    Decoders: mean over the real tokens of KL(dense || compressed) of the next token, in nats.
-    Encoders: mean over the texts of one minus the cosine of the two embeddings.
+    Decoders, and encoders that label: mean of KL(dense || compressed) over the real tokens, or
+    over the texts, in nats. Other encoders: mean over the texts of one minus the cosine of the two
+    embeddings.
     """
     with torch.no_grad():
-        teacher = _answers(model, batch)
+        teacher = answers(model, *batch)
     with installed(model.module, factors):
-        student = _answers(model, batch)
-    if model.exporter.loss == "next_token":
-        return _divergence(student, teacher, batch[1].bool())
+        student = answers(model, *batch)
+    if TASKS[model.task].loss != "embedding":
+        return _divergence(student, teacher, counted(student, model, batch[1]))
     return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
 
 
@@ -85,23 +86,13 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
 def mean_distillation_loss(
     model: LoadedModel, factors: FactorSet, rows: list[Tensor], batch_tokens: int
 ) -> float:
-    """Average ``distillation_loss`` over tokens (decoders) or texts (encoders)."""
+    """Average ``distillation_loss`` over tokens or texts."""
     total, count = 0.0, 0
     for ids, mask in batches(rows, batch_tokens):
-        units = int(mask.sum()) if model.exporter.loss == "next_token" else len(ids)
+        units = len(ids) if TASKS[model.task].by_text else int(mask.sum())
         total += units * float(distillation_loss(model, factors, (ids, mask)))
         count += units
     return total / count
-
-
-def _answers(model: LoadedModel, batch: Batch) -> Tensor:
-    """Logits ``(rows, length, vocabulary)``, or unit embeddings ``(rows, hidden)`` in float64."""
-    ids, mask = batch
-    if model.exporter.loss == "next_token":
-        logits: Tensor = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits
-    hidden = model.module(input_ids=ids, attention_mask=mask).last_hidden_state
-    return functional.normalize(pool(hidden, mask, model.pooling).double(), dim=-1)
 
 
 def _divergence(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:

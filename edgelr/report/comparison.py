@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter
+
+from edgelr.tasks import MetricName
 
 SCHEMA_VERSION = 1
 EVALUATION = "evaluation"  # the stage whose seconds are not those of making
@@ -95,7 +97,7 @@ class MethodBench:
     source: str
     digest: str
     profile: str
-    metric: Literal["perplexity", "mean_cosine"]
+    metric: MetricName
     texts: tuple[JudgedText, ...]
     calibration: tuple[str, ...]
     environment: dict[str, str]

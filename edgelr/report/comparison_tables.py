@@ -15,6 +15,8 @@ from edgelr.report.terminal import MAX_COLUMNS
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
 
+    from edgelr.tasks import MetricName
+
 BOLD = "**"
 HEADING_COLUMNS = 7  # of the terminal, at least; longer headings are folded over their figures
 WIDEST = 1000  # columns: more than any table has
@@ -23,6 +25,12 @@ SECONDS = (
     "recipe has those of its statistics and decompositions too, unless an earlier recipe or run "
     "left them in the cache."
 )
+
+TOLD: dict[MetricName, str] = {
+    "perplexity": "Perplexity, and its ratio to the dense model's: lower is better.",
+    "mean_cosine": "Mean cosine to the dense model's embeddings: higher is better.",
+    "top1_agreement": "Share of the dense model's labels that stay: higher is better.",
+}
 
 
 def keep_table(found: MethodBench, keep: float) -> Table:
@@ -118,14 +126,10 @@ def _print_table(console: Console, title: str, table: Table) -> None:
 
 
 def _told(found: MethodBench) -> str:
-    what = (
-        "Perplexity, and its ratio to the dense model's: lower is better."
-        if found.metric == "perplexity"
-        else "Mean cosine to the dense model's embeddings: higher is better."
-    )
     return (
-        f"{what} The best of every column is bold. Measured in torch and float32; *kept* and *MiB* "
-        f"count the factorizable weights as `{found.profile}` stores them. {dense_sentence(found)}"
+        f"{TOLD[found.metric]} The best of every column is bold. Measured in torch and float32; "
+        f"*kept* and *MiB* count the factorizable weights as `{found.profile}` stores them. "
+        f"{dense_sentence(found)}"
     )
 
 

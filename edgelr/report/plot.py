@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edgelr.report.figures import MIB
+from edgelr.tasks import MetricName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from edgelr.report.pareto import Sweep
 
 PANELS_PER_ROW = 3
+LOSSES: dict[MetricName, str] = {
+    "perplexity": "perplexity / dense",
+    "mean_cosine": "1 - mean cosine to dense",
+    "top1_agreement": "labels that change",
+}
 PANEL_INCHES = (5.2, 4.2)
 LEGEND_INCHES = 0.22  # a line of the legend
 MARKERS = "osD^v<>pPX*h"
@@ -133,7 +139,7 @@ def _draw_panel(
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_title(text, parse_math=False)
     panel.set_xlabel("kept of the factorizable weights, %")
-    panel.set_ylabel("perplexity / dense" if perplexity else "1 - mean cosine to dense")
+    panel.set_ylabel(LOSSES[found.metric])
     panel.grid(which="major", color="0.9")
 
 

@@ -59,7 +59,7 @@ class Bench:
         ids = self._random_ids(batch, tokens)
         if isinstance(self._runner, Encoder):
             start = time.perf_counter()
-            self._runner.hidden(ids)
+            self._runner.run(ids)
             return (time.perf_counter() - start) * 1e3
         past = self._past(self._runner, batch, context_tokens) if phase == "decode" else None
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Run an encoder's graph: hidden states of token ids, unit vectors of texts."""
+"""Run an encoder's graph: hidden states or logits of token ids, vectors or labels of texts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgelr.errors import InputError
-from edgelr.runtime.bundle import read_tokenizer
+from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.session import Array, Session, open_session
+from edgelr.tasks import decides_each_label
 from edgelr.types import ExportBundle
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ _BATCH = 32
 
 
 class Encoder:
-    """A graph from token ids to hidden states, and what turns texts into vectors around it.
+    """A graph from token ids to hidden states or logits, and what turns texts into ids around it.
 
     Args:
         session: a graph with ``input_ids``, optional ``attention_mask`` and ``token_type_ids``,
             and an output ``last_hidden_state``, or else its first output.
-        tokenizer: needed by ``embed`` only; its truncation and padding are replaced.
+        tokenizer: needed for texts only; its truncation and padding are replaced.
         pooling: ``"mean"`` over the real tokens, or the vector of the first token, ``"cls"``.
         max_tokens: longer texts are cut.
+        decides_each_label: see ``tasks.decides_each_label``.
 
     Raises:
         InputError: the graph has other inputs.
@@ -39,10 +41,12 @@ class Encoder:
         tokenizer: Tokenizer | None = None,
         pooling: Pooling = "mean",
         max_tokens: int = 512,
+        decides_each_label: bool = False,
     ) -> None:
         self.session = session
         self.tokenizer = tokenizer
         self.pooling = pooling
+        self._decides_each_label = decides_each_label
         unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
             raise InputError(
@@ -65,22 +69,27 @@ class Encoder:
         cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
     ) -> Encoder:
         """Open the encoder of a bundle, with its tokenizer."""
+        config = read_config(bundle)
+        labels = len(config.get("id2label", ()))
         return cls(
             open_session(bundle.model_path, provider, threads),
             read_tokenizer(bundle),
             bundle.manifest.pooling or "mean",
             bundle.manifest.context_tokens,
+            bundle.manifest.task == "text-classification"
+            and decides_each_label(config.get("problem_type"), labels),
         )
 
-    def hidden(self, input_ids: Array, attention_mask: Array | None = None) -> Array:
-        """Compute the last hidden states.
+    def run(self, input_ids: Array, attention_mask: Array | None = None) -> Array:
+        """Compute what the graph answers.
 
         Args:
             input_ids: ``(batch, tokens)``.
             attention_mask: ``(batch, tokens)``, 0 for padding; None for a batch without.
 
         Returns:
-            Hidden states ``(batch, tokens, features)`` float32.
+            Hidden states ``(batch, tokens, features)``, logits of every token ``(batch, tokens,
+            labels)`` or of every text ``(batch, labels)``; float32.
         """
         mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
         feeds = {
@@ -89,21 +98,42 @@ class Encoder:
             "token_type_ids": np.zeros_like(input_ids),
         }
         wanted = {name: value for name, value in feeds.items() if name in self.session.inputs}
-        (hidden,), _ = self.session.run(wanted, [self._output])
-        return hidden.astype(np.float32, copy=False)
+        (found,), _ = self.session.run(wanted, [self._output])
+        return found.astype(np.float32, copy=False)
 
     def embed(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
         """Compute one unit vector for each text, ``(texts, features)`` float32."""
-        assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        rows = self._tokenized(texts)
         vectors = [
             self._pool(*right_padded(rows[start : start + batch]))
             for start in range(0, len(rows), batch)
         ]
         return np.concatenate(vectors)
 
+    def decide(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
+        """Compute the logits of every decision, ``(decisions, classes)`` float32.
+
+        A decision is the label of a text or of a token; where a text may have several labels, each
+        of them is one between yes and no.
+        """
+        rows = self._tokenized(texts)
+        decisions = []
+        for start in range(0, len(rows), batch):
+            ids, mask = right_padded(rows[start : start + batch])
+            logits = self.run(ids, mask)
+            if self._decides_each_label:
+                logits = np.stack((logits, np.zeros_like(logits)), axis=-1)
+            elif logits.ndim == 3:
+                logits = logits[mask == 1]
+            decisions.append(logits.reshape(-1, logits.shape[-1]))
+        return np.concatenate(decisions)
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+
     def _pool(self, input_ids: Array, mask: Array) -> Array:
-        hidden = self.hidden(input_ids, mask)
+        hidden = self.run(input_ids, mask)
         if self.pooling == "cls":
             vectors = hidden[:, 0]
         else:

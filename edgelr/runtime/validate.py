@@ -20,10 +20,8 @@ from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
 from edgelr.types import ExportBundle, Metric, Parity, Task
 
 _PADDED = 4  # prompts in the padded batch
-_ANSWERS: dict[Task, set[str]] = {
-    "text-generation": {"prompts", "lengths", "greedy", "logits_0"},
-    "feature-extraction": {"input_ids_0", "hidden_0"},
-}
+_DECODER_ANSWERS = {"prompts", "lengths", "greedy", "logits_0"}
+_ENCODER_ANSWERS = {"input_ids_0", "output_0"}
 
 
 def accuracy(
@@ -72,7 +70,7 @@ def parity(
     Args:
         answers: an ``.npz``. Of a decoder: ``prompts (prompts, longest)`` int64 and ``lengths``,
             ``logits_i (length, vocabulary)`` for each prompt, ``greedy (prompts, tokens)``. Of an
-            encoder: ``input_ids_i (length,)`` and ``hidden_i (length, features)``.
+            encoder: ``input_ids_i (length,)`` and ``output_i``, what its graph answers to one text.
         provider: ``"cpu"`` or ``"cuda"``.
         limit: largest absolute error that passes; an answer that is not finite never does.
         threads: threads of one operator; None takes every core.
@@ -95,7 +93,7 @@ def twin_error(
 ) -> float:
     """Find how far the outputs of what ships are from its exact float32 twin's.
 
-    Both run on the CPU, each prompt alone: logits of decoders, hidden states of encoders. The
+    Both run on the CPU, each prompt alone: what their graphs answer. The
     largest difference is divided by the largest output of the twin: the errors of float16 and of
     whole numbers are relative.
     """
@@ -116,7 +114,8 @@ def max_abs_error(found: Array, expected: Array) -> float:
 def _open_answers(path: Path, task: Task) -> NpzFile:
     try:
         arrays: NpzFile = np.load(path, allow_pickle=False)
-        missing = _ANSWERS[task].difference(getattr(arrays, "files", ()))
+        wanted = _DECODER_ANSWERS if task == "text-generation" else _ENCODER_ANSWERS
+        missing = wanted.difference(getattr(arrays, "files", ()))
         problem = f"it lacks {', '.join(sorted(missing))}" if missing else ""
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         problem = str(error)
@@ -148,7 +147,7 @@ def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float
 def _encoder_parity(encoder: Encoder, answers: Mapping[str, Array], limit: float) -> Parity:
     count = sum(name.startswith("input_ids_") for name in answers)
     rows = [answers[f"input_ids_{index}"].tolist() for index in range(count)]
-    error, alone = _errors_alone(encoder, rows, answers, "hidden")
+    error, alone = _errors_alone(encoder, rows, answers, "output")
     padded = _right_padding_error(encoder, rows[:_PADDED], alone)
     return Parity(error, limit, padded, greedy_prompts=0, greedy_identical=0, greedy_tokens=0)
 
@@ -181,15 +180,15 @@ def _left_padding_error(
 def _right_padding_error(
     encoder: Encoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]
 ) -> float:
-    hidden = encoder.hidden(*right_padded(rows))
-    pairs = zip(hidden, alone, strict=True)
+    outputs = encoder.run(*right_padded(rows))
+    pairs = zip(outputs, alone, strict=True)
     return max(max_abs_error(row[: len(single)], single) for row, single in pairs)
 
 
 def _outputs(runner: Decoder | Encoder, row: Sequence[int]) -> Array:
-    """Run one row of tokens alone; return its logits or hidden states ``(tokens, n)``."""
+    """Run one row of tokens alone; return its logits or hidden states."""
     ids = np.array([row], np.int64)
-    batch = runner.logits(ids)[0] if isinstance(runner, Decoder) else runner.hidden(ids)
+    batch = runner.logits(ids)[0] if isinstance(runner, Decoder) else runner.run(ids)
     outputs: Array = batch[0]
     return outputs
 

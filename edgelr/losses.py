@@ -1,0 +1,109 @@
+"""What two models are compared by, in torch: unit embeddings, or logits of one label each.
+
+Logits come as ``(rows, decisions, classes)``: a decision is a token, or the one label of a text;
+where a text may have several labels, each of them is a decision between yes and no.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from edgelr.tasks import TASKS, decides_each_label
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgelr.types import LoadedModel
+
+SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
+
+
+def answers(model: LoadedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Run ``ids (rows, length)``.
+
+    Returns:
+        Logits ``(rows, decisions, classes)``, or unit embeddings ``(rows, hidden)`` in float64.
+    """
+    return _compared(model, mask, input_ids=ids)
+
+
+def counted(answered: Tensor, model: LoadedModel, mask: Tensor) -> Tensor:
+    """Tell which decisions are no padding, ``(rows, decisions)``; an embedding counts once."""
+    if TASKS[model.task].by_text:
+        return torch.ones(answered.shape[:-1], dtype=torch.bool)
+    return mask.bool()
+
+
+def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+    """Send back gradients whose second moment is the Fisher information of the model.
+
+    Logits: the gradient of the cross entropy against labels sampled from the model itself,
+    ``p - onehot(label)``; labels from data would give the empirical Fisher instead. Embedding: an
+    encoder has no head, and what its users compare are pooled, normalized embeddings. Read as the
+    mean of a Gaussian of unit variance, an embedding ``e`` has the Fisher ``J^T J``, and the
+    gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
+    half the squared distance of the embeddings, which is one minus their cosine.
+    """
+    embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
+    answered = _compared(model, mask, inputs_embeds=embed(ids).requires_grad_())
+    if TASKS[model.task].loss == "embedding":
+        answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
+        return
+    residual = _sampled_residual(answered.detach(), generator)
+    answered.backward(residual.mul_(counted(answered, model, mask)[..., None]))
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str | None) -> Tensor:
+    """Pool ``(batch, tokens, hidden)`` to ``(batch, hidden)`` over the real tokens."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask[..., None].to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def divergence(found: Tensor, expected: Tensor) -> Tensor:
+    """KL(expected || found) of logits ``(..., classes)``, in nats."""
+    wanted = expected.double().log_softmax(-1)
+    return (wanted.exp() * (wanted - found.double().log_softmax(-1))).sum(-1)
+
+
+def total_variation(found: Tensor, expected: Tensor) -> Tensor:
+    """Half the absolute difference of the probabilities of logits ``(..., classes)``."""
+    return (found.softmax(-1) - expected.softmax(-1)).abs().sum(-1) / 2
+
+
+def decisions_per_text(model: LoadedModel) -> int:
+    """Count what is decided about a text: one label, or each of them."""
+    config: Any = model.module.config
+    several = model.task == "text-classification" and decides_each_label(
+        config.problem_type, config.num_labels
+    )
+    return int(config.num_labels) if several else 1
+
+
+def _compared(model: LoadedModel, mask: Tensor, **inputs: Tensor) -> Tensor:
+    traits = TASKS[model.task]
+    options = {"use_cache": False} if traits.loss == "next_token" else {}
+    output = model.module(attention_mask=mask, **inputs, **options)
+    found: Tensor = getattr(output, traits.output)
+    if traits.loss == "embedding":  # float64: cosines near 1 are compared
+        return functional.normalize(pool(found, mask, model.pooling).double(), dim=-1)
+    if traits.loss != "label":
+        return found
+    config: Any = model.module.config
+    if decides_each_label(config.problem_type, config.num_labels):
+        return torch.stack((found, torch.zeros_like(found)), dim=-1)
+    return found[:, None]
+
+
+def _sampled_residual(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Probabilities minus one-hot labels drawn from them, the shape of ``logits``."""
+    residual = logits.softmax(-1)
+    for row in residual:  # (decisions, classes): a row at a time, because drawing makes a copy
+        for piece in row.split(SAMPLED_TOKENS):
+            labels = torch.multinomial(piece, 1, generator=generator)
+            piece.scatter_add_(1, labels, piece.new_full(labels.shape, -1.0))
+    return residual

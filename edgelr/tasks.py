@@ -1,0 +1,66 @@
+"""What a model is for: the class that loads it, what its losses are, and what its gate judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgelr.types import Task
+
+Loss = Literal["next_token", "embedding", "label", "token_label"]
+MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTraits:
+    """One task.
+
+    Attributes:
+        auto_class: the transformers class that loads a model for it.
+        architecture: how ``config.architectures`` ends for it; empty where names do not tell.
+        output: what the graph answers.
+        loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
+            from the model. ``label`` and ``token_label``: the same, one for a text or for each of
+            its tokens. ``embedding``: squared distance of the pooled, normalized embedding.
+        metric: that the accuracy gate judges, and a sweep draws.
+    """
+
+    auto_class: str
+    architecture: str
+    output: Literal["logits", "last_hidden_state"]
+    loss: Loss
+    metric: MetricName
+
+    @property
+    def by_text(self) -> bool:
+        """Whether a text has one loss, and not each of its tokens."""
+        return self.loss in ("embedding", "label")
+
+
+TASKS: dict[Task, TaskTraits] = {
+    "text-generation": TaskTraits(
+        "AutoModelForCausalLM", "ForCausalLM", "logits", "next_token", "perplexity"
+    ),
+    "feature-extraction": TaskTraits(
+        "AutoModel", "", "last_hidden_state", "embedding", "mean_cosine"
+    ),
+    "text-classification": TaskTraits(
+        "AutoModelForSequenceClassification",
+        "ForSequenceClassification",
+        "logits",
+        "label",
+        "top1_agreement",
+    ),
+    "token-classification": TaskTraits(
+        "AutoModelForTokenClassification",
+        "ForTokenClassification",
+        "logits",
+        "token_label",
+        "top1_agreement",
+    ),
+}
+
+
+def decides_each_label(problem_type: str | None, labels: int) -> bool:
+    """Tell whether a text may have several of the labels, or a score as the only one."""
+    return problem_type == "multi_label_classification" or labels == 1
