@@ -30,7 +30,10 @@ Forms = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Allowed forms, for instance dense,low_rank (all: dense,low_rank,pivoted)."),
 ]
-TaskName = Annotated[Optional[str], typer.Option("--task", help="What the model is for, where its configuration does not tell.")]  # noqa: UP045
+TaskName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--task", help="What the model is for, if its configuration does not tell."),
+]
 PrecisionName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -52,7 +55,7 @@ MaxLatency = Annotated[
 ]
 MaxDrop = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, of cosine, or of labels."),
+    typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, cosine or labels."),
 ]
 CalibrationTexts = Annotated[
     Optional[list[str]],  # noqa: UP045
