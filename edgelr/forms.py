@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[np.float64]
 
 LARGEST_COEFFICIENT = 16.0  # errors of the pivots grow by this much at most
+WINDOWS = 8  # places that are tried for pivots that are neighbours, at most
 LARGEST_CONDITION = 1e6  # of the pivots: beyond it their coefficients are noise
 
 
@@ -47,15 +50,17 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
     """Rewrite a rank-``r`` product with ``r**2`` fewer parameters (PIFA, arXiv:2501.19090).
 
     A matrix of rank ``r`` is determined by ``r`` of its rows (or columns) and by the coefficients
-    of the others. The pivoted side is the smaller one, because a permutation is paid on that side
+    of the others. The pivoted side is the smaller one, because moving values is paid on that side
     at run time; sites that share a basis can only pivot the inputs that they have in common.
+
+    Pivots that are neighbours need no permutation. Where their coefficients would be large, runs of
+    neighbours are taken, ever shorter ones, and at last single pivots: the freer the choice, the
+    nearer to one are the coefficients.
 
     Args:
         factors: the product.
-        block: pivots are taken in runs of this many neighbours, where it divides both the rank
-            and the pivoted side: a permutation of runs is that much cheaper. Shorter runs, down to
-            single pivots, have coefficients nearer to one; they are taken where longer ones would
-            have large coefficients.
+        block: where pivots may begin, and the length of the longest runs, where it divides both
+            the rank and the pivoted side.
     """
     rank = len(factors.up)
     rows = factors.up.shape[1] <= factors.down.shape[0] and factors.shared is None
@@ -85,15 +90,27 @@ def _interpolate(matrix: Array, block: int) -> tuple[NDArray[np.int64], Array]:
         ``order (n,)``, pivots first, and ``rest (rank, n - rank)`` with
         ``matrix[:, order[rank:]] = matrix[:, order[:rank]] @ rest``.
     """
-    while block > 1:
-        order = _block_pivots(matrix, block)
+    for order in _choices(matrix, block):
         pivots, others = np.split(matrix[:, order], [len(matrix)], axis=1)
-        if np.linalg.cond(pivots) < LARGEST_CONDITION:
+        with suppress(np.linalg.LinAlgError):  # they span too little
             rest: Array = np.linalg.solve(pivots, others).astype(np.float64)
-            if np.abs(rest).max(initial=0.0) < LARGEST_COEFFICIENT:
+            modest = np.abs(rest).max(initial=0.0) < LARGEST_COEFFICIENT
+            if modest and np.linalg.cond(pivots) < LARGEST_CONDITION:
                 return order, rest
-        block //= 2  # shorter runs choose more freely
     return _single_pivots(matrix)
+
+
+def _choices(matrix: Array, block: int) -> Iterator[NDArray[np.int64]]:
+    """Orders of the columns of ``matrix (rank, n)``, pivots first; what costs least comes first."""
+    rank, columns = matrix.shape
+    free = (columns - rank) // block
+    starts = np.linspace(0, free, min(free, WINDOWS) + 1).astype(int) * block
+    for start in (starts[0], starts[-1], *starts[1:-1]):  # at an end there is one part less
+        window = np.arange(start, start + rank)
+        yield np.concatenate((window, np.delete(np.arange(columns), window)))
+    while block > 1:
+        yield _block_pivots(matrix, block)
+        block //= 2
 
 
 def _single_pivots(matrix: Array) -> tuple[NDArray[np.int64], Array]:

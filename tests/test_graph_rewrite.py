@@ -173,15 +173,61 @@ def test_a_permutation_moves_in_its_longest_aligned_runs(order: list[int], run: 
     assert run_length(np.array(order)) == run
 
 
-def test_runs_of_neighbours_are_gathered_without_a_transpose(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
+def pivoted_at(factors: LowRank, window: np.ndarray) -> Pivoted:
+    """Pivot the smaller side of a product at some of its outputs or inputs."""
+    rows = factors.up.shape[1] <= factors.down.shape[0]
+    matrix = factors.up if rows else factors.down.T  # (rank, n)
+    others = np.delete(np.arange(matrix.shape[1]), window)
+    chosen, order = matrix[:, window], torch.from_numpy(np.concatenate((window, others)))
+    rest = torch.linalg.solve(chosen, matrix[:, others])
+    if rows:
+        return Pivoted("rows", factors.down @ chosen, rest, order)
+    return Pivoted("columns", rest.T.contiguous(), chosen.T @ factors.up, order)
+
+
+PIVOTS = {  # what is chosen of n, and how many nodes that adds to MatMul and MatMul
+    "first": (lambda n: np.arange(8), {"Split": 1, "Add": 1}, {"Concat": 1}),
+    "inside": (
+        lambda n: np.arange(8, 16),
+        {"Split": 1, "Add": 2, "MatMul": 1},
+        {"Concat": 1, "MatMul": 1},
+    ),
+    "last": (lambda n: np.arange(n - 8, n), {"Split": 1, "Add": 1}, {"Concat": 1}),
+    "runs": (
+        lambda n: np.r_[8:12, 16:20],
+        {"Split": 1, "Add": 1, "Gather": 1, "Reshape": 2},
+        {"Concat": 1, "Gather": 1, "Reshape": 2},
+    ),
+    "single": (
+        lambda n: np.arange(n - 1, n - 17, -2),
+        {"Split": 1, "Add": 1, "Gather": 1, "Transpose": 2},
+        {"Concat": 1, "Gather": 1, "Transpose": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PIVOTS)
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_pivots_cost_the_nodes_of_their_place(
+    tiny_decoder: LoadedModel, kind: str, axis: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    sites = find_sites(model)
-    factors = {site.name: single(pivot(low_rank(model, site, 8), 8)) for site in sites}
-    path = write(model, dense, factors, tmp_path)
-    transposes = operators(dense.bundle.model_path)["Transpose"]
-    assert operators(path)["Transpose"] == transposes
-    with installed(model.module, factors):
+    """Neighbours are cut out and put back as they are; what is scattered is permuted."""
+    model, folder = tiny_decoder, tmp_path_factory.mktemp("pivots")
+    dense = dense_export(model, session_cache(tmp_path_factory), Recorder())
+    choose, columns, rows = PIVOTS[kind]
+    wanted = (
+        (lambda s: s.out_features <= s.in_features)
+        if axis == "rows"
+        else (lambda s: s.out_features > s.in_features)
+    )
+    site = next(site for site in find_sites(model) if wanted(site))
+    size = min(site.in_features, site.out_features)
+    product = low_rank(model, site, 8)
+    factors: FactorSet = {site.name: single(pivoted_at(product, choose(size)))}
+    path = write(model, dense, factors, folder)
+    added = operators(path) - operators(dense.bundle.model_path)
+    assert added - Counter(MatMul=1) == Counter(rows if axis == "rows" else columns)
+    with installed(model.module, {site.name: single(product)}):
         for inputs in (batch(1, 1), batch(3, 7)):
             expected = run_torch(model, *inputs)
             np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)

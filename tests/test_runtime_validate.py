@@ -93,7 +93,7 @@ def test_an_answer_that_is_not_finite_never_passes() -> None:
 def test_encoders_are_compared_alone_and_padded(encoder: ExportBundle, tmp_path: Path) -> None:
     table = embedding_table()
     answers = {f"input_ids_{i}": np.array(prompt) for i, prompt in enumerate(PROMPTS)}
-    answers |= {f"hidden_{i}": table[prompt] for i, prompt in enumerate(PROMPTS)}
+    answers |= {f"output_{i}": table[prompt] for i, prompt in enumerate(PROMPTS)}
     found = parity(encoder, saved(tmp_path / "answers.npz", answers))
     assert found.passed
     assert (found.max_abs_error, found.padded_max_abs_error, found.greedy_prompts) == (0, 0, 0)

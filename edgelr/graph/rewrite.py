@@ -14,6 +14,9 @@ pivoted by columns: some inputs are folded into the others::
     x ── permute ── Split ─┬────────────────── Add ── MatMul(second) ── y
                            └─ MatMul(first) ──┘
 
+Where the pivots are neighbours, what lies before them and what lies behind them are products of
+their own, and nothing is permuted.
+
 tied: one matrix of two linears, which the second reads transposed::
 
     x ── MatMul(weight) ── y            x ── MatMul ── y
@@ -151,17 +154,16 @@ class _Emitter:
         output.type = self.node.outputs[0].type
         return output
 
-    def split(self, x: ir.Value, sizes: tuple[int, int]) -> tuple[ir.Value, ir.Value]:
-        """Cut the last axis in two."""
+    def split(self, x: ir.Value, sizes: list[int]) -> list[ir.Value]:
+        """Cut the last axis into parts."""
         lengths = constant(self.graph, f"{self.site}.sizes", np.array(sizes, np.int64))
-        node = ir.node(
-            "Split", [x, lengths], {"axis": -1}, num_outputs=2, name=f"{self.path}/split"
-        )
-        first, second = node.outputs
+        name, count = f"{self.path}/split", len(sizes)
+        node = ir.node("Split", [x, lengths], {"axis": -1}, num_outputs=count, name=name)
         insert(self.graph, self.node, node)
-        second.name = f"{node.name}/output_1"
-        first.type = second.type = self.node.outputs[0].type
-        return first, second
+        for index, part in enumerate(node.outputs):
+            part.name = f"{name}/output_{index}"
+            part.type = self.node.outputs[0].type
+        return list(node.outputs)
 
 
 def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
@@ -170,18 +172,47 @@ def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
     if isinstance(factors, LowRank):
         return emit.product(x, "down", factors.down.numpy(), owner)
     order = factors.order.numpy().astype(np.int64)
-    ordered = _permute(emit, x, order, owner)
-    pivots, others = emit.split(ordered, (len(factors.second), len(factors.first)))
-    first = emit.weight("first", factors.first.numpy(), owner)
-    return emit.add("Add", [pivots, emit.add("MatMul", [others, first], "first")], "add")
+    before, first = _before_pivots(order, len(factors.second)), factors.first.numpy()
+    if before is None:
+        x, before = _permute(emit, x, order, owner), 0
+    around = _around("first", before, len(first))
+    sizes = [len(first[part]) for _, part in around]
+    place = 1 if before else 0
+    sizes.insert(place, len(factors.second))
+    values = emit.split(x, sizes)
+    y = values.pop(place)
+    for (name, part), value in zip(around, values, strict=True):
+        product = emit.add("MatMul", [value, emit.weight(name, first[part], owner)], name)
+        y = emit.add("Add", [y, product], f"{name}_add")
+    return y
 
 
 def _pivoted_rows(emit: _Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
+    order = factors.order.numpy().astype(np.int64)
+    before, second = _before_pivots(order, len(factors.second)), factors.second.numpy()
     pivots = emit.add("MatMul", [x, emit.weight("first", factors.first.numpy())], "first")
-    second = emit.weight("second", factors.second.numpy())
-    others = emit.add("MatMul", [pivots, second], "second")
-    both = emit.add("Concat", [pivots, others], "concat", {"axis": -1})
-    return _permute(emit, both, np.argsort(factors.order.numpy().astype(np.int64)), emit.site)
+    parts = [
+        emit.add("MatMul", [pivots, emit.weight(name, second[:, part])], name)
+        for name, part in _around("second", before or 0, second.shape[1])
+    ]
+    parts.insert(1 if before else 0, pivots)
+    whole = emit.add("Concat", parts, "concat", {"axis": -1})
+    return whole if before is not None else _permute(emit, whole, np.argsort(order), emit.site)
+
+
+def _before_pivots(order: NDArray[np.int64], rank: int) -> int | None:
+    """Count what lies before pivots that are neighbours; None where a permutation is needed."""
+    start = int(order[0])
+    end = start + rank
+    whole = [*range(start, end), *range(start), *range(end, len(order))]
+    return start if order.tolist() == whole else None
+
+
+def _around(name: str, before: int, count: int) -> list[tuple[str, slice]]:
+    """Name the parts of ``count`` values that lie before the pivots, and behind them."""
+    if before in (0, count):
+        return [(name, slice(None))]
+    return [(f"{name}_before", slice(before)), (f"{name}_behind", slice(before, None))]
 
 
 def _tied(emit: _Emitter, x: ir.Value, factors: Tied) -> ir.Value:
