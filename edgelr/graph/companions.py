@@ -50,6 +50,7 @@ def write_genai_config(
     config = json.loads((traced / GENAI).read_text())
     decoder = config["model"]["decoder"]
     decoder["filename"] = model_file
+    decoder["session_options"]["enable_mem_pattern"] = False  # as fast, in less memory
     decoder["session_options"]["provider_options"] = [{"cuda": {}}] if provider == "cuda" else []
     config["search"]["max_length"] = min(config["model"]["context_length"], context_tokens)
     (out / GENAI).write_text(json.dumps(config, indent=4) + "\n")

@@ -222,6 +222,7 @@ def _load(
     options.log_severity_level = 3  # errors only: the rest is for ONNX Runtime's developers
     options.intra_op_num_threads = threads
     options.add_session_config_entry(*_REST_BETWEEN_RUNS)
+    options.enable_mem_pattern = False  # it places buffers side by side that could share a place
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:

@@ -37,7 +37,11 @@ def embed(folder: Path, texts: list[str]) -> Any:
     """Return one vector of length 1 per text, so that a dot product is a cosine similarity."""
     manifest = json.loads((folder / "edgelr" / "manifest.json").read_text(encoding="utf-8"))
     providers = [name for name in PROVIDERS if name in ort.get_available_providers()]
-    session = ort.InferenceSession(str(folder / manifest["model_file"]), providers=providers)
+    options = ort.SessionOptions()
+    options.enable_mem_pattern = False  # as fast, in less memory
+    session = ort.InferenceSession(
+        str(folder / manifest["model_file"]), options, providers=providers
+    )
     inputs = {item.name for item in session.get_inputs()}
     feed = tokenize(folder, texts, manifest["context_tokens"])
     hidden = session.run(None, {name: feed[name] for name in feed if name in inputs})[0]
