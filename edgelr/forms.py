@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[np.float64]
 
 LARGEST_COEFFICIENT = 16.0  # errors of the pivots grow by this much at most
-WINDOWS = 8  # places that are tried for pivots that are neighbours, at most
+WINDOWS = 32  # places that are tried for pivots that are neighbours, at most
 LARGEST_CONDITION = 1e6  # of the pivots: beyond it their coefficients are noise
 
 
