@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edgelr.gate import loss_limit
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
-from edgelr.latency import Clock, Product, can_predict, device_runs
+from edgelr.latency import Clock, Product, can_predict, device_runs, slower_than_dense
 from edgelr.load import shape_of
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
 from edgelr.search import Limit, largest_plan, plan_within, smallest_plan
@@ -67,12 +68,47 @@ def allocate(
     )
     if given_plan is not None:
         return _follow(base, given_plan)
+    if settings.max_latency is not None:
+        return _inside_latency(base, settings.max_latency)
+    fast = _without_slower(base)
+    if fast is not None:
+        with suppress(BudgetError):
+            return _inside_bytes(fast, listener)
+        listener.note(
+            "What was asked for forces linears into forms that this device was measured to run "
+            "slower than dense ones."
+        )
+    return _inside_bytes(base, listener)
+
+
+def _without_slower(base: Planned) -> Planned | None:
+    """Leave out what a device that was measured runs slower than dense.
+
+    Returns:
+        None where nothing was measured, linears cannot stay dense, or nothing else fits.
+    """
+    subject, search = base.subject, base.search
+    measured = subject.device.kernels is not None and can_predict(subject.device)
+    if not measured or "dense" not in subject.recipe.forms:
+        return None
+    context = subject.context_tokens
+    slower = slower_than_dense(subject.device, subject.shape, subject.precision, context)
+    fast = search.without(slower)
+    smallest = fast.plan(fast.smallest_bytes).resident_bytes
+    return replace(base, search=fast) if smallest <= base.budget.weight_bytes else None
+
+
+def _inside_bytes(base: Planned, listener: Listener) -> Planned:
+    """Follow the share, the size, or the accuracy gate that was asked for.
+
+    Raises:
+        BudgetError: the smallest plan is larger.
+    """
+    settings, search, budget = base.subject.settings, base.search, base.budget
     if settings.keep is not None:
         asked = int(settings.keep * search.dense_bytes)
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(base, settings.max_size_bytes)
-    elif settings.max_latency is not None:
-        return _inside_latency(base, settings.max_latency)
     else:
         return _inside_the_gate(base, listener)
     plan = search.plan(asked)

@@ -79,6 +79,17 @@ class Search:
         choices = ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
         return self.made(choices, budget_bytes)
 
+    def without(self, excluded: Callable[[SiteGroup, Candidate], bool]) -> Search:
+        """Leave candidates out; what a group is as it is stays."""
+        options = [
+            replace(
+                option,
+                compressed=tuple(each for each in option.compressed if not excluded(group, each)),
+            )
+            for group, option in zip(self.groups, self.options, strict=True)
+        ]
+        return replace(self, options=options)
+
     def priced(self, price: Price) -> PricedSearch:
         """Search with something else than bytes as the budget, such as nanoseconds."""
         options, originals = [], {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -233,6 +233,30 @@ def _key(shape: ModelShape, run: Run) -> str:
     if run.tokens == 1:
         return key_of("decode", run.batch, 1, run.context_tokens)
     return key_of("prefill", run.batch, run.tokens, 0)
+
+
+def slower_than_dense(
+    device: DeviceProfile, shape: ModelShape, values: Precision, context_tokens: int
+) -> Callable[[SiteGroup, Candidate], bool]:
+    """Return what tells whether a compressed group takes longer than a dense one of its precision.
+
+    It must be as fast in every run of the profile's workload: what a prompt gains, each decoded
+    token would lose.
+
+    Raises:
+        ValueError: the device has no rates; ask ``can_predict`` before.
+    """
+    clock = Clock(device, shape, values)
+    counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
+
+    def slower(group: SiteGroup, candidate: Candidate) -> bool:
+        dense = replace(candidate, form="dense")
+        return any(
+            clock.group_seconds(group, candidate, rows) > clock.group_seconds(group, dense, rows)
+            for rows in counts
+        )
+
+    return slower
 
 
 def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[Run]:

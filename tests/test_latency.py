@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,16 @@ from edgelr.device import DeviceProfile, Figure, Kernels, load_profile, profile_
 from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import make_factors
 from edgelr.graph.workload import read_workload
-from edgelr.latency import Clock, Product, Run, Workload, can_predict, device_runs, predict
+from edgelr.latency import (
+    Clock,
+    Product,
+    Run,
+    Workload,
+    can_predict,
+    device_runs,
+    predict,
+    slower_than_dense,
+)
 from edgelr.planning import DenseExport, Planned, dense_export
 from edgelr.types import LoadedModel, ModelShape, Prediction
 from tests.exports import Recorder, make_place, quick_settings, session_cache
@@ -48,7 +58,7 @@ def prediction_of(device: DeviceProfile, shape: ModelShape, kept: float) -> Pred
     return predict(device, shape, "float16", workload(), workload(kept), runs, 123)
 
 
-def measured(device: DeviceProfile, exponent: float = 1.0) -> DeviceProfile:
+def measured(device: DeviceProfile, exponent: float = 1.0, node_us: float = 2.0) -> DeviceProfile:
     """A device whose products take a power of their operations, in nanoseconds."""
     rows = tuple(
         ("float32", tokens, inputs, outputs, (tokens * inputs * outputs) ** exponent / 1e3)
@@ -59,7 +69,7 @@ def measured(device: DeviceProfile, exponent: float = 1.0) -> DeviceProfile:
     kernels = Kernels(
         source="made up",
         threads=1,
-        node=Figure(value=2.0, unit="us", source="made up", verified=False),
+        node=Figure(value=node_us, unit="us", source="made up", verified=False),
         vector=Figure(value=1e9, unit="GB/s", source="made up", verified=False),
         attention_node=Figure(value=0.0, unit="us", source="made up", verified=False),
         attention=Figure(value=1e9, unit="TFLOPS", source="made up", verified=False),
@@ -233,3 +243,44 @@ def test_a_device_without_rates_has_no_latency_to_plan_for(
     cache, device = session_cache(tmp_path_factory), load_profile("generic-cpu")
     with pytest.raises(InputError, match="edgelr profiles detect"):
         pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+
+
+# --- no form that is slower than dense -----------------------------------------------------------
+
+
+def slow_sites(made: Planned, device: DeviceProfile) -> list[str]:
+    """Sites whose form takes longer than dense on a device that was measured."""
+    subject = made.subject
+    slower = slower_than_dense(device, subject.shape, subject.precision, subject.context_tokens)
+    groups = {group.name: group for group in made.search.groups}
+    return [
+        site.name
+        for site in made.plan.sites
+        if slower(groups[site.group or site.name], site.candidate)
+    ]
+
+
+def test_what_was_measured_slower_than_dense_is_only_taken_by_force(
+    tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache, plain = session_cache(tmp_path_factory), load_profile("raspberry-pi-5-8gb")
+    # Two small products take longer than one large where time grows with the root of operations.
+    device = measured(plain, 0.5)
+
+    def planned(device: DeviceProfile, **axes: Any) -> tuple[Planned, list[str]]:
+        recorder = Recorder()
+        settings = quick_settings(tiny_encoder.folder, keep=0.6, precision="float32", **axes)
+        return pipeline.plan(settings, device, cache, recorder, pipeline.Clock()), recorder.notes
+
+    free, _ = planned(plain)
+    assert slow_sites(free, device)
+    found, notes = planned(device)
+    assert not slow_sites(found, device)
+    assert found.plan.kept <= 0.6
+    assert found.plan.predicted_loss > free.plan.predicted_loss
+    assert not any("slower than dense" in note for note in notes)
+    hopeless = measured(plain, node_us=1e6)
+    forced, notes = planned(hopeless, forms=("dense", "pivoted"))
+    assert slow_sites(forced, hopeless)
+    assert forced.plan == planned(plain, forms=("dense", "pivoted"))[0].plan
+    assert any("slower than dense" in note for note in notes)
