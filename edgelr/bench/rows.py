@@ -13,10 +13,10 @@ from edgelr.bench.book import RowBook
 from edgelr.bench.ground import Ground
 from edgelr.bench.question import Question
 from edgelr.cache import Cache
+from edgelr.clock import Clock
 from edgelr.compressed import embeddings, mean_loss, multiplied
 from edgelr.errors import BudgetError, InputError
 from edgelr.factors import FactorSet
-from edgelr.pipeline import Clock
 from edgelr.planning import Listener, Subject
 from edgelr.report.comparison import EVALUATION, Figures, Row, Score
 from edgelr.report.comparison_tables import row_sentence

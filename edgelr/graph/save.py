@@ -20,7 +20,9 @@ def load_graph(path: Path) -> ir.Model:
     return ir.load(path)
 
 
-def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> None:
+def save_graph(
+    model: ir.Model, path: Path, max_opset: int, ir_version: int, full_check: bool = True
+) -> None:
     """Write ``path`` and ``path.data``, and check what was written.
 
     Args:
@@ -28,6 +30,8 @@ def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> 
         path: of the graph file; its folder exists.
         max_opset: newest ONNX operator set that the device's ONNX Runtime knows.
         ir_version: newest file format that it reads.
+        full_check: infer all shapes as well. Graphs of others declare some that ONNX Runtime never
+            looks at.
 
     Raises:
         EdgelrError: an operator has no equal form in that operator set, or the checker refuses
@@ -40,9 +44,15 @@ def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> 
     model.producer_name = "edgelr"
     ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(str(path), full_check=full_check)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EdgelrError(f"The ONNX checker refuses {path.name}: {error}") from error
+
+
+def read_versions(path: Path) -> tuple[int, int]:
+    """Read the operator set and the version of the file format of a graph file."""
+    model = load_graph(path)
+    return model.opset_imports[""], model.ir_version
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -68,7 +78,7 @@ def _lower_opset(model: ir.Model, max_opset: int) -> None:
     current = model.opset_imports[""]
     if current <= max_opset:
         return
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain in ("", "ai.onnx"):
             _require_same(node, current, max_opset)
     model.opset_imports[""] = max_opset

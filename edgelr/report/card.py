@@ -28,6 +28,11 @@ With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `embed.py` and run
 `python embed.py FOLDER "A dog runs." "A puppy is running."`"""
 
+RUN = """## Run it
+
+The inputs and outputs are those of the original graph. With
+[onnxruntime](https://onnxruntime.ai) only; save this as `run.py` and run `python run.py FOLDER`."""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
@@ -91,4 +96,6 @@ def _how_to_run(task: Task) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    if task == "tensors":
+        return [RUN, fence("python", snippet("run.py"))]
     return [EMBED, fence("python", snippet("embed.py"))]

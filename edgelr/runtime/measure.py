@@ -108,6 +108,8 @@ def _phases(
     bundle: ExportBundle, prefill_tokens: Sequence[int], context_tokens: Sequence[int]
 ) -> list[TimedPhase]:
     limit = bundle.manifest.context_tokens
+    if bundle.manifest.task == "tensors":
+        return [TimedPhase("forward", 1, 0, 0)]
     if bundle.manifest.task != "text-generation":
         tokens = min(_FORWARD_TOKENS, limit)
         return [TimedPhase("forward", batch, tokens, 0) for batch in _FORWARD_BATCHES]
