@@ -55,7 +55,7 @@ def take(samples: Samples, start: int, stop: int) -> Samples:
 
 def feeds(samples: Samples, index: int) -> Samples:
     """Return what one run is fed."""
-    return {name: array[index] for name, array in samples.items()}
+    return {name: array[index, ...] for name, array in samples.items()}  # also of scalars, arrays
 
 
 def read_samples(path: Path, inputs: Sequence[GraphInput]) -> Samples:

@@ -1,11 +1,13 @@
 """Variants of a graph that show its inside: inputs of linears as outputs, weights as inputs.
 
-Both are written beside the graph that they come from, and share its file of weights.
+Both lie beside the graph that they come from while they are used, and share its file of weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,12 +15,12 @@ import onnx_ir as ir
 from edgelr.graph.linears import open_foreign
 
 
-def expose_values(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Write the graph with values of its main graph as its only outputs.
+@contextmanager
+def showing_values(source: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Give a graph that has values of the main graph as its only outputs.
 
     Args:
-        source: a graph; inputs of its linears have the type of their weights.
-        target: in the same folder.
+        source: a graph, in a folder that can be written.
         names: of the values.
     """
     model = open_foreign(source)
@@ -30,15 +32,16 @@ def expose_values(source: Path, target: Path, names: Iterable[str]) -> None:
     model.graph.outputs.clear()
     for name in sorted(wanted):
         model.graph.outputs.append(found[name])
-    ir.save(model, target)
+    with _beside(source, model) as path:
+        yield path
 
 
-def open_weights(source: Path, target: Path, names: Iterable[str]) -> None:
-    """Write the graph with weights that can be fed, and have their values where they are not.
+@contextmanager
+def feeding_weights(source: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Give a graph whose weights can be fed, and have their values where they are not.
 
     Args:
-        source: a graph.
-        target: in the same folder.
+        source: a graph, in a folder that can be written.
         names: of initializers.
     """
     model = open_foreign(source)
@@ -46,7 +49,20 @@ def open_weights(source: Path, target: Path, names: Iterable[str]) -> None:
     model.ir_version = max(4, model.ir_version)
     for name in names:
         model.graph.inputs.append(model.graph.initializers[name])
-    ir.save(model, target)
+    with _beside(source, model) as path:
+        yield path
+
+
+@contextmanager
+def _beside(source: Path, model: ir.Model) -> Iterator[Path]:
+    """Save a variant under a name of its own, where its external data is found."""
+    with tempfile.NamedTemporaryFile(dir=source.parent, suffix=".onnx", delete=False) as file:
+        path = Path(file.name)
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink()
 
 
 def _values(graph: ir.Graph) -> Iterable[ir.Value]:

@@ -123,7 +123,7 @@ def open_foreign(path: Path) -> ir.Model:
 
 def external_files(path: Path) -> list[Path]:
     """List the files beside a graph that hold its weights."""
-    model = ir.load(path)
+    model = open_foreign(path)
     tensors = [value.const_value for value in model.graph.initializers.values()]
     return sorted({Path(each.path) for each in tensors if isinstance(each, ir.ExternalTensor)})
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelr.evaluators import Progress
-from edgelr.graph.expose import expose_values
+from edgelr.graph.expose import showing_values
 from edgelr.graph.linears import Linear, Reading, find_linears, open_foreign
 from edgelr.graph.split import Product
 from edgelr.runtime.tensors import input_grams
@@ -141,11 +141,9 @@ def _grams(graph: Path, linears: Sequence[Linear], samples: Samples) -> dict[str
     readings: list[Reading] = list(dict.fromkeys(each for many in inputs.values() for each in many))
     if not readings:
         return {}
-    shown = graph.with_name("shown.onnx")
-    expose_values(graph, shown, [each.value for each in readings])
     wanted = [(each.value, each.channels_first, each.strides) for each in readings]
-    found = dict(zip(readings, input_grams(shown, wanted, samples), strict=True))
-    shown.unlink()
+    with showing_values(graph, [each.value for each in readings]) as shown:
+        found = dict(zip(readings, input_grams(shown, wanted, samples), strict=True))
     return {
         name: np.asarray(sum(found[each] for each in many)) / len(many)
         for name, many in inputs.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ def write_bundle(made: Planned, folder: Path) -> ExportBundle:
     graph = folder / subject.dense.manifest.model_file
     graph.parent.mkdir(parents=True)
     newest = min(device.max_opset, subject.settings.opset or device.max_opset)
-    save_graph(model, graph, newest, device.ir_version, full_check=False)
+    save_graph(model, graph, newest, device.ir_version, check=False)
     manifest = foreign_manifest(subject.settings.model, subject.digest, graph, subject.precision)
     write_manifest(folder, replace(manifest, profile=device.id, max_drop=subject.max_drop))
     write_samples(folder / tensors.SAMPLES, kept_samples(subject.held_out))
@@ -115,11 +116,12 @@ def validate_again(
             f"{source} has changed since the bundle was made (digest {reference.manifest.digest}, "
             f"then {bundle.manifest.digest}). Name the original graph with --against."
         )
-    scratch = cache.root / "judged"
-    scratch.mkdir(parents=True, exist_ok=True)
-    inputs = scratch / "inputs.npz"
-    write_samples(inputs, samples)
-    metrics = jobs.tensor_accuracy(reference, bundle, inputs, provider, progress=listener.progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        write_samples(inputs, samples)
+        metrics = jobs.tensor_accuracy(
+            reference, bundle, inputs, provider, progress=listener.progress
+        )
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(
         parity=None,

@@ -2,7 +2,7 @@
 
 Errors of layers cannot be compared as they are. So the weight of one linear at a time is replaced
 by a truncated one, and the outputs are compared: cosine distance over squared error of the layer.
-The distance is nearly proportional to the squared error, which makes two ranks enough for a curve.
+The distance is nearly proportional to the squared error: a few ranks are enough for a curve.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from edgelr.evaluators import Progress
 from edgelr.evaluators.tensors import mean_distance
-from edgelr.graph.expose import open_weights
+from edgelr.graph.expose import feeding_weights
 from edgelr.graph.linears import Linear, find_linears, open_foreign
 from edgelr.onnx_source.components import Components, Matrix
 from edgelr.runtime.session import Array
 from edgelr.runtime.tensors import Tensors, open_tensors
 from edgelr.samples import Samples, count, feeds
 
-PROBED = (0.35, 0.75)  # of the rank at which two factors are as large as the weight
+PROBED = (0.1, 0.35, 0.75)  # of the rank at which two factors are as large as the weight
 PROBE_SAMPLES = 8
 
 Outputs = list[dict[str, Array]]
@@ -57,9 +57,8 @@ def open_probe(graph: Path, components: Components) -> Weights:
     """Open a graph whose weights can be replaced; it lies in a folder that can be written."""
     linears = find_linears(open_foreign(graph)).found
     by_name = {each.site.name: each for each in linears if each.site.name in components.errors}
-    probe = graph.with_name("probe.onnx")
-    open_weights(graph, probe, [each.weight.name or "" for each in by_name.values()])
-    return Weights(open_tensors(probe), by_name, components)
+    with feeding_weights(graph, [each.weight.name or "" for each in by_name.values()]) as path:
+        return Weights(open_tensors(path), by_name, components)
 
 
 def measure_losses(

@@ -215,7 +215,7 @@ def dense_bundle(source: Path, held_out: Samples, cache: Cache) -> ExportBundle:
         (folder / "onnx").mkdir()
         graph = folder / "onnx" / "model.onnx"
         model = open_foreign(source)
-        save_graph(model, graph, NEWEST, NEWEST, full_check=False)
+        save_graph(model, graph, NEWEST, NEWEST, check=False)
         found = find_linears(model).found
         precision = _in_one_precision(Linears(found, {}))[0] if found else "float32"
         write_manifest(folder, foreign_manifest(str(source), source_digest, graph, precision))

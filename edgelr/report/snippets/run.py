@@ -23,7 +23,7 @@ def run(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 def first_sample(folder: Path) -> dict[str, Any]:
     """Read the first of the samples in the bundle: one array for every input."""
     with np.load(folder / "edgelr" / "inputs.npz") as file:
-        return {name: file[name][0] for name in file.files}
+        return {name: file[name][0, ...] for name in file.files}
 
 
 if __name__ == "__main__":
