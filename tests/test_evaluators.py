@@ -121,7 +121,7 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_every_task_has_an_evaluator() -> None:
-    assert EVALUATORS.names() == ["embedding", "perplexity"]
+    assert EVALUATORS.names() == ["embedding", "perplexity", "tensors"]
     assert len(evaluators_for("text-generation")) == 1
     assert len(evaluators_for("feature-extraction")) == 1
     with pytest.raises(InputError, match="perplexity"):
