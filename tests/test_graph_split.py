@@ -317,6 +317,33 @@ def test_weights_that_are_nodes_are_found(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(split(source, 1.0), x=x)[0], x @ array, atol=1e-4)
 
 
+def test_constants_behind_identity_and_transpose_are_found(tmp_path: Path) -> None:
+    build = Builder()
+    build.weight("w", 20, 12)
+    build.weight("v", 20, 20)
+    build.node("Transpose", ["w"], "wt")
+    build.node("MatMul", ["x", "wt"], "h", name="first")
+    build.node("Identity", ["v"], "same")
+    build.node("MatMul", ["h", "same"], "g", name="second")
+    build.node("Identity", ["g"], "y")
+    source = build.save(tmp_path / "folded.onnx", {"x": [3, 12]}, ["y"])
+    assert names(source) == ["first", "second"]
+    x = random(3, 12)
+    np.testing.assert_allclose(run(split(source, 1.0), x=x)[0], run(source, x=x)[0], atol=1e-4)
+
+
+def test_a_tied_table_is_not_stored_twice(tmp_path: Path) -> None:
+    build = Builder()
+    build.weight("table", 20, 12)
+    build.node("Gather", ["table", "ids"], "x")
+    build.node("Transpose", ["table"], "head")
+    build.node("MatMul", ["x", "head"], "y", name="head")
+    types = {"ids": TensorProto.INT64}
+    source = build.save(tmp_path / "tied.onnx", {"ids": [3]}, ["y"], types=types)
+    assert names(source) == []
+    assert len(open_foreign(source).graph.initializers) == 1
+
+
 def test_initializers_that_are_also_inputs_are_found(tmp_path: Path) -> None:
     build = Builder()
     build.weight("w", 12, 20)
