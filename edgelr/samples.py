@@ -20,6 +20,7 @@ from edgelr.errors import InputError
 Array: TypeAlias = NDArray[Any]
 Samples: TypeAlias = dict[str, Array]
 
+SAMPLES = "edgelr/inputs.npz"  # in a bundle: what it is timed and, by default, judged on
 RANDOM_SAMPLES = 64
 FIRST_AXIS = 1  # of a free size: what is first is the batch
 OTHER_AXES = 32  # of a free size: images are often halved five times

@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.errors import InputError
-from edgelr.graph.linears import Linears, external_files, find_linears, open_foreign
+from edgelr.graph.foreign import external_files, open_foreign
+from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.save import save_graph
 from edgelr.graph.split import Product, split_linears
 from tests.foreign_graphs import IR_VERSIONS, Builder, mlp, random, run
@@ -363,6 +364,23 @@ def test_external_weights_are_read_late_and_written_beside(tmp_path: Path) -> No
     assert path.with_name(f"{path.name}.data").stat().st_size > 4 * 48 * 80
     x = random(5, 48)
     np.testing.assert_allclose(run(path, x=x)[0], run(source, x=x)[0], atol=1e-4)
+
+
+def test_external_weights_that_are_missing_or_linked_are_refused(tmp_path: Path) -> None:
+    source = mlp(tmp_path / "mlp.onnx", external=True)
+    (data,) = external_files(source)
+    other = tmp_path / "other"
+    other.mkdir()
+    moved = data.rename(other / data.name)
+    with pytest.raises(InputError, match="does not exist"):
+        external_files(source)
+    data.symlink_to(moved)
+    with pytest.raises(InputError, match="is a link"):
+        external_files(source)
+    data.unlink()
+    data.hardlink_to(moved)
+    with pytest.raises(InputError, match="is a link"):
+        external_files(source)
 
 
 def test_float16_weights_stay_float16(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from edgelr.clock import Clock
 from edgelr.device import load_profile
 from edgelr.errors import BudgetError, InputError
 from edgelr.evaluators.tensors import compare_tensors, distance, relative_error
-from edgelr.graph.linears import find_linears, open_foreign
+from edgelr.graph.foreign import open_foreign
+from edgelr.graph.linears import find_linears
 from edgelr.onnx_source import pipeline
 from edgelr.onnx_source.components import decompose, read_components, write_components
 from edgelr.onnx_source.planning import Planned
@@ -441,6 +442,7 @@ def test_the_commands_import_no_torch(source: Path, inputs: Path, tmp_path: Path
         return done.stdout
 
     options = (str(source), "--profile", "generic-cpu", "--calibration", str(inputs))
+    assert "second" in edgelr("inspect", str(source))
     assert "plan.json" in edgelr("plan", *options, "--keep", "0.7")
     shown = edgelr("export", *options, "--plan", "plan.json", "--max-drop", "0.5", "--out", "out")
     assert "Parity passed" in shown

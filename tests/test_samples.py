@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto
 
 from edgelr.errors import InputError
+from edgelr.graph.foreign import open_foreign
 from edgelr.graph.inputs import read_inputs
-from edgelr.graph.linears import open_foreign
 from edgelr.samples import (
     GraphInput,
     count,

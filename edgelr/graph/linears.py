@@ -15,15 +15,12 @@ together. What cannot be split is left as it is, and the reason is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common as passes
 
-from edgelr.errors import InputError
 from edgelr.types import LinearSite, Precision
 
 Array: TypeAlias = NDArray[Any]
@@ -95,80 +92,6 @@ class Linears:
         return tuple(linear.site for linear in self.found)
 
 
-def open_foreign(path: Path) -> ir.Model:
-    """Read a graph that edgelr did not write; its weights stay on disk until they are used.
-
-    Constants become initializers of the main graph, also behind Identity and Transpose, and
-    initializers are no inputs: ONNX Runtime would not hold those constant.
-
-    Raises:
-        InputError: the file is missing, or is no ONNX graph.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist. Expected an ONNX file. Check the path.")
-    try:
-        model = ir.load(path)
-    except Exception as error:  # the parser has no error class of its own
-        raise InputError(
-            f"{path} cannot be read as an ONNX graph ({type(error).__name__}: {error}). Expected "
-            f"a complete .onnx file, with its external data beside it. Copy it again."
-        ) from error
-    if not list(model.graph):
-        raise InputError(f"{path} holds no nodes. Expected a model. Export it again.")
-    passes.RemoveInitializersFromInputsPass()(model)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
-    passes.LiftSubgraphInitializersToMainGraphPass()(model)
-    for node in list(model.graph.all_nodes()):
-        _fold(model.graph, node)
-    return model
-
-
-def _fold(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a constant in the place of the Identity, or of the Transpose, of a constant."""
-    if node.op_type not in ("Identity", "Transpose") or node.outputs[0].is_graph_output():
-        return
-    weight = node.inputs[0]
-    if weight is None or weight.const_value is None:
-        return
-    if node.op_type == "Transpose":
-        readers = {use.node.op_type for use in weight.uses()}
-        if len(weight.const_value.shape) != 2 or readers != {"Transpose"}:
-            return  # a table that is also gathered from would be there twice
-        perm = node.attributes.get("perm")
-        if perm is None or list(perm.as_ints()) == [1, 0]:
-            weight = _transposed(graph, weight)
-    ir.convenience.replace_all_uses_with(node.outputs[0], weight)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
-
-
-def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
-    """Register the transposed weight, which is not computed before it is read."""
-    name, tensor = f"{weight.name}.transposed", weight.const_value
-    assert tensor is not None
-    if name not in graph.initializers:
-        rows, columns = tensor.shape.numpy()
-        lazy = ir.LazyTensor(
-            lambda: ir.tensor(tensor.numpy().T.copy(), name=name),
-            dtype=tensor.dtype,
-            shape=ir.Shape((columns, rows)),
-            name=name,
-        )
-        graph.register_initializer(
-            ir.Value(
-                name=name, shape=lazy.shape, type=ir.TensorType(tensor.dtype), const_value=lazy
-            )
-        )
-    return graph.initializers[name]
-
-
-def external_files(path: Path) -> list[Path]:
-    """List the files beside a graph that hold its weights."""
-    model = open_foreign(path)
-    tensors = [value.const_value for value in model.graph.initializers.values()]
-    return sorted({Path(each.path) for each in tensors if isinstance(each, ir.ExternalTensor)})
-
-
 def find_linears(model: ir.Model) -> Linears:
     """Find every linear of a graph and of the bodies inside it."""
     users: dict[ir.Value, list[ir.Node]] = {}
@@ -176,6 +99,7 @@ def find_linears(model: ir.Model) -> Linears:
         if _multiplies(node):
             users.setdefault(_weight(node), []).append(node)
     found: dict[str, Linear] = {}
+    first: dict[tuple[Reading, ...], str] = {}  # linear that reads the same
     refused: dict[str, str] = {}
     for weight, nodes in users.items():
         name = _unique(_name(nodes[0], weight), found.keys() | refused.keys())
@@ -183,7 +107,9 @@ def find_linears(model: ir.Model) -> Linears:
         if reason:
             refused[name] = reason
         else:
-            found[name] = _linear(model.graph, name, weight, tuple(nodes))
+            linear = _linear(model.graph, name, weight, tuple(nodes))
+            reads = first.setdefault(linear.readings, name) if linear.readings else name
+            found[name] = replace(linear, site=replace(linear.site, input_name=reads))
     return Linears(tuple(found.values()), refused)
 
 
@@ -238,7 +164,7 @@ def _linear(graph: ir.Graph, name: str, weight: ir.Value, nodes: tuple[ir.Node, 
         has_bias=any(len(node.inputs) > 2 and node.inputs[2] is not None for node in nodes),
         role=nodes[0].op_type,
         block=None,
-        input_name=", ".join(sorted(map(str, readings))) or name,
+        input_name=name,
     )
     return Linear(site, weight, nodes, transposed, readings)
 

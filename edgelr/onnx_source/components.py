@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgelr.evaluators import Progress
 from edgelr.graph.expose import showing_values
-from edgelr.graph.linears import Linear, Reading, find_linears, open_foreign
+from edgelr.graph.foreign import open_foreign
+from edgelr.graph.linears import Linear, Reading, find_linears
 from edgelr.graph.split import Product
 from edgelr.runtime.tensors import input_grams
 from edgelr.samples import Samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from edgelr.errors import BudgetError
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
 from edgelr.onnx_source.components import Components, read_components, write_components
+from edgelr.onnx_source.original import FORMAT
 from edgelr.onnx_source.sensitivity import PROBE_SAMPLES, Weights, measure_losses, open_probe
-from edgelr.onnx_source.subject import FORMAT, Subject
+from edgelr.onnx_source.subject import Subject
 from edgelr.runtime.child import Worker
-from edgelr.samples import take
+from edgelr.samples import take, write_samples
 from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
 from edgelr.types import Budget, Plan, SiteGroup
@@ -120,8 +122,10 @@ def _search(subject: Subject, table: SpectrumTable) -> Search:
 def _budget(subject: Subject, search: Search) -> Budget:
     """Add up the device's memory; what one run takes is measured here, on the original."""
     device, dense = subject.device, subject.dense
-    with Worker() as worker:
-        worker.open(dense)
+    with Worker() as worker, tempfile.TemporaryDirectory() as scratch:
+        inputs = Path(scratch) / "inputs.npz"
+        write_samples(inputs, take(subject.held_out, 0, 1))
+        worker.open(dense, inputs=inputs)
         before = worker.memory()
         worker.run_ms("forward", 1, 0, 0)
         activations = max(0, worker.memory().peak_bytes - before.resident_bytes)

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from edgelr.errors import InputError, ProviderError
 from edgelr.gate import make_gate
+from edgelr.graph.foreign import open_foreign
 from edgelr.graph.inputs import read_inputs
-from edgelr.graph.linears import find_linears, open_foreign
+from edgelr.graph.linears import find_linears
 from edgelr.graph.save import save_graph
 from edgelr.graph.split import split_linears
+from edgelr.onnx_source.original import dense_bundle, foreign_manifest, kept_samples
 from edgelr.onnx_source.planning import Planned
-from edgelr.onnx_source.subject import Subject, dense_bundle, foreign_manifest, kept_samples
+from edgelr.onnx_source.subject import Subject
 from edgelr.runtime import jobs, measure, tensors
 from edgelr.runtime.bundle import MANIFEST, read_bundle, write_manifest
-from edgelr.samples import count, load_samples, read_samples, take, write_samples
+from edgelr.samples import SAMPLES, count, load_samples, read_samples, take, write_samples
 from edgelr.types import Comparison, ExportBundle, Precision, Validation
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def write_bundle(made: Planned, folder: Path) -> ExportBundle:
     save_graph(model, graph, newest, device.ir_version, check=False)
     manifest = foreign_manifest(subject.settings.model, subject.digest, graph, subject.precision)
     write_manifest(folder, replace(manifest, profile=device.id, max_drop=subject.max_drop))
-    write_samples(folder / tensors.SAMPLES, kept_samples(subject.held_out))
+    write_samples(folder / SAMPLES, kept_samples(subject.held_out))
     return read_bundle(folder)
 
 
@@ -105,12 +107,12 @@ def validate_again(
     Raises:
         InputError: the original has changed, or the inputs do not fit it.
     """
-    samples = load_samples(bundle.folder / tensors.SAMPLES)
+    samples = load_samples(bundle.folder / SAMPLES)
     if data is not None:
         samples = read_samples(data, read_inputs(open_foreign(bundle.model_path)))
     source = Path(against or bundle.manifest.source)
     is_bundle = (source / MANIFEST).exists()
-    reference = read_bundle(source) if is_bundle else dense_bundle(source, samples, cache)
+    reference = read_bundle(source) if is_bundle else dense_bundle(source, cache)
     if against is None and reference.manifest.digest != bundle.manifest.digest:
         raise InputError(
             f"{source} has changed since the bundle was made (digest {reference.manifest.digest}, "
@@ -129,5 +131,5 @@ def validate_again(
         gate=None if limit is None else make_gate("tensors", metrics, limit),
         precision=bundle.manifest.precision,
         provider=provider,
-        text=f"{data or tensors.SAMPLES}, {count(samples)} samples",
+        text=f"{data or SAMPLES}, {count(samples)} samples",
     )

@@ -16,7 +16,8 @@ import numpy as np
 from edgelr.evaluators import Progress
 from edgelr.evaluators.tensors import mean_distance
 from edgelr.graph.expose import feeding_weights
-from edgelr.graph.linears import Linear, find_linears, open_foreign
+from edgelr.graph.foreign import open_foreign
+from edgelr.graph.linears import Linear, find_linears
 from edgelr.onnx_source.components import Components, Matrix
 from edgelr.runtime.session import Array
 from edgelr.runtime.tensors import Tensors, open_tensors

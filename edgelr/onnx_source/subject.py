@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgelr.cache import Cache, digest, file_digest, require_space
+from edgelr.cache import Cache, digest
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
 from edgelr.gate import profile_drop
+from edgelr.graph.foreign import open_foreign
 from edgelr.graph.inputs import read_inputs
-from edgelr.graph.linears import Linears, external_files, find_linears, open_foreign
-from edgelr.graph.residency import read_residency
-from edgelr.graph.save import read_versions, save_graph
+from edgelr.graph.linears import Linears, find_linears
+from edgelr.onnx_source.original import FORMAT, dense_bundle, digest_of, in_one_precision
 from edgelr.recipes import Recipe
-from edgelr.runtime.bundle import read_bundle, write_manifest
-from edgelr.runtime.tensors import SAMPLES, open_tensors
-from edgelr.samples import (
-    GraphInput,
-    Samples,
-    count,
-    feeds,
-    random_samples,
-    read_samples,
-    take,
-    write_samples,
-)
+from edgelr.runtime.tensors import open_tensors
+from edgelr.samples import GraphInput, Samples, count, feeds, random_samples, read_samples, take
 from edgelr.settings import Settings
-from edgelr.types import ExportBundle, Manifest, Precision
+from edgelr.types import ExportBundle, Precision
 
 if TYPE_CHECKING:
     from edgelr.planning import Listener
 
-FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-NEWEST = 1000  # no limit: the graph keeps its operator set and its file format
-KEPT_BYTES = 2**20  # of held-out samples in a bundle
 RANDOM = "random inputs"
 RANDOM_NOTE = (
     "No inputs were given: they were drawn at random from the shapes of the graph. The accuracy on "
@@ -103,7 +87,7 @@ class Subject:
     @property
     def key(self) -> str:
         """Hash of the graph and the inputs that it is calibrated on."""
-        return digest(FORMAT, self.digest, _digest_of(self.calibration))
+        return digest(FORMAT, self.digest, digest_of(self.calibration))
 
 
 def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: Listener) -> Subject:
@@ -116,7 +100,7 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
     _require_settings(settings)
     path = Path(settings.model)
     calibration, held_out, names = choose_samples(settings, read_inputs(open_foreign(path)))
-    dense = dense_bundle(path, held_out, cache)
+    dense = dense_bundle(path, cache)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
@@ -125,7 +109,7 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             f"MatMul, Gemm or 1x1 Conv nodes with constant weights in float32 or float16. Give the "
             f"graph as it was before its weights were quantized."
         )
-    precision, linears = _in_one_precision(linears)
+    precision, linears = in_one_precision(linears)
     if settings.precision not in (None, precision):
         raise InputError(
             f"--precision is {settings.precision}, and the weights of {path} are {precision}. A "
@@ -199,79 +183,8 @@ def _require_settings(settings: Settings) -> None:
         )
 
 
-def dense_bundle(source: Path, held_out: Samples, cache: Cache) -> ExportBundle:
-    """Write the original as a bundle, once per graph and samples.
-
-    Raises:
-        InputError: the file is no graph.
-        EnvironmentProblem: the disk has no room for it.
-    """
-    open_foreign(source)
-    files = [source, *external_files(source)]
-    require_space(cache.root, 4 * sum(file.stat().st_size for file in files), "The cache")
-    source_digest = file_digest(files)
-
-    def write(folder: Path) -> None:
-        (folder / "onnx").mkdir()
-        graph = folder / "onnx" / "model.onnx"
-        model = open_foreign(source)
-        save_graph(model, graph, NEWEST, NEWEST, check=False)
-        found = find_linears(model).found
-        precision = _in_one_precision(Linears(found, {}))[0] if found else "float32"
-        write_manifest(folder, foreign_manifest(str(source), source_digest, graph, precision))
-        write_samples(folder / SAMPLES, kept_samples(held_out))
-
-    key = digest(FORMAT, source_digest, _digest_of(held_out))
-    return read_bundle(cache.stage("onnx-source", key, write)[0])
-
-
-def foreign_manifest(
-    source: str, source_digest: str, graph: Path, precision: Precision
-) -> Manifest:
-    """Describe a graph that is written."""
-    opset, ir_version = read_versions(graph)
-    return Manifest(
-        task="tensors",
-        precision=precision,
-        model_file=f"onnx/{graph.name}",
-        source=source,
-        revision=None,
-        digest=source_digest,
-        opset=opset,
-        ir_version=ir_version,
-        context_tokens=0,
-        residency=read_residency(graph, "cpu"),
-    )
-
-
-def kept_samples(samples: Samples) -> Samples:
-    """Take the samples that a bundle keeps, to be timed and judged again: one, or a few."""
-    one = sum(array[0].nbytes for array in samples.values())
-    return take(samples, 0, max(1, KEPT_BYTES // max(1, one)))
-
-
-def _in_one_precision(linears: Linears) -> tuple[Precision, Linears]:
-    """Keep the linears of the precision that most weights have."""
-    sizes: Counter[Precision] = Counter()
-    for linear in linears.found:
-        sizes[linear.precision] += linear.site.parameters
-    precision = sizes.most_common(1)[0][0]
-    others = [each for each in linears.found if each.precision != precision]
-    refused = {each.site.name: f"it is in {each.precision}" for each in others}
-    kept = tuple(each for each in linears.found if each.precision == precision)
-    return precision, Linears(kept, {**linears.refused, **refused})
-
-
 def _told(refused: dict[str, str]) -> str:
     """Tell the most frequent reasons."""
     reasons: Iterable[tuple[str, int]] = Counter(refused.values()).most_common(3)
     text = "; ".join(f"{reason} ({count})" for reason, count in reasons)
     return f" ({text})" if text else ""
-
-
-def _digest_of(samples: Samples) -> str:
-    total = hashlib.sha256()
-    for name, array in sorted(samples.items()):
-        total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()[:16]

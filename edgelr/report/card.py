@@ -66,7 +66,7 @@ def _front_matter(report: Report) -> str:
     facts = {
         "base_model": model_name(report.source),
         "library_name": "onnxruntime",
-        "pipeline_tag": report.task,
+        **({} if report.task == "tensors" else {"pipeline_tag": report.task}),
         "tags": ["onnx", "edgelr", "low-rank", report.profile],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"

@@ -11,8 +11,8 @@ from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import Array, open_session
-from edgelr.runtime.tensors import SAMPLES, Tensors
-from edgelr.samples import feeds, load_samples
+from edgelr.runtime.tensors import Tensors
+from edgelr.samples import SAMPLES, feeds, load_samples
 from edgelr.types import Phase
 
 
@@ -25,6 +25,7 @@ class Bench:
         threads: of one operator; None takes every core.
         piece_tokens: of a context that are read at once.
         memory_bytes, profile: see ``open_session``.
+        inputs: samples of a graph that reads no tokens; None takes those of the bundle.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Bench:
         piece_tokens: int,
         memory_bytes: int | None = None,
         profile: Path | None = None,
+        inputs: str | None = None,
     ) -> None:
         bundle = read_bundle(folder)
         self._runner: Decoder | Encoder | Tensors
@@ -43,7 +45,7 @@ class Bench:
         self._pasts: dict[tuple[int, int], Cache] = {}
         if bundle.manifest.task == "tensors":
             self._runner = Tensors(self.session)
-            self._feeds = feeds(load_samples(folder / SAMPLES), 0)
+            self._feeds = feeds(load_samples(Path(inputs or folder / SAMPLES)), 0)
             return
         config = read_config(bundle)
         decodes = bundle.manifest.task == "text-generation"

@@ -14,8 +14,6 @@ from edgelr.runtime.session import Array, Session, open_session
 from edgelr.samples import Samples, count, feeds, load_samples
 from edgelr.types import ExportBundle, Metric, Parity
 
-SAMPLES = "edgelr/inputs.npz"  # in a bundle: what it is timed and, by default, judged on
-
 
 class Tensors:
     """A graph that is fed arrays.
