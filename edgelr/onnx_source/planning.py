@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgelr.planning import Listener
 
 NODE_BYTES = 512  # names and nodes of a linear that is split
-SEARCH_SAMPLES = 32  # on which plans are judged while they are made
+SEARCH_SAMPLES = 64  # on which plans are judged while they are made
 _LOSSES = "losses.npz"
 
 
@@ -94,7 +94,7 @@ def spectra(subject: Subject, weights: Weights, cache: Cache, listener: Listener
     names = [option.name for option in options if option.compressed]
 
     def write(folder: Path) -> None:
-        samples = take(subject.calibration, 0, PROBE_SAMPLES)
+        samples = take(subject.selection, 0, PROBE_SAMPLES)
         found = measure_losses(weights, names, samples, listener.progress)
         arrays = {str(index): found[name] for index, name in enumerate(names)}
         np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
@@ -183,9 +183,9 @@ def _bytes_inside_file(made: Planned, largest_bytes: int) -> int:
 
 
 def _inside_the_gate(made: Planned, listener: Listener) -> Planned:
-    """Find the smallest plan inside the accuracy limit, measured on the calibration inputs."""
+    """Find the smallest plan inside the accuracy limit, on inputs that whitened no weight."""
     limit = made.subject.max_drop
-    samples = take(made.subject.calibration, 0, SEARCH_SAMPLES)
+    samples = take(made.subject.selection, 0, SEARCH_SAMPLES)
     expected = made.weights.outputs({}, samples)
 
     def measure(plan: Plan) -> float:

@@ -14,7 +14,6 @@ from edgelr.onnx_source.subject import RANDOM_NOTE
 from edgelr.report.card import model_card
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
-from edgelr.samples import count
 from edgelr.settings import write_settings
 from edgelr.types import Comparison, ExportBundle, Report, Validation
 
@@ -79,13 +78,10 @@ def _lock(made: Planned) -> dict[str, object]:
         "environment": reporting.environment(),
         "model": {"digest": subject.digest},
         "seed": subject.settings.seed,
-        "calibration": [
-            {"inputs": subject.calibrated_on, "samples": count(subject.calibration),
-             "key": subject.key}
-        ],
+        "calibration": [{"inputs": subject.calibrated_on, "sha256": subject.key}],
         "settings": subject.settings.model_dump(mode="json", exclude_defaults=True),
         "recipe": asdict(subject.recipe),
-    }  # fmt: skip
+    }
 
 
 def _notes(made: Planned, validation: Validation) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from edgelr.types import ExportBundle, Precision
 if TYPE_CHECKING:
     from edgelr.planning import Listener
 
+SELECTED = 0.25  # share of the deciding samples that judge plans while they are made
 RANDOM = "random inputs"
 RANDOM_NOTE = (
     "No inputs were given: they were drawn at random from the shapes of the graph. The accuracy on "
@@ -56,7 +57,8 @@ class Subject:
         digest: of the file and its external data.
         precision: of the weights that can be factorized.
         linears: of the graph; those of another precision are refused.
-        calibration: inputs that decide.
+        calibration: inputs whose Grams whiten the weights.
+        selection: inputs on which linears and plans are judged while the plan is made.
         held_out: inputs on which the result is judged.
         calibrated_on, judged_on: where the inputs came from, in words.
         dense: the original as a bundle.
@@ -69,6 +71,7 @@ class Subject:
     precision: Precision
     linears: Linears
     calibration: Samples
+    selection: Samples
     held_out: Samples
     calibrated_on: str
     judged_on: str
@@ -86,8 +89,9 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """Hash of the graph and the inputs that it is calibrated on."""
-        return digest(FORMAT, self.digest, digest_of(self.calibration))
+        """Hash of the graph and the inputs that decide."""
+        deciding = (self.calibration, self.selection)
+        return digest(FORMAT, self.digest, *map(digest_of, deciding))
 
 
 def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: Listener) -> Subject:
@@ -99,7 +103,8 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
     """
     _require_settings(settings)
     path = Path(settings.model)
-    calibration, held_out, names = choose_samples(settings, read_inputs(open_foreign(path)))
+    deciding, held_out, names = choose_samples(settings, read_inputs(open_foreign(path)))
+    calibration, selection = divide(deciding)
     dense = dense_bundle(path, cache)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
     linears = find_linears(open_foreign(dense.model_path))
@@ -127,8 +132,9 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
         precision=precision,
         linears=linears,
         calibration=calibration,
+        selection=selection,
         held_out=held_out,
-        calibrated_on=f"{names[0]} ({count(calibration)} samples)",
+        calibrated_on=f"{names[0]} ({count(deciding)} samples)",
         judged_on=f"{names[1]} ({count(held_out)} samples)",
         dense=dense,
     )
@@ -162,6 +168,16 @@ def choose_samples(
         )
     names = (f"{origin}, first half", f"{origin}, second half")
     return take(samples, 0, half), take(samples, half, count(samples)), names
+
+
+def divide(deciding: Samples) -> tuple[Samples, Samples]:
+    """Divide samples into those for Grams and, behind them, those that judge plans.
+
+    A sample alone is both.
+    """
+    whole = count(deciding)
+    first = max(1, round((1 - SELECTED) * whole))
+    return take(deciding, 0, first), take(deciding, min(first, whole - 1), whole)
 
 
 def _require_settings(settings: Settings) -> None:
