@@ -46,7 +46,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Correlated inputs: 48 features of which six directions hold nearly everything."""
     generator = np.random.default_rng(5)
     mixes = generator.standard_normal((6, 48))
-    x = generator.standard_normal((64, 6)) @ mixes + 0.05 * generator.standard_normal((64, 48))
+    x = generator.standard_normal((192, 6)) @ mixes + 0.05 * generator.standard_normal((192, 48))
     path = tmp_path_factory.mktemp("inputs") / "inputs.npz"
     np.savez(path, x=0.3 * x.astype(np.float32))
     return path
@@ -222,8 +222,8 @@ def test_a_bundle_keeps_what_was_asked_for_and_gives_its_own_answers(
     assert validation is not None
     assert validation.parity is not None
     assert validation.passed
-    assert validation.text == "inputs.npz, second half (32 samples)"
-    x = np.load(inputs)["x"][32:]
+    assert validation.text == "inputs.npz, second half (96 samples)"
+    x = np.load(inputs)["x"][96:]
     (dense,), (found,) = run(source, x=x), run(bundle.model_path, x=x)
     cosines = (
         (dense * found).sum(-1) / np.linalg.norm(dense, axis=-1) / np.linalg.norm(found, axis=-1)
@@ -353,7 +353,7 @@ def test_a_bundle_is_measured_and_judged_again(
     given = validate_again(bundle, str(source), inputs, 1e-9, "cpu", Recorder())
     assert own.passed
     assert not given.passed
-    assert given.metrics[0].samples == 64
+    assert given.metrics[0].samples == 192
 
 
 def test_a_changed_source_is_noticed(

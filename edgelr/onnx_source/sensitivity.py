@@ -24,7 +24,7 @@ from edgelr.runtime.tensors import Tensors, open_tensors
 from edgelr.samples import Samples, count, feeds
 
 PROBED = (0.1, 0.35, 0.75)  # of the rank at which two factors are as large as the weight
-PROBE_SAMPLES = 8
+PROBE_SAMPLES = 16  # every rank of every linear costs so many runs of the graph
 
 Outputs = list[dict[str, Array]]
 
