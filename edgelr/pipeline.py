@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 
 from edgelr import aims, costs, delivery, factoring, planning, reporting, workplace
 from edgelr.cache import Cache
+from edgelr.clock import Clock
 from edgelr.device import DeviceProfile
 from edgelr.planning import Listener, Planned
 from edgelr.settings import Settings
 from edgelr.types import ExportBundle, LoadedModel, Report
-
-
-@dataclass
-class Clock:
-    """Seconds that each stage took."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
 
 
 def plan(

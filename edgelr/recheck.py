@@ -30,11 +30,18 @@ def validate_again(
         bundle: what is judged, as it was written: a float16 file is judged in float16.
         against: the original model, or a folder with its dense export; None takes the bundle's
             own source.
-        data: evaluation text; None takes the one that ships with Python.
+        data: evaluation text; None takes the one that ships with Python. Of a graph that was an
+            ``.onnx`` file: an ``.npz`` of inputs; None takes the samples in the bundle.
         max_drop: overrides the limit of the bundle's profile.
         provider: ``cpu`` or ``cuda``.
         listener: hears of progress.
     """
+    if bundle.manifest.task == "tensors":
+        from edgelr.cache import Cache, default_root
+        from edgelr.onnx_source import proof
+
+        options = (against, data, max_drop, provider)
+        return proof.validate_again(bundle, *options, Cache(default_root()), listener)
     reference = _reference(bundle, against, listener)
     metrics = jobs.accuracy(reference, bundle, data, provider, progress=listener.progress)
     limit = bundle.manifest.max_drop if max_drop is None else max_drop

@@ -10,17 +10,14 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine, platform, python_version
+from typing import TYPE_CHECKING
 
 from edgelr import __version__
 from edgelr.allocate import write_plan
 from edgelr.device import is_this_machine
-from edgelr.factoring import Factored
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
-from edgelr.planning import (
-    Planned,
-)
 from edgelr.report.card import model_card
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
@@ -33,6 +30,10 @@ from edgelr.types import (
     Report,
     Validation,
 )
+
+if TYPE_CHECKING:
+    from edgelr.factoring import Factored
+    from edgelr.planning import Planned
 
 PACKAGES = (
     "edgelr",

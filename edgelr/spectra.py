@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from edgelr.blocks import QuantizedLoss
 from edgelr.factors import (
@@ -90,6 +89,8 @@ class SpectrumTable:
 
 def write_spectrum(folder: Path, group: str, result: Decomposed) -> None:
     """Write the decomposition of one group."""
+    from safetensors.torch import save_file  # imports torch; reading losses does not
+
     tensors = {name: tensor.float().contiguous() for name, tensor in _tensors(result).items()}
     save_file({**tensors, "loss": result.loss.double()}, _file(folder, group))
 
@@ -122,6 +123,8 @@ def read_losses(folder: Path) -> dict[str, QuantizedLoss]:
 
 def write_factors(path: Path, factors: FactorSet) -> None:
     """Write products, as ``truncate`` makes them, into one file."""
+    from safetensors.torch import save_file
+
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, tuple[str, str | None, bool]] = {}
     for site, each in factors.items():

@@ -36,7 +36,7 @@ from edgelr.rivals import dense_in
 from edgelr.runtime import jobs, measure
 from edgelr.runtime.bundle import MANIFEST
 from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 from edgelr.types import (
     PRECISION_BYTES,
     AskedPrecision,
@@ -110,7 +110,7 @@ class _Maker:
             command=self._command,
             source=self._question.settings.model,
             digest=device.subject.model.digest,
-            metric=TASKS[device.subject.model.task].metric,
+            metric=METRICS[device.subject.model.task],
             text=f"{device.subject.texts.evaluation_name}, first half",
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
             environment=reporting.environment(),
@@ -285,7 +285,7 @@ def _entry_of(report: Report, title: str, folder: Path) -> Entry:
 
 
 def _judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
-    (judged,) = (metric for metric in metrics if metric.name == TASKS[task].metric)
+    (judged,) = (metric for metric in metrics if metric.name == METRICS[task])
     baseline = 1.0 if judged.baseline is None else judged.baseline  # one is like oneself
     return replace(entry, value=judged.value, baseline=baseline)
 

@@ -22,7 +22,7 @@ class TaskTraits:
         loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
             from the model. ``label`` and ``token_label``: the same, one for a text or for each of
             its tokens. ``embedding``: squared distance of the pooled, normalized embedding.
-        metric: that the accuracy gate judges, and a sweep draws.
+        metric: that the accuracy gate judges.
     """
 
     auto_class: str
@@ -37,7 +37,7 @@ class TaskTraits:
         return self.loss in ("embedding", "label")
 
 
-TASKS: dict[Task, TaskTraits] = {
+TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
     "text-generation": TaskTraits(
         "AutoModelForCausalLM", "ForCausalLM", "logits", "next_token", "perplexity"
     ),
@@ -59,6 +59,12 @@ TASKS: dict[Task, TaskTraits] = {
         "top1_agreement",
     ),
 }
+
+METRICS: dict[Task, MetricName] = {
+    **{task: traits.metric for task, traits in TASKS.items()},
+    "tensors": "mean_cosine",
+}
+"""What the accuracy gate judges."""
 
 
 def decides_each_label(problem_type: str | None, labels: int) -> bool:

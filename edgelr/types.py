@@ -23,7 +23,11 @@ Precision = Literal["float32", "float16"]
 WeightPrecision = Literal["float32", "float16", "int8", "int4"]
 AskedPrecision = Literal["float32", "float16", "int8", "int4", "auto"]
 Task = Literal[
-    "text-generation", "feature-extraction", "text-classification", "token-classification"
+    "text-generation",
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "tensors",
 ]
 Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward"]
@@ -352,7 +356,7 @@ class ExportBundle:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """ONNX Runtime against the compressed torch model, on the same inputs.
+    """ONNX Runtime against the compressed model in torch, or ``against`` what it names.
 
     ``greedy_*`` are zero for models that do not generate. What ships in float16, or multiplies in
     whole numbers, has a twin that computes in float32, and the other figures are the twin's.
@@ -368,6 +372,7 @@ class Parity:
     greedy_tokens: int
     twin_max_error: float | None = None
     twin_limit: float | None = None
+    against: str = "torch"
 
     @property
     def passed(self) -> bool:
@@ -427,14 +432,22 @@ class Validation:
 
 
 def phase_key(phase: Phase, batch: int, tokens: int, context_tokens: int) -> str:
-    """Name a phase: ``"prefill 128"``, ``"decode 128"`` (its context), ``"forward 8x128"``."""
+    """Name a phase: ``"prefill 128"``, ``"decode 128"`` (its context), ``"forward 8x128"``.
+
+    A graph that reads no tokens has ``"forward"`` alone.
+    """
+    if not tokens:
+        return phase
     length = context_tokens if phase == "decode" else tokens
     return f"{phase} {length}" if batch == 1 else f"{phase} {batch}x{length}"
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseLatency:
-    """Latency of one phase. Prefill and forward: ``tokens`` new tokens; decode: one token."""
+    """Latency of one phase. Prefill and forward: ``tokens`` new tokens; decode: one token.
+
+    ``tokens`` is 0 where a graph reads none, but whole tensors.
+    """
 
     phase: Phase
     batch: int

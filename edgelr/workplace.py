@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgelr.cache import Cache, replace_folder, require_space, unfinished
 from edgelr.errors import InputError
-from edgelr.planning import (
-    Subject,
-)
 from edgelr.runtime.bundle import MANIFEST
+
+if TYPE_CHECKING:
+    from edgelr.planning import Subject
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from edgelr.errors import InputError
 from edgelr.evaluators import EVALUATORS, evaluators_for
 from edgelr.evaluators.embedding import compare_embeddings, spearman
 from edgelr.evaluators.perplexity import compare_language_models
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 from edgelr.types import Metric
 
 VOCABULARY, LENGTH, CHUNKS = 13, 70, 3  # 70 positions: more than one block of rows, no multiple
@@ -122,8 +122,8 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_every_task_has_an_evaluator() -> None:
-    assert EVALUATORS.names() == ["embedding", "labels", "perplexity"]
-    for task in TASKS:
+    assert EVALUATORS.names() == ["embedding", "labels", "perplexity", "tensors"]
+    for task in METRICS:
         assert len(evaluators_for(task)) == 1
     with pytest.raises(InputError, match="perplexity"):
         EVALUATORS.get("perplexty")

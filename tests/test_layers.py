@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types tasks factors blocks registry cache settings text",
+    "errors types tasks factors blocks registry cache settings text clock samples",
     "exporter device",
     "load sites calibration losses statistics texts gate",
     "methods sharing forms",
@@ -32,7 +32,7 @@ LAYERS = (
     "aims costs factoring rivals correction",
     "workplace",
     "delivery reporting",
-    "pipeline inspection",
+    "pipeline inspection onnx_source",
     "recheck catalogue bench sweep detect",
     "cli __main__",
 )

@@ -22,7 +22,7 @@ from edgelr.planning import Planned
 from edgelr.report.schema import from_json
 from edgelr.runtime.bundle import read_bundle
 from edgelr.settings import read_settings
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 from edgelr.types import ExportBundle, LoadedModel, Report
 from tests.exports import Recorder, make_place, quick_settings, session_cache
 
@@ -129,7 +129,7 @@ def test_a_bundle_is_validated_again_without_torch(exported: Exported) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["gate"]["metric"] == TASKS[exported.report.task].metric
+    assert json.loads(done.stdout)["gate"]["metric"] == METRICS[exported.report.task]
 
 
 def test_a_damaged_bundle_is_refused(exported: Exported, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edgelr.methods import METHODS, Need
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.registry import Registry
 from edgelr.settings import make_settings
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS, TASKS
 from edgelr.types import Form, Grouping, Task
 
 REGISTRIES: list[Registry[Any]] = [METHODS, ALLOCATORS, RECIPES, EXPORTERS]
@@ -113,7 +113,8 @@ def test_every_method_needs_what_the_pass_collects(name: str) -> None:
 def test_every_exporter_answers_to_its_model_types(name: str) -> None:
     exporter = EXPORTERS.get(name)
     assert exporter.tiny_config().model_type in exporter.model_types
-    assert set(exporter.tasks) <= set(TASKS) == set(Task.__args__)
+    assert set(exporter.tasks) <= set(TASKS)
+    assert set(METRICS) == set(Task.__args__)
     for model_type in exporter.model_types:
         assert exporter_for(model_type) is exporter
 
@@ -208,7 +209,7 @@ USE = """
 import torch
 from edgelr.methods import METHODS
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS, TASKS
 from edgelr.types import SiteStatistics
 
 method = METHODS.get(RECIPES.get("outside").method)

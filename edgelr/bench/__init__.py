@@ -27,7 +27,7 @@ from edgelr.report.comparison import (
 )
 from edgelr.report.comparison_tables import to_markdown
 from edgelr.report.plot import write_plot
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 
 __all__ = ["Question", "bench_methods", "read_keeps", "read_recipes"]
 
@@ -73,7 +73,7 @@ def _collect(ground: Ground, rows: tuple[Row, ...], command: str) -> MethodBench
         source=subject.settings.model,
         digest=subject.model.digest,
         profile=subject.device.id,
-        metric=TASKS[subject.model.task].metric,
+        metric=METRICS[subject.model.task],
         texts=tuple(
             JudgedText(name, text.description, text.tokens, len(text.ids))
             for name, text in ground.texts.items()

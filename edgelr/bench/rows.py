@@ -13,17 +13,17 @@ from edgelr.bench.book import RowBook
 from edgelr.bench.ground import Ground
 from edgelr.bench.question import Question
 from edgelr.cache import Cache
+from edgelr.clock import Clock
 from edgelr.compressed import all_answers, likeness, mean_loss, multiplied
 from edgelr.errors import BudgetError, InputError
 from edgelr.factors import FactorSet
-from edgelr.pipeline import Clock
 from edgelr.planning import Listener, Subject
 from edgelr.report.comparison import EVALUATION, Figures, Row, Score
 from edgelr.report.comparison_tables import row_sentence
 from edgelr.settings import Settings, make_settings
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
-from edgelr.tasks import TASKS
+from edgelr.tasks import METRICS
 from edgelr.types import PRECISION_BYTES, Plan
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class _Judge:
     def __init__(self, ground: Ground, listener: Listener) -> None:
         self._model, self._texts, self._listener = ground.subject.model, ground.texts, listener
         self._original: dict[str, Tensor] = {}
-        if TASKS[self._model.task].metric != "perplexity":
+        if METRICS[self._model.task] != "perplexity":
             for name, text in self._texts.items():
                 self._original[name] = all_answers(self._model, text)
 

@@ -47,6 +47,17 @@ def cache_of(resume: bool) -> Cache:
     return Cache(default_root(), reuse=resume)
 
 
+def pipeline_of(settings: Settings) -> Any:
+    """Choose the module that tells the story of a source; that of a graph imports no torch."""
+    if settings.model.endswith(".onnx"):
+        from edgelr.onnx_source import pipeline as of_a_graph
+
+        return of_a_graph
+    from edgelr import pipeline
+
+    return pipeline
+
+
 def stem_of(model: str) -> str:
     """Name a folder after a model."""
     return Path(model.split(":")[-1]).stem.lower() or "model"

@@ -11,7 +11,14 @@ from typing import Annotated, Optional
 import typer
 
 from edgelr.cli.app import app
-from edgelr.cli.common import cache_of, command_line, listener_of, settings_of, stem_of
+from edgelr.cli.common import (
+    cache_of,
+    command_line,
+    listener_of,
+    pipeline_of,
+    settings_of,
+    stem_of,
+)
 from edgelr.cli.options import (
     Allocator,
     AsJson,
@@ -100,16 +107,17 @@ def export(
     settings = settings_of(ctx, config)
     folder = Path(settings.out or f"{stem_of(settings.model)}-{Path(settings.profile).stem}")
     device = load_profile(settings.profile)
-    from edgelr import pipeline
+    from edgelr.clock import Clock
     from edgelr.report.schema import to_json
     from edgelr.report.terminal import print_report
 
+    pipeline = pipeline_of(settings)
     with listener_of(quiet or as_json) as listener:
         if dry_run:
             from edgelr.settings import write_settings
 
             made = pipeline.plan(
-                settings, device, cache_of(resume), listener, pipeline.Clock(), given_plan=plan
+                settings, device, cache_of(resume), listener, Clock(), given_plan=plan
             )
             write_settings(settings, Path("edgelr.yaml"))
             if as_json:
@@ -164,11 +172,12 @@ def plan(
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
-    from edgelr import pipeline
     from edgelr.allocate import write_plan
+    from edgelr.clock import Clock
 
+    pipeline = pipeline_of(settings)
     with listener_of(quiet) as listener:
-        made = pipeline.plan(settings, device, cache_of(resume), listener, pipeline.Clock())
+        made = pipeline.plan(settings, device, cache_of(resume), listener, Clock())
     write_plan(made.plan, out)
     source = shlex.quote(settings.model)
     typer.echo(f"{out}  Next: edgelr export {source} --profile {settings.profile} --plan {out}")
@@ -199,5 +208,6 @@ def inspect(
 def _why_failed(folder: Path, profile: str) -> str:
     return (
         f"The bundle is kept in {folder}, and marked: parity or the accuracy gate of {profile} "
-        f"failed (see above). Keep more, calibrate on text that is closer, or pass --max-drop."
+        f"failed (see above). Keep more, calibrate on what is closer to its "
+        f"use, or pass --max-drop."
     )

@@ -10,7 +10,7 @@ import typer
 # Optional[...] and not "| None": typer reads the annotations, on Python 3.10 as well.
 Model = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(help="Hub id, model folder, .gguf file, or package.module:factory."),
+    typer.Argument(help="Hub id, model folder, .gguf or .onnx file, or package.module:factory."),
 ]
 Profile = Annotated[
     Optional[str],  # noqa: UP045
@@ -61,7 +61,8 @@ CalibrationTexts = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--calibration",
-        help=".txt or .jsonl file, or 'self': text that the model writes. Give several to mix.",
+        help=".txt or .jsonl file, or 'self': text that the model writes. Give several to mix. For "
+        "an .onnx file: .npz of its inputs.",
     ),
 ]
 CalibrationTokens = Annotated[
@@ -74,7 +75,10 @@ CalibrationLength = Annotated[
 ]
 Evaluation = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help=".txt or .jsonl file to judge on; default: English that ships with Python."),
+    typer.Option(
+        help=".txt or .jsonl file to judge on; default: English that ships with Python. For an "
+        ".onnx file: .npz of its inputs; default: half of those to calibrate on."
+    ),
 ]
 ContextTokens = Annotated[
     Optional[int],  # noqa: UP045

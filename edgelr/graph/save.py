@@ -20,7 +20,9 @@ def load_graph(path: Path) -> ir.Model:
     return ir.load(path)
 
 
-def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> None:
+def save_graph(
+    model: ir.Model, path: Path, max_opset: int, ir_version: int, check: bool = True
+) -> None:
     """Write ``path`` and ``path.data``, and check what was written.
 
     Args:
@@ -28,6 +30,8 @@ def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> 
         path: of the graph file; its folder exists.
         max_opset: newest ONNX operator set that the device's ONNX Runtime knows.
         ir_version: newest file format that it reads.
+        check: let ONNX's checker read the file again. Graphs of others are often less complete
+            than it wants, and run all the same: ONNX Runtime alone judges them.
 
     Raises:
         EdgelrError: an operator has no equal form in that operator set, or the checker refuses
@@ -39,10 +43,21 @@ def save_graph(model: ir.Model, path: Path, max_opset: int, ir_version: int) -> 
     model.ir_version = min(model.ir_version, ir_version)
     model.producer_name = "edgelr"
     ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    if check:
+        _check(path)
+
+
+def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EdgelrError(f"The ONNX checker refuses {path.name}: {error}") from error
+
+
+def read_versions(path: Path) -> tuple[int, int]:
+    """Read the operator set and the version of the file format of a graph file."""
+    model = load_graph(path)
+    return model.opset_imports[""], model.ir_version
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -68,7 +83,7 @@ def _lower_opset(model: ir.Model, max_opset: int) -> None:
     current = model.opset_imports[""]
     if current <= max_opset:
         return
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain in ("", "ai.onnx"):
             _require_same(node, current, max_opset)
     model.opset_imports[""] = max_opset

@@ -34,6 +34,11 @@ With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `classify.py` and run
 `python classify.py FOLDER "A dog runs." "A puppy is running."`"""
 
+RUN = """## Run it
+
+The inputs and outputs are those of the original graph. With
+[onnxruntime](https://onnxruntime.ai) only; save this as `run.py` and run `python run.py FOLDER`."""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
@@ -67,7 +72,7 @@ def _front_matter(report: Report) -> str:
     facts = {
         "base_model": model_name(report.source),
         "library_name": "onnxruntime",
-        "pipeline_tag": report.task,
+        **({} if report.task == "tensors" else {"pipeline_tag": report.task}),
         "tags": ["onnx", "edgelr", "low-rank", report.profile],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
@@ -97,6 +102,8 @@ def _how_to_run(task: Task) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    if task == "tensors":
+        return [RUN, fence("python", snippet("run.py"))]
     if task == "feature-extraction":
         return [EMBED, fence("python", snippet("embed.py"))]
     return [CLASSIFY, fence("python", snippet("classify.py"))]

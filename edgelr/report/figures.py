@@ -120,9 +120,10 @@ def gate_sentence(gate: Gate) -> str:
 def _parity(validation: Validation | None) -> Verdict:
     if validation is None or validation.parity is None:
         return Verdict(None, f"Parity with torch: {NOT_MEASURED}.")
+    against = validation.parity.against
     if validation.parity.passed:
-        return Verdict(True, "Parity passed: ONNX Runtime gives the answers of torch.")
-    return Verdict(False, "Parity FAILED: ONNX Runtime does not give the answers of torch.")
+        return Verdict(True, f"Parity passed: ONNX Runtime gives the answers of {against}.")
+    return Verdict(False, f"Parity FAILED: ONNX Runtime does not give the answers of {against}.")
 
 
 def model_name(source: str) -> str:

@@ -57,12 +57,11 @@ def accuracy_table(validation: Validation) -> Table:
 
 
 def parity_table(parity: Parity) -> Table:
-    """Show how far ONNX Runtime is from torch, and how far it may be."""
+    """Show how far ONNX Runtime is from the compressed model, and how far it may be."""
     limit = figure(parity.max_abs_error_limit)
-    rows = [
-        ("largest absolute error", figure(parity.max_abs_error), limit),
-        ("the same, in a padded batch", figure(parity.padded_max_abs_error), limit),
-    ]
+    rows = [("largest absolute error", figure(parity.max_abs_error), limit)]
+    if parity.against == "torch":
+        rows.append(("the same, in a padded batch", figure(parity.padded_max_abs_error), limit))
     if parity.greedy_prompts:
         found = f"{parity.greedy_identical} of {parity.greedy_prompts}"
         label = f"identical greedy texts ({parity.greedy_tokens:,} tokens)"
@@ -70,7 +69,7 @@ def parity_table(parity: Parity) -> Table:
     if parity.twin_max_error is not None:
         found, allowed = figure(parity.twin_max_error), _limit(parity.twin_limit)
         rows.append(("what ships against its exact float32 twin, relative", found, allowed))
-    return Table(("ONNX Runtime against torch", "found", "limit"), tuple(rows))
+    return Table((f"ONNX Runtime against {parity.against}", "found", "limit"), tuple(rows))
 
 
 def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
@@ -86,8 +85,8 @@ def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
                 _times(dense, percentiles),
                 _times(bundle[name], percentiles) if name in bundle else NOT_MEASURED,
                 NOT_MEASURED if ratio is None else f"{ratio:.3f}",
-                f"{dense.tokens_per_second:,.1f}",
-                f"{bundle[name].tokens_per_second:,.1f}" if name in bundle else NOT_MEASURED,
+                _rate(dense),
+                _rate(bundle[name]) if name in bundle else NOT_MEASURED,
             )
         )
     columns = ("phase", "dense ms", "bundle ms", "bundle / dense", "dense tok/s", "bundle tok/s")
@@ -96,10 +95,7 @@ def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
 
 def phase_table(measurement: Measurement) -> Table:
     """Show the latency of one folder, phase by phase."""
-    rows = tuple(
-        (phase.key, _times(phase, True), f"{phase.tokens_per_second:,.1f}")
-        for phase in measurement.phases
-    )
+    rows = tuple((phase.key, _times(phase, True), _rate(phase)) for phase in measurement.phases)
     return Table(("phase", "p50 / p90 / p99 ms", "tok/s"), rows)
 
 
@@ -190,6 +186,10 @@ def _times(phase: PhaseLatency, percentiles: bool) -> str:
     return " / ".join(f"{time:,.1f}" for time in times)
 
 
+def _rate(phase: PhaseLatency) -> str:
+    return f"{phase.tokens_per_second:,.1f}" if phase.tokens else "–"
+
+
 def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
     memory = measurement.memory
     sizes = (
@@ -207,7 +207,8 @@ def _size_or_dash(size: int | None) -> str:
 
 
 def _role(site: SitePlan) -> str:
-    return re.split(r"\.\d+\.", site.name, maxsplit=1)[-1]
+    """What a site is called inside its block, or its operator where exporters only count."""
+    return re.sub(r"[._@]\d+$", "", re.split(r"\.\d+\.", site.name)[-1])
 
 
 def _kind(site: SitePlan) -> str:

@@ -11,6 +11,8 @@ from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import Array, open_session
+from edgelr.runtime.tensors import Tensors
+from edgelr.samples import SAMPLES, feeds, load_samples
 from edgelr.types import Phase
 
 
@@ -23,6 +25,7 @@ class Bench:
         threads: of one operator; None takes every core.
         piece_tokens: of a context that are read at once.
         memory_bytes, profile: see ``open_session``.
+        inputs: samples of a graph that reads no tokens; None takes those of the bundle.
     """
 
     def __init__(
@@ -33,19 +36,25 @@ class Bench:
         piece_tokens: int,
         memory_bytes: int | None = None,
         profile: Path | None = None,
+        inputs: str | None = None,
     ) -> None:
         bundle = read_bundle(folder)
-        config = read_config(bundle)
+        self._runner: Decoder | Encoder | Tensors
         self.session = open_session(bundle.model_path, provider, threads, memory_bytes, profile)
+        self._piece_tokens = piece_tokens
+        self._pasts: dict[tuple[int, int], Cache] = {}
+        if bundle.manifest.task == "tensors":
+            self._runner = Tensors(self.session)
+            self._feeds = feeds(load_samples(Path(inputs or folder / SAMPLES)), 0)
+            return
+        config = read_config(bundle)
         decodes = bundle.manifest.task == "text-generation"
         in_place = bundle.manifest.cache_in_place
         self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)
         self._vocabulary = int(config["vocab_size"])
-        self._piece_tokens = piece_tokens
-        self._pasts: dict[tuple[int, int], Cache] = {}
 
     def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
-        """Run a phase once, on random tokens.
+        """Run a phase once, on random tokens, or on the sample that a bundle of tensors holds.
 
         Args:
             phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``.
@@ -56,6 +65,10 @@ class Bench:
         Returns:
             Milliseconds, from the tokens to the outputs on the host.
         """
+        if isinstance(self._runner, Tensors):
+            start = time.perf_counter()
+            self._runner.outputs(self._feeds)
+            return (time.perf_counter() - start) * 1e3
         ids = self._random_ids(batch, tokens)
         if isinstance(self._runner, Encoder):
             start = time.perf_counter()

@@ -85,10 +85,12 @@ class Worker:
         threads: int | None = None,
         piece_tokens: int = PIECE_TOKENS,
         memory_bytes: int | None = None,
+        inputs: Path | None = None,
     ) -> Opened:
         """Load a bundle's graph; later runs use it, and read at most ``piece_tokens`` at once.
 
-        ``memory_bytes`` limits the GPU's arena; see ``limit_data`` for the CPU's memory.
+        ``memory_bytes`` limits the GPU's arena; see ``limit_data`` for the CPU's memory. A graph
+        that reads no tokens runs on the samples in ``inputs``, or in its bundle.
         """
         found = self._request(
             "open",
@@ -97,6 +99,7 @@ class Worker:
             threads=threads,
             piece_tokens=piece_tokens,
             memory_bytes=memory_bytes,
+            inputs=None if inputs is None else str(inputs.resolve()),
         )
         return Opened(**found)
 

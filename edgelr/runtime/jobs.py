@@ -44,6 +44,26 @@ def accuracy(
     return TypeAdapter(tuple[Metric, ...]).validate_python(answer)
 
 
+def tensor_accuracy(
+    reference: ExportBundle,
+    candidate: ExportBundle,
+    inputs: Path,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Metric, ...]:
+    """Run ``tensors.accuracy`` in a child."""
+    arguments = {
+        "reference": _path(reference),
+        "candidate": _path(candidate),
+        "inputs": str(inputs.resolve()),
+        "provider": provider,
+        "threads": threads,
+    }
+    answer = _call("tensor_accuracy", arguments, progress)
+    return TypeAdapter(tuple[Metric, ...]).validate_python(answer)
+
+
 def parity(
     bundle: ExportBundle,
     answers: Path,
@@ -87,11 +107,12 @@ def operators(
     runs: int = 10,
 ) -> list[OperatorTime]:
     """Profile the reading of ``tokens``: where every operator ran, and how long it took."""
-    decodes = bundle.manifest.task == "text-generation"
+    task = bundle.manifest.task
+    decodes = task == "text-generation"
     run = {
         "phase": "prefill" if decodes else "forward",
         "batch": 1,
-        "tokens": min(tokens, bundle.manifest.context_tokens),
+        "tokens": 0 if task == "tensors" else min(tokens, bundle.manifest.context_tokens),
         "context_tokens": 0,
     }
     arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}

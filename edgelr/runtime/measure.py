@@ -16,6 +16,7 @@ from edgelr.errors import InputError
 from edgelr.evaluators import Progress
 from edgelr.runtime.child import PIECE_TOKENS, Opened, Worker
 from edgelr.runtime.footprint import predict_peak
+from edgelr.samples import SAMPLES
 from edgelr.types import (
     Comparison,
     ExportBundle,
@@ -108,6 +109,8 @@ def _phases(
     bundle: ExportBundle, prefill_tokens: Sequence[int], context_tokens: Sequence[int]
 ) -> list[TimedPhase]:
     limit = bundle.manifest.context_tokens
+    if bundle.manifest.task == "tensors":
+        return [TimedPhase("forward", 1, 0, 0)]
     if bundle.manifest.task != "text-generation":
         tokens = min(_FORWARD_TOKENS, limit)
         return [TimedPhase("forward", batch, tokens, 0) for batch in _FORWARD_BATCHES]
@@ -129,10 +132,11 @@ def _measure(
     progress: Progress | None,
 ) -> tuple[list[Measurement], list[Times]]:
     """Time all phases of all bundles, each bundle in a process of its own."""
+    inputs = bundles[-1].folder / SAMPLES  # of a bundle of tensors: the same for its original
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in bundles]
         opened = [
-            worker.open(bundle, provider, threads)
+            worker.open(bundle, provider, threads, inputs=inputs)
             for worker, bundle in zip(workers, bundles, strict=True)
         ]
         times = [_alternate(workers, phase, repetitions, progress) for phase in phases]

@@ -33,8 +33,15 @@ _WHEELS = ("onnxruntime", "onnxruntime-gpu")
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint64)": np.uint64,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
 # Threads that spin after a run take the cores of the next process: two processes that took turns
@@ -69,6 +76,7 @@ class Session:
         threads: threads that one operator may use.
         load_ms: time that opening took.
         inputs, outputs: ports of the graph, by name.
+        defaults: weights that may be fed, and have values where they are not.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class Session:
         self.load_ms = load_ms
         self.inputs = _ports(session.get_inputs())
         self.outputs = _ports(session.get_outputs())
+        self.defaults = _ports(session.get_overridable_initializers())
 
     def run(
         self,
@@ -92,7 +101,8 @@ class Session:
         """Run the graph once.
 
         Args:
-            feeds: an array (cast to the input's type) or a kept value for every input.
+            feeds: an array (cast to the input's type) or a kept value for every input; also for
+                those of the defaults that are replaced.
             fetch: outputs to copy to the host.
             keep: outputs to leave on the session's device, to be fed again: written into the value
                 that is given, or, for None, into a new one.
@@ -103,8 +113,9 @@ class Session:
         Raises:
             EdgelrError: ONNX Runtime refused the inputs, or failed.
         """
+        ports = self.inputs | self.defaults
         arrays = {
-            name: np.ascontiguousarray(value, dtype=self.inputs[name].dtype)
+            name: np.ascontiguousarray(value, dtype=ports[name].dtype)
             for name, value in feeds.items()
             if isinstance(value, np.ndarray)
         }
@@ -151,7 +162,11 @@ class Session:
     ) -> list[Value]:
         binding = self._session.io_binding()
         for name, value in feeds.items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and name in self.defaults:
+                # bind_cpu_input looks names up among the plain inputs only
+                fed = ort.OrtValue.ortvalue_from_numpy(value, self._device)
+                binding.bind_ortvalue_input(name, fed)
+            elif isinstance(value, np.ndarray):
                 binding.bind_cpu_input(name, value)
             else:
                 binding.bind_ortvalue_input(name, value)

@@ -99,6 +99,15 @@ def _accuracy(
     )
 
 
+def _tensor_accuracy(
+    progress: Progress, reference: str, candidate: str, inputs: str, **options: Any
+) -> Any:
+    from edgelr.runtime.tensors import accuracy
+
+    first, second = (read_bundle(Path(folder)) for folder in (reference, candidate))
+    return accuracy(first, second, Path(inputs), progress=progress, **options)
+
+
 def _parity(_progress: Progress, bundle: str, answers: str, **options: Any) -> Any:
     from edgelr.runtime.validate import parity
 
@@ -136,6 +145,7 @@ def _time_graphs(progress: Progress, jobs: Any, **options: Any) -> Any:
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "accuracy": _accuracy,
+    "tensor_accuracy": _tensor_accuracy,
     "parity": _parity,
     "twin_error": _twin_error,
     "sample_tokens": _sample_tokens,

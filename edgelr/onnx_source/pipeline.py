@@ -1,0 +1,67 @@
+"""The story of an ``.onnx`` file, with the stages and the results that other sources have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr import workplace
+from edgelr.cache import Cache
+from edgelr.clock import Clock
+from edgelr.device import DeviceProfile
+from edgelr.onnx_source import proof
+from edgelr.onnx_source.planning import Planned, make_plan
+from edgelr.onnx_source.result import finish, make_report
+from edgelr.onnx_source.subject import examine
+from edgelr.settings import Settings
+from edgelr.types import Report
+
+if TYPE_CHECKING:
+    from edgelr.planning import Listener
+
+
+def plan(
+    settings: Settings,
+    device: DeviceProfile,
+    cache: Cache,
+    listener: Listener,
+    clock: Clock,
+    given_plan: Path | None = None,
+) -> Planned:
+    """Decide what every linear of a graph becomes; the arguments are those of other sources."""
+    with clock.time("load"):
+        subject = examine(settings, device, cache, listener)
+    with clock.time("allocation"):
+        made = make_plan(subject, cache, listener, given_plan)
+    listener.planned(made.plan, made.budget)
+    return made
+
+
+def export(
+    settings: Settings,
+    device: DeviceProfile,
+    out: Path,
+    cache: Cache,
+    listener: Listener,
+    command: str,
+    force: bool = False,
+    given_plan: Path | None = None,
+) -> Report:
+    """Compress a graph for one device, and prove that it still works there.
+
+    Raises:
+        EdgelrError: something that the user can mend; see ``edgelr.errors``.
+    """
+    clock = Clock()
+    workplace.preflight(out, force, cache)
+    made = plan(settings, device, cache, listener, clock, given_plan)
+    with workplace.workplace(out, force) as place:
+        with clock.time("graph"):
+            bundle = proof.write_bundle(made, place.bundle)
+        with clock.time("validation"):
+            validation = proof.validate(made, bundle, place.scratch, listener)
+        with clock.time("measurement"):
+            comparison = proof.measure_both(made.subject, bundle, listener)
+        report = make_report(made, bundle, validation, comparison, clock.seconds, command)
+        finish(made, bundle, report)
+    return report

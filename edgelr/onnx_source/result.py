@@ -1,0 +1,101 @@
+"""Collect what is known about the bundle of a graph; write its plan, report, card and lock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+from edgelr import __version__, reporting
+from edgelr.allocate import write_plan
+from edgelr.device import is_this_machine
+from edgelr.onnx_source.planning import Planned
+from edgelr.onnx_source.subject import RANDOM_NOTE
+from edgelr.report.card import model_card
+from edgelr.report.markdown import to_markdown
+from edgelr.report.schema import SCHEMA_VERSION, to_json
+from edgelr.settings import write_settings
+from edgelr.types import Comparison, ExportBundle, Report, Validation
+
+
+def make_report(
+    made: Planned,
+    bundle: ExportBundle,
+    validation: Validation,
+    comparison: Comparison,
+    seconds: dict[str, float],
+    command: str,
+) -> Report:
+    """Collect everything that is known about the bundle. Nothing is predicted of its latency."""
+    subject, device = made.subject, made.subject.device
+    headroom = made.budget.weight_bytes - made.plan.resident_bytes
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        source=subject.settings.model,
+        digest=subject.digest,
+        task="tensors",
+        profile=device.id,
+        profile_title=device.title,
+        recipe=subject.recipe.name,
+        fits=headroom >= 0,
+        headroom_bytes=headroom,
+        dense_file_bytes=subject.dense.weight_bytes,
+        bundle_file_bytes=bundle.weight_bytes,
+        budget=made.budget,
+        plan=made.plan,
+        validation=validation,
+        comparison=comparison,
+        prediction=None,
+        host_is_device=is_this_machine(device),
+        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        peak_bytes=reporting.peak_bytes(),
+        environment=reporting.environment(),
+        notes=_notes(made, validation),
+    )
+
+
+def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
+    """Write plan, report, model card and lock, and seal the bundle with its manifest."""
+    folder = bundle.folder
+    inner, reports = folder / "edgelr", folder / "reports"
+    reports.mkdir()
+    write_plan(made.plan, inner / "plan.json")
+    write_settings(made.subject.settings, inner / "edgelr.yaml")
+    (inner / "lock.json").write_text(json.dumps(_lock(made), indent=2) + "\n")
+    (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
+    (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+    reporting.seal(folder, bundle.manifest, report.validation)
+
+
+def _lock(made: Planned) -> dict[str, object]:
+    """What reproduces the bundle: versions, seed, and the hash of the calibration."""
+    subject = made.subject
+    return {
+        "edgelr": __version__,
+        "environment": reporting.environment(),
+        "model": {"digest": subject.digest},
+        "seed": subject.settings.seed,
+        "calibration": [{"inputs": subject.calibrated_on, "sha256": subject.key}],
+        "settings": subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "recipe": asdict(subject.recipe),
+    }
+
+
+def _notes(made: Planned, validation: Validation) -> tuple[str, ...]:
+    subject, found = made.subject, {metric.name: metric for metric in validation.metrics}
+    notes = [f"Calibrated on: {subject.calibrated_on}."]
+    if subject.drawn:
+        notes.append(RANDOM_NOTE)
+    if subject.linears.refused:
+        left = ", ".join(f"{name} ({why})" for name, why in subject.linears.refused.items())
+        notes.append(f"Left as they are: {left}.")
+    if made.plan.predicted_loss:
+        notes.append(
+            f"The plan predicted a mean cosine distance of {made.plan.predicted_loss:.4f} on its "
+            f"calibration inputs; measured on the held-out ones: "
+            f"{1 - found['mean_cosine'].value:.4f}."
+        )
+    return tuple(notes)
