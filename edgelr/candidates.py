@@ -5,7 +5,7 @@ form       parameters             nodes
 =========  =====================  =====================================================
 dense      m * n                  MatMul
 low_rank   r * (m + n)            MatMul, MatMul
-pivoted    r * (m + n - r)        MatMul, MatMul and a permutation
+pivoted    r * (m + n - r)        MatMul, MatMul; values are cut apart or put together
 tied       m * n for two linears  MatMul; MatMul with the transposed weight
 kronecker  t * (m1 n1 + m2 n2)    Reshape, MatMul, Reshape, MatMul, Reshape
 =========  =====================  =====================================================
