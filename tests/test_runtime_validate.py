@@ -93,7 +93,7 @@ def test_an_answer_that_is_not_finite_never_passes() -> None:
 def test_encoders_are_compared_alone_and_padded(encoder: ExportBundle, tmp_path: Path) -> None:
     table = embedding_table()
     answers = {f"input_ids_{i}": np.array(prompt) for i, prompt in enumerate(PROMPTS)}
-    answers |= {f"hidden_{i}": table[prompt] for i, prompt in enumerate(PROMPTS)}
+    answers |= {f"output_{i}": table[prompt] for i, prompt in enumerate(PROMPTS)}
     found = parity(encoder, saved(tmp_path / "answers.npz", answers))
     assert found.passed
     assert (found.max_abs_error, found.padded_max_abs_error, found.greedy_prompts) == (0, 0, 0)
@@ -117,9 +117,10 @@ def test_twins_differ_by_their_weights(decoder: ExportBundle, tmp_path: Path) ->
     other = write_bundle(tmp_path / "other", decoder_model(seed=1))
     twins = [(decoder_logits(prompt), decoder_logits(prompt, seed=1)) for prompt in PROMPTS]
     expected = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in twins)
-    assert twin_error(decoder, decoder, PROMPTS) == 0
-    assert twin_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
-    assert jobs.twin_error(other, decoder, PROMPTS) == pytest.approx(expected, abs=1e-4)
+    answers = saved(tmp_path / "answers.npz", decoder_answers())
+    assert twin_error(decoder, decoder, answers) == 0
+    assert twin_error(other, decoder, answers) == pytest.approx(expected, abs=1e-4)
+    assert jobs.twin_error(other, decoder, answers) == pytest.approx(expected, abs=1e-4)
 
 
 def test_accuracy_of_a_decoder_in_a_child_equals_that_in_here(

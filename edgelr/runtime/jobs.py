@@ -65,15 +65,14 @@ def parity(
 def twin_error(
     shipped: ExportBundle,
     twin: ExportBundle,
-    prompts: Sequence[Sequence[int]],
+    answers: Path,
     threads: int | None = None,
 ) -> float:
     """Run ``validate.twin_error`` in a child."""
-    rows = [[int(token) for token in prompt] for prompt in prompts]
     arguments = {
         "shipped": _path(shipped),
         "twin": _path(twin),
-        "prompts": rows,
+        "answers": str(answers.resolve()),
         "threads": threads,
     }
     return float(_call("twin_error", arguments))
@@ -91,7 +90,7 @@ def operators(
     run = {
         "phase": "prefill" if decodes else "forward",
         "batch": 1,
-        "tokens": min(tokens, bundle.manifest.context_tokens),
+        "tokens": bundle.manifest.tokens_read(tokens),
         "context_tokens": 0,
     }
     arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}

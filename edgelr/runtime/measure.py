@@ -109,7 +109,7 @@ def _phases(
 ) -> list[TimedPhase]:
     limit = bundle.manifest.context_tokens
     if bundle.manifest.task != "text-generation":
-        tokens = min(_FORWARD_TOKENS, limit)
+        tokens = bundle.manifest.tokens_read(_FORWARD_TOKENS)
         return [TimedPhase("forward", batch, tokens, 0) for batch in _FORWARD_BATCHES]
     if max(*prefill_tokens, *(count + 1 for count in context_tokens)) > limit:
         raise InputError(
