@@ -61,12 +61,15 @@ CalibrationTexts = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--calibration",
-        help=".txt or .jsonl file, or 'self': text that the model writes. Give several to mix.",
+        help=".txt or .jsonl file, or 'self': text that the model writes; of image models a folder "
+        "of images. Give several to mix.",
     ),
 ]
 CalibrationTokens = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Tokens to calibrate on (default 16384): more text loses less accuracy."),
+    typer.Option(
+        help="Tokens to calibrate on (default 16384, or 256 images): more lose less accuracy."
+    ),
 ]
 CalibrationLength = Annotated[
     Optional[int],  # noqa: UP045
@@ -74,7 +77,10 @@ CalibrationLength = Annotated[
 ]
 Evaluation = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help=".txt or .jsonl file to judge on; default: English that ships with Python."),
+    typer.Option(
+        help=".txt or .jsonl file to judge on; default: English that ships with Python. Of image "
+        "models a folder of images; default: half of the calibration's."
+    ),
 ]
 ContextTokens = Annotated[
     Optional[int],  # noqa: UP045

@@ -34,12 +34,22 @@ With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `classify.py` and run
 `python classify.py FOLDER "A dog runs." "A puppy is running."`"""
 
+EMBED_IMAGE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
+this as `embed_image.py` and run `python embed_image.py FOLDER first.jpg second.jpg`"""
+
+CLASSIFY_IMAGE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
+this as `classify_image.py` and run `python classify_image.py FOLDER photo.jpg`"""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
 
 
-def model_card(report: Report) -> str:
+def model_card(report: Report, reads_images: bool = False) -> str:
     """Write the README.md of the bundle that ``report`` is about."""
     sections = [
         _front_matter(report),
@@ -48,7 +58,7 @@ def model_card(report: Report) -> str:
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
         draw(tables.size_table(report)),
         _accuracy(report),
-        *_how_to_run(report.task),
+        *_how_to_run(report.task, reads_images),
         "## How it was made",
         fence("bash", report.command),
         PROOF,
@@ -93,10 +103,14 @@ def _accuracy(report: Report) -> str:
     return f"{draw(tables.accuracy_table(validation))}\n\nMeasured on {validation.text}."
 
 
-def _how_to_run(task: Task) -> list[str]:
+def _how_to_run(task: Task, reads_images: bool) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    if reads_images and task == "feature-extraction":
+        return [EMBED_IMAGE, fence("python", snippet("embed_image.py"))]
+    if reads_images:
+        return [CLASSIFY_IMAGE, fence("python", snippet("classify_image.py"))]
     if task == "feature-extraction":
         return [EMBED, fence("python", snippet("embed.py"))]
     return [CLASSIFY, fence("python", snippet("classify.py"))]

@@ -216,17 +216,17 @@ def _samples(
     bundle: ExportBundle, text: Path | None, size: EvaluationSize
 ) -> Array | list[str] | list[Path]:
     if bundle.manifest.image is not None:
-        return _images(bundle, text, size)
+        return _images(text, size)
     if bundle.manifest.task == "text-generation":
         length = min(size.length, bundle.manifest.context_tokens)
         return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
     return split_sentences(read_text(text), size.sentences)
 
 
-def _images(bundle: ExportBundle, source: Path | None, size: EvaluationSize) -> list[Path]:
+def _images(source: Path | None, size: EvaluationSize) -> list[Path]:
     if source is None:
         raise InputError(
-            f"{bundle.folder} reads images, and none are given; expected some that it was not "
-            f"calibrated on. Name their folder with --data."
+            "The model reads images, and none are given; expected some that it was not calibrated "
+            "on. Name their folder with --data."
         )
     return spread_evenly(list_images(source), size.images)
