@@ -116,7 +116,8 @@ def _from_folder(
     module.eval().requires_grad_(False)
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
-    image = image_input(module, folder)
+    with _quiet_transformers():  # without torchvision it says so, and does what it is asked to
+        image = image_input(module, folder)
     if image is not None:  # the graph is traced for what its images are prepared to
         found = digest(found, asdict(image))
     return LoadedModel(

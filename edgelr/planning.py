@@ -32,7 +32,7 @@ from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable
 from edgelr.table import find_table, has_tied_head
 from edgelr.text import split_sentences
-from edgelr.texts import SELF, Texts, choose_images, choose_texts
+from edgelr.texts import Texts, choose
 from edgelr.types import (
     WEIGHT_BITS,
     AskedPrecision,
@@ -174,7 +174,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         table=find_table(model) if set(weights) & set(WEIGHT_BITS) else None,
         shape=shape,
         context_tokens=context,
-        texts=_choose(model, settings),
+        texts=choose(model, settings),
     )
 
 
@@ -188,19 +188,6 @@ def _require_lengths(model: LoadedModel, settings: Settings, longest: int) -> No
                 f"--{name} asks for {tokens:,} tokens; {model.source} takes {longest:,} {known}. "
                 f"{'Leave the option away' if model.image else 'Give a smaller number'}."
             )
-
-
-def _choose(model: LoadedModel, settings: Settings) -> Texts:
-    """Read or list what the model is calibrated and judged on."""
-    if model.image is not None:
-        return choose_images(settings.calibration, settings.evaluation)
-    can_generate = model.task == "text-generation"
-    if SELF in settings.calibration and not can_generate:
-        raise InputError(
-            f"--calibration self needs a model that generates text; {model.source} is for "
-            f"{model.task}. Give a text file."
-        )
-    return choose_texts(settings.calibration, settings.evaluation, can_generate)
 
 
 def _precisions(

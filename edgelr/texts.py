@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgelr.errors import InputError
 from edgelr.images import halves, list_images, listed
 from edgelr.text import DEFAULT_TEXT, read_text
+
+if TYPE_CHECKING:
+    from edgelr.settings import Settings
+    from edgelr.types import LoadedModel
 
 SELF = "self"
 FEWEST_IMAGES = 4  # in every part
@@ -35,6 +40,23 @@ class Texts:
     def judged_on(self) -> str:
         """Say what the accuracy figures are about."""
         return f"{self.evaluation_name}, {self.evaluation_part}"
+
+
+def choose(model: LoadedModel, settings: Settings) -> Texts:
+    """Read the texts, or list the images, that a run of this model is about.
+
+    Raises:
+        InputError: they cannot be read, or the model cannot write the one that it should.
+    """
+    if model.image is not None:
+        return choose_images(settings.calibration, settings.evaluation)
+    can_generate = model.task == "text-generation"
+    if SELF in settings.calibration and not can_generate:
+        raise InputError(
+            f"--calibration self needs a model that generates text; {model.source} is for "
+            f"{model.task}. Give a text file."
+        )
+    return choose_texts(settings.calibration, settings.evaluation, can_generate)
 
 
 def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_generate: bool) -> Texts:

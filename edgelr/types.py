@@ -128,7 +128,7 @@ class ImageInput:
         side: height and width of what the model reads, in pixels.
         tokens: that the model makes of it: patches, and those that it adds to them.
         resized: ``(height, width)`` whatever the shape of the image was, or ``(edge,)``: the
-            shorter edge, where the shape stays; empty for an image that is not resized.
+            shorter edge, where the shape stays.
         resample: Pillow's name of the filter, such as ``bicubic``.
         cropped: whether ``side`` is cut out of the middle.
         scale: what the values of a pixel, 0 to 255, are multiplied by.

@@ -88,4 +88,5 @@ def test_a_trained_model_keeps_its_accuracy(exported: Exported) -> None:
         f"{accuracies[1]:.3f}, {changed:.1%} of {len(exported.labels)} labels changed"
     )
     assert accuracies[0] > 0.9  # of ten letters: it has learned them
-    assert abs(accuracies[1] - accuracies[0]) <= changed <= 0.03
+    assert 0 < changed <= 0.03
+    assert accuracies[1] >= accuracies[0] - 0.02

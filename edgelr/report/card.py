@@ -52,7 +52,7 @@ checksums of all files in `edgelr/manifest.json`."""
 def model_card(report: Report, reads_images: bool = False) -> str:
     """Write the README.md of the bundle that ``report`` is about."""
     sections = [
-        _front_matter(report),
+        _front_matter(report, reads_images),
         f"# {model_name(report.source)}, compressed for {report.profile_title}",
         _what_it_is(report),
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
@@ -71,13 +71,14 @@ def snippet(name: str) -> str:
     return files("edgelr.report").joinpath("snippets", name).read_text(encoding="utf-8")
 
 
-def _front_matter(report: Report) -> str:
+def _front_matter(report: Report, reads_images: bool) -> str:
     import yaml
 
+    embeds_images = reads_images and report.task == "feature-extraction"
     facts = {
         "base_model": model_name(report.source),
         "library_name": "onnxruntime",
-        "pipeline_tag": report.task,
+        "pipeline_tag": "image-feature-extraction" if embeds_images else report.task,
         "tags": ["onnx", "edgelr", "low-rank", report.profile],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
