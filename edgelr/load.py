@@ -43,8 +43,8 @@ def load(
 
     Args:
         source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
-            id. A local path is never looked up on the Hub. The factory returns
-            ``(model, tokenizer)``.
+            id. A local path is never looked up on the Hub. The factory returns a model, and its
+            tokenizer or image processor.
         cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
         revision: branch, tag or commit of a Hub id.
         trust_remote_code: run code that comes with the model.
@@ -264,13 +264,13 @@ def _from_factory(source: str, cache: Cache) -> Path:
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"{source} cannot be imported ({error}); expected package.module:factory, on the "
-            f"Python path, where factory() returns (model, tokenizer)."
+            f"Python path, where factory() returns (model, tokenizer or image processor)."
         ) from error
     made = factory()
     if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
         raise InputError(
             f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
-            f"transformers. Let the factory return both."
+            f"transformers, or (model, image processor). Let the factory return both."
         )
     model, tokenizer = made
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}

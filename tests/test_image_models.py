@@ -15,6 +15,8 @@ import transformers
 from PIL import Image
 
 from edgelr import pipeline
+from edgelr.bench.ground import common_ground
+from edgelr.bench.question import Question
 from edgelr.cache import Cache
 from edgelr.calibration import from_images
 from edgelr.compressed import all_answers, loss_increase, multiplied
@@ -113,6 +115,34 @@ def test_lengths_are_not_asked_of_an_image(tiny_models: Models, photos: Path) ->
 def quick(model: LoadedModel, photos: Path, **changes: Any) -> Settings:
     options = {"calibration": (str(photos),), "calibration_length": None, "keep": 0.8}
     return quick_settings(model.folder, **{**options, **changes})
+
+
+def test_a_factory_brings_an_image_processor(
+    tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_models["vit"].folder
+    (tmp_path / "made.py").write_text(
+        "import transformers\n\n\ndef make():\n"
+        f"    model = transformers.ViTModel.from_pretrained({str(folder)!r}, "
+        "add_pooling_layer=False)\n"
+        f"    return model, transformers.AutoImageProcessor.from_pretrained({str(folder)!r})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = load("made:make", Cache(tmp_path / "cache"))
+    assert found.image == tiny_models["vit"].image
+
+
+def test_a_bench_judges_on_folders(
+    tiny_models: Models, photos: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings, device = quick(tiny_models["vit"], photos, keep=None), load_profile("generic-cpu")
+    cache = session_cache(tmp_path_factory)
+    for files, name in (((), photos.name), ((str(photos),), photos.name)):
+        question = Question(settings, ("svd",), (0.8,), files, tokens=5 * 26)
+        found = common_ground(question, device, tmp_path / "out", cache, Recorder())
+        assert list(found.texts) == [name]
+        assert found.texts[name].inputs.shape == (5, 3, 20, 20)
+        assert found.calibration[0].inputs.shape == (20, 3, 20, 20)  # every second photo
 
 
 # --- calibration and losses ----------------------------------------------------------------------

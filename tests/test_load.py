@@ -155,8 +155,8 @@ def write_gguf(model: LoadedModel, path: Path) -> Path:
         ("~/nowhere", "is missing; expected a model folder"),
         ("/nowhere/model.gguf", r"does not exist; expected a \.gguf file"),
         ("/nowhere/model.onnx", "is an ONNX graph.*Give the model that the graph was exported"),
-        ("no_such_module:make", r"cannot be imported.*returns \(model, tokenizer\)"),
-        ("json:no_such_factory", r"cannot be imported.*returns \(model, tokenizer\)"),
+        ("no_such_module:make", r"cannot be imported.*returns \(model, tokenizer or image"),
+        ("json:no_such_factory", r"cannot be imported.*returns \(model, tokenizer or image"),
         ("platform:node", r"returned str; expected \(model, tokenizer\)"),
     ],
 )
