@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.conftest import TINY_IMAGES, write_tiny
 
 Models = dict[str, LoadedModel]
 WriteImages = Callable[..., Path]
+SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -199,6 +202,10 @@ def test_pixels_are_those_of_transformers(
     found = read_pixels(paths, image)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.stack(expected), rtol=1e-6, atol=1e-6)
+    for snippet in ("classify_image.py", "embed_image.py"):
+        prepare_alone = runpy.run_path(str(SNIPPETS / snippet))["prepare"]
+        alone = [prepare_alone(str(path), asdict(image)) for path in paths]
+        np.testing.assert_allclose(np.concatenate(alone), found, rtol=1e-5, atol=1e-5)
 
 
 def test_a_photo_is_turned_as_its_camera_was(tiny_models: Models, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 def prepare(path: str, image: Any) -> Any:
     """Turn a file into ``(1, 3, side, side)``, as ``image`` in the manifest says."""
     picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    height, width = image["resized"] * (2 // len(image["resized"]))
-    if len(image["resized"]) == 1:  # the shorter edge, and the longer in proportion
-        width, height = (int(height * edge / min(picture.size)) for edge in picture.size)
+    edges = image["resized"]
+    if len(edges) == 1:  # the shorter edge, and the longer in proportion
+        edges = [int(edges[0] * edge / min(picture.size)) for edge in reversed(picture.size)]
+    height, width = edges
     resized = picture.resize((width, height), Image.Resampling[image["resample"].upper()])
     top, left = ((edge - image["side"]) // 2 for edge in (height, width))  # 0 where it fits
     pixels = np.asarray(resized)[top : top + image["side"], left : left + image["side"]]
