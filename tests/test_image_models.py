@@ -224,9 +224,9 @@ class Exported:
     scope="module",
     params=[
         (IMAGE_PIVOT, "float32"),
-        ("dinov2", "float32"),
+        pytest.param((IMAGE_PIVOT, "int8"), marks=pytest.mark.breadth),
         ("dinov2", "float16"),
-        (IMAGE_PIVOT, "int8"),
+        pytest.param(("dinov2", "float32"), marks=pytest.mark.breadth),
     ],
     ids="-".join,
 )
