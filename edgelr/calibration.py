@@ -1,12 +1,13 @@
-"""Calibration batches: token ids from text files, or ids that were sampled from the model."""
+"""Calibration batches: token ids from texts or sampled from the model, or pixels of images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows of token ids; rows of one text each for encoders, plain chunks for decoders.
+    """Rows that a model reads: a text each for encoders, chunks for decoders, or an image each.
 
     Attributes:
-        ids: ``(rows, length)``, int64.
-        mask: ``(rows, length)``, 1 for real tokens.
+        inputs: token ids ``(rows, length)``, int64; or pixels ``(rows, 3, side, side)``, float32.
+        mask: ``(rows, length)``, 1 for real tokens; an image has as many as the model makes of it.
         description: what the text was, for the report.
     """
 
-    ids: NDArray[np.int64]
+    inputs: NDArray[Any]
     mask: NDArray[np.int64]
     description: str
 
@@ -37,22 +38,39 @@ class Calibration:
         return int(self.mask.sum())
 
     @property
-    def key(self) -> str:
-        """Hash of the tokens themselves."""
-        return digest(self.ids.shape, self.ids.tobytes().hex(), self.mask.tobytes().hex())
+    def length(self) -> int:
+        """Tokens of a row, with padding."""
+        return int(self.mask.shape[1])
 
-    def batches(self, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield ``(ids, mask)`` of up to ``rows`` rows, cut to the longest row of the batch."""
-        for start in range(0, len(self.ids), rows):
-            ids, mask = self.ids[start : start + rows], self.mask[start : start + rows]
+    @property
+    def key(self) -> str:
+        """Hash of the tokens or pixels themselves."""
+        parts = (sha256(part.tobytes()).hexdigest() for part in (self.inputs, self.mask))
+        return digest(self.inputs.shape, *parts)
+
+    def batches(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Yield ``(inputs, mask)`` of up to ``rows`` rows, cut to the longest row of the batch."""
+        for start in range(0, len(self.inputs), rows):
+            inputs, mask = self.inputs[start : start + rows], self.mask[start : start + rows]
             longest = int(mask.sum(axis=1).max())
-            yield ids[:, :longest], mask[:, :longest]
+            yield (inputs[:, :longest] if self._of_tokens else inputs), mask[:, :longest]
+
+    def rows(self) -> Iterator[tuple[NDArray[Any], int]]:
+        """Yield every row without its padding, and how many tokens it has."""
+        for row, mask in zip(self.inputs, self.mask, strict=True):
+            tokens = int(mask.sum())
+            yield (row[:tokens] if self._of_tokens else row), tokens
 
     def first(self, tokens: int) -> Calibration:
         """Keep rows spread evenly over the whole, until about ``tokens`` tokens are kept."""
-        rows = max(1, round(len(self.ids) * min(1.0, tokens / self.tokens)))
-        chosen = np.linspace(0, len(self.ids) - 1, rows).astype(int)
-        return Calibration(self.ids[chosen], self.mask[chosen], self.description)
+        rows = max(1, round(len(self.inputs) * min(1.0, tokens / self.tokens)))
+        chosen = np.linspace(0, len(self.inputs) - 1, rows).astype(int)
+        return Calibration(self.inputs[chosen], self.mask[chosen], self.description)
+
+    @property
+    def _of_tokens(self) -> bool:
+        """Whether inputs are one number per token, so that what cuts tokens cuts them."""
+        return self.inputs.ndim == 2
 
 
 def from_chunks(
@@ -105,6 +123,11 @@ def from_texts(
 def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
     """Wrap rows that were sampled from the model, ``(rows, length)``."""
     return Calibration(ids, np.ones_like(ids), description)
+
+
+def from_images(pixels: NDArray[np.float32], tokens: int, description: str) -> Calibration:
+    """Wrap images ``(rows, 3, side, side)``, of which a model makes ``tokens`` tokens each."""
+    return Calibration(pixels, np.ones((len(pixels), tokens), np.int64), description)
 
 
 def weights(parts: list[Calibration]) -> list[float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from torch.nn import functional
 from edgelr.calibration import Calibration
 from edgelr.factors import Factors, FactorSet
 from edgelr.forms import apply, dense_weight
-from edgelr.losses import answers, counted, divergence, total_variation
+from edgelr.losses import answers, counted, divergence, named_inputs, total_variation
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -109,8 +110,8 @@ def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
         Unit embeddings ``(texts, hidden)``, or logits ``(decisions, classes)``.
     """
     rows = []
-    for ids, mask in _tensors(texts):
-        answered = answers(model, ids, mask)
+    for inputs, mask in _tensors(texts):
+        answered = answers(model, inputs, mask)
         rows.append(answered[counted(answered, model, mask)])
     return torch.cat(rows)
 
@@ -168,30 +169,36 @@ def _upper_end(share: float, count: int) -> float:
 
 @torch.no_grad()
 def write_answers(
-    model: LoadedModel, prompts: Sequence[Sequence[int]], new_tokens: int, path: Path
+    model: LoadedModel, prompts: Sequence[NDArray[Any]], new_tokens: int, path: Path
 ) -> None:
     """Write what the model answers to ``prompts``, for the graph to be compared with.
 
-    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Encoders: what
+    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Others: what
     their graphs answer.
+
+    Args:
+        model: compressed.
+        prompts: token ids ``(length,)``, or pixels ``(3, side, side)``.
+        new_tokens: that a decoder goes on for.
+        path: of the ``.npz``; see ``runtime.validate.parity``.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     if model.task == "text-generation":
         longest = max(len(prompt) for prompt in prompts)
-        padded = [list(prompt) + [0] * (longest - len(prompt)) for prompt in prompts]
+        padded = [np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]
         arrays["prompts"] = np.array(padded, np.int64)
         arrays["lengths"] = np.array([len(prompt) for prompt in prompts], np.int64)
         greedy = []
         for index, prompt in enumerate(prompts):
-            logits, tokens = _continue(model.module, prompt, new_tokens)
+            logits, tokens = _continue(model.module, prompt.tolist(), new_tokens)
             arrays[f"logits_{index}"] = logits
             greedy.append(tokens)
         arrays["greedy"] = np.array(greedy, np.int64)
     else:
         for index, prompt in enumerate(prompts):
-            ids = torch.tensor([list(prompt)])
-            found = model.module(input_ids=ids, attention_mask=torch.ones_like(ids))
-            arrays[f"input_ids_{index}"] = np.array(prompt, np.int64)
+            given = torch.tensor(prompt[None])
+            found = model.module(**named_inputs(model, given, torch.ones_like(given)))
+            arrays[f"{model.module.main_input_name}_{index}"] = prompt
             arrays[f"output_{index}"] = getattr(found, TASKS[model.task].output)[0].numpy()
     np.savez(path, allow_pickle=False, **arrays)
 
@@ -213,6 +220,6 @@ def _continue(
 
 
 def _tensors(texts: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
-    rows = max(1, math.ceil(EVALUATION_BATCH_TOKENS / texts.ids.shape[1]))
-    for ids, mask in texts.batches(rows):
-        yield torch.tensor(ids), torch.tensor(mask)
+    rows = max(1, math.ceil(EVALUATION_BATCH_TOKENS / texts.length))
+    for inputs, mask in texts.batches(rows):
+        yield torch.tensor(inputs), torch.tensor(mask)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgelr.cache import Cache
 from edgelr.compressed import installed, write_answers
@@ -34,6 +37,9 @@ from edgelr.types import (
     Validation,
 )
 from edgelr.workplace import Workplace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
@@ -81,8 +87,7 @@ def write_bundle(
     model, device, settings = subject.model, subject.device, subject.settings
     factors = in_forms(factored.factors, made.plan, device.rank_multiple)
     with installed(model.module, factors):
-        prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
-        write_answers(model, prompts, GREEDY_TOKENS, place.scratch / "answers.npz")
+        write_answers(model, _prompts(made), GREEDY_TOKENS, place.scratch / "answers.npz")
 
     def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
         name = "model.onnx" if precision == "float32" else "model_fp16.onnx"
@@ -125,6 +130,13 @@ def write_bundle(
     return bundle, write(place.scratch / "float32", "float32", EXACT)
 
 
+def _prompts(made: Planned) -> list[NDArray[Any]]:
+    """Token ids ``(length,)`` of a few texts, or pixels ``(3, side, side)`` of a few images."""
+    if made.subject.model.image is not None:
+        return list(made.calibration[0].inputs[: len(PROMPTS)])
+    return [np.array(made.subject.tokenizer.encode(text).ids) for text in PROMPTS]
+
+
 def validate(
     made: Planned,
     bundle: ExportBundle,
@@ -139,8 +151,7 @@ def validate(
     listener.progress("parity", 0, 1)
     parity = jobs.parity(twin or bundle, place.scratch / "answers.npz", limit=PARITY_LIMIT)
     if twin is not None:
-        prompts = [subject.tokenizer.encode(text).ids for text in PROMPTS]
-        error = jobs.twin_error(bundle, twin, prompts)
+        error = jobs.twin_error(bundle, twin, place.scratch / "answers.npz")
         parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
     listener.progress("parity", 1, 1)
     text = place.scratch / "evaluation.txt"
@@ -156,7 +167,7 @@ def validate(
         gate=make_gate(subject.model.task, metrics, subject.max_drop),
         precision="float32",
         provider="CPUExecutionProvider",
-        text=f"{subject.texts.evaluation_name}, first half",
+        text=subject.texts.judged_on,
         notes=notes,
     )
 

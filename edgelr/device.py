@@ -197,6 +197,14 @@ class DeviceProfile(_Section):
     def prefill_tokens(self) -> int:
         return self.workload.prefill_tokens.value
 
+    def reading(self, tokens: int) -> DeviceProfile:
+        """Give the same device with a workload of so many tokens, as an image has."""
+        lengths = {
+            name: self.workload.context_tokens.model_copy(update={"value": tokens})
+            for name in ("context_tokens", "prefill_tokens")
+        }
+        return self.model_copy(update={"workload": self.workload.model_copy(update=lengths)})
+
     @property
     def bandwidth_bytes_per_second(self) -> float | None:
         gigabytes = self.compute.bandwidth.value

@@ -27,16 +27,18 @@ class Exporter:
         model_types: values of ``config.model_type`` that this family answers to.
         tasks: what its models are made for; the first is that of a model that does not say.
         trace: writes the dense float32 graph ``model.onnx`` of ``(module, model folder)`` into a
-            folder.
+            folder; the last argument is an example of its inputs.
         fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
             ``trace`` already emits fused attention.
-        example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``.
+        example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``; of
+            models that read images, from ``(config, batch, side in pixels)``.
         tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
         keep_dense: last name components of linears that are not edgelr's to split.
         node_names: replacements that turn a module's name into its node's path in the graph.
         tied_pairs: roles ``(first, second)`` inside a block, of transposed shapes, of which one
             matrix may serve both: what widens, and what narrows again.
-        intermediate_size: the configuration's name for the width inside a feed-forward pair.
+        intermediate_size: the configuration's name for the width inside a feed-forward pair, or
+            what computes it from the configuration.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
         load_options: further keyword arguments of ``from_pretrained`` for the first task.
@@ -46,14 +48,14 @@ class Exporter:
 
     model_types: tuple[str, ...]
     tasks: tuple[Task, ...]
-    trace: Callable[[nn.Module, Path, Path], None]
+    trace: Callable[[nn.Module, Path, Path, dict[str, Any]], None]
     example_inputs: Callable[[Any, int, int], dict[str, Any]]
     tiny_config: Callable[[], Any]
     fuse: Callable[[Any], None] | None = None
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()
     tied_pairs: tuple[tuple[str, str], ...] = ()
-    intermediate_size: str = "intermediate_size"
+    intermediate_size: str | Callable[[Any], int] = "intermediate_size"
     positions_after_padding: bool = False
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False

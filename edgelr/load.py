@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ from safetensors import SafetensorError
 from edgelr.cache import Cache, digest, file_digest
 from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
+from edgelr.processors import image_input
 from edgelr.tasks import TASKS
-from edgelr.types import LoadedModel, ModelShape, Pooling, Task
+from edgelr.types import ImageInput, LoadedModel, ModelShape, Pooling, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,8 +43,8 @@ def load(
 
     Args:
         source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
-            id. A local path is never looked up on the Hub. The factory returns
-            ``(model, tokenizer)``.
+            id. A local path is never looked up on the Hub. The factory returns a model, and its
+            tokenizer or image processor.
         cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
         revision: branch, tag or commit of a Hub id.
         trust_remote_code: run code that comes with the model.
@@ -114,6 +116,10 @@ def _from_folder(
     module.eval().requires_grad_(False)
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    with _quiet_transformers():  # without torchvision it says so, and does what it is asked to
+        image = image_input(module, folder)
+    if image is not None:  # the graph is traced for what its images are prepared to
+        found = digest(found, asdict(image))
     return LoadedModel(
         module=module,
         exporter=exporter,
@@ -122,7 +128,8 @@ def _from_folder(
         source=source,
         revision=revision,
         digest=found if task == exporter.tasks[0] else digest(found, task),
-        pooling=pooling_of(folder) if TASKS[task].loss == "embedding" else None,
+        pooling=_pooling(folder, image) if TASKS[task].loss == "embedding" else None,
+        image=image,
     )
 
 
@@ -130,14 +137,14 @@ def _task_of(config: Any, exporter: Exporter) -> Task:
     """Read from the architecture's name what a model was trained for; the family's own if not."""
     for task in exporter.tasks:
         ending = TASKS[task].architecture
-        if ending and any(name.endswith(ending) for name in config.architectures or ()):
+        if ending and any(ending in name for name in config.architectures or ()):
             return task
     return exporter.tasks[0]
 
 
 def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
     """Refuse heads that answer with numbers: the gates judge labels."""
-    if task == "text-classification" and config.problem_type == "regression":
+    if TASKS[task].loss == "label" and config.problem_type == "regression":
         raise InputError(
             f"{source} predicts numbers (problem_type is regression); expected a model that "
             f"labels. Give --task feature-extraction to compress the model without its head."
@@ -257,13 +264,13 @@ def _from_factory(source: str, cache: Cache) -> Path:
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"{source} cannot be imported ({error}); expected package.module:factory, on the "
-            f"Python path, where factory() returns (model, tokenizer)."
+            f"Python path, where factory() returns (model, tokenizer or image processor)."
         ) from error
     made = factory()
     if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
         raise InputError(
             f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
-            f"transformers. Let the factory return both."
+            f"transformers, or (model, image processor). Let the factory return both."
         )
     model, tokenizer = made
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
@@ -314,6 +321,11 @@ def _quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
+def _pooling(folder: Path, image: ImageInput | None) -> Pooling:
+    """How tokens become an embedding: that of an image is its first token."""
+    return pooling_of(folder) if image is None else "cls"
+
+
 def pooling_of(folder: Path) -> Pooling:
     """Read how a sentence encoder pools its tokens; ``mean`` where nothing says."""
     path = folder / "1_Pooling" / "config.json"
@@ -331,23 +343,31 @@ def pooling_of(folder: Path) -> Pooling:
 
 def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     """Read the sizes that decide about memory, and the longest sequence that the model takes."""
-    from optimum.utils import NormalizedConfigManager
-
     config: Any = model.module.config
-    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    sizes = _named_alike(config, model)
     heads = sizes.num_attention_heads
+    widen = model.exporter.intermediate_size
     generates = model.task == "text-generation"
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     shape = ModelShape(
         layers=sizes.num_layers,
         hidden_size=sizes.hidden_size,
-        intermediate_size=getattr(config, model.exporter.intermediate_size),
+        intermediate_size=getattr(config, widen) if isinstance(widen, str) else widen(config),
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
-        vocab_size=sizes.vocab_size,
+        vocab_size=sizes.vocab_size if model.image is None else 0,
     )
     return shape, _longest(config, model)
+
+
+def _named_alike(config: Any, model: LoadedModel) -> Any:
+    """Give sizes one name each; the image models of the catalogue have those of text already."""
+    from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
+
+    if model.image is not None:
+        return NormalizedTextConfig(config)
+    return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
 
 
 def _longest(config: Any, model: LoadedModel) -> int:
@@ -355,6 +375,8 @@ def _longest(config: Any, model: LoadedModel) -> int:
 
     The builder of decoders leaves sliding windows out, which change nothing up to their length.
     """
+    if model.image is not None:
+        return model.image.tokens
     longest = int(config.max_position_embeddings)
     if model.exporter.positions_after_padding:
         longest -= config.pad_token_id + 1

@@ -1,7 +1,7 @@
 """What two models are compared by, in torch: unit embeddings, or logits of one label each.
 
-Logits come as ``(rows, decisions, classes)``: a decision is a token, or the one label of a text;
-where a text may have several labels, each of them is a decision between yes and no.
+Logits come as ``(rows, decisions, classes)``: a decision is a token, or the one label of a text
+or an image; where these may have several labels, each of them is a decision between yes and no.
 """
 
 from __future__ import annotations
@@ -21,23 +21,44 @@ if TYPE_CHECKING:
 SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 
 
-def answers(model: LoadedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Run ``ids (rows, length)``.
+def named_inputs(model: LoadedModel, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Name the arguments of a forward pass: of token ids with their mask, or of pixels.
+
+    Args:
+        model: tells what it reads.
+        inputs: token ids ``(rows, length)``, or pixels ``(rows, 3, side, side)``.
+        mask: ``(rows, length)``, 1 for real tokens; an image has no others.
+    """
+    if model.image is not None:
+        return {"pixel_values": inputs}
+    return {"input_ids": inputs, "attention_mask": mask}
+
+
+def _differentiable_inputs(model: LoadedModel, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The same arguments, of which one wants a gradient: parameters want none."""
+    if model.image is not None:
+        return {"pixel_values": inputs.detach().requires_grad_()}
+    embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
+    return {"inputs_embeds": embed(inputs).requires_grad_(), "attention_mask": mask}
+
+
+def answers(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Run a batch; the arguments are those of ``named_inputs``.
 
     Returns:
         Logits ``(rows, decisions, classes)``, or unit embeddings ``(rows, hidden)`` in float64.
     """
-    return _compared(model, mask, input_ids=ids)
+    return _compared(model, mask, named_inputs(model, inputs, mask))
 
 
 def counted(answered: Tensor, model: LoadedModel, mask: Tensor) -> Tensor:
     """Tell which decisions are no padding, ``(rows, decisions)``; an embedding counts once."""
-    if TASKS[model.task].by_text:
+    if TASKS[model.task].by_row:
         return torch.ones(answered.shape[:-1], dtype=torch.bool)
     return mask.bool()
 
 
-def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+def backward(model: LoadedModel, inputs: Tensor, mask: Tensor, generator: torch.Generator) -> None:
     """Send back gradients whose second moment is the Fisher information of the model.
 
     Logits: the gradient of the cross entropy against labels sampled from the model itself,
@@ -47,8 +68,7 @@ def backward(model: LoadedModel, ids: Tensor, mask: Tensor, generator: torch.Gen
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
     half the squared distance of the embeddings, which is one minus their cosine.
     """
-    embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
-    answered = _compared(model, mask, inputs_embeds=embed(ids).requires_grad_())
+    answered = _compared(model, mask, _differentiable_inputs(model, inputs, mask))
     if TASKS[model.task].loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return
@@ -75,19 +95,19 @@ def total_variation(found: Tensor, expected: Tensor) -> Tensor:
     return (found.softmax(-1) - expected.softmax(-1)).abs().sum(-1) / 2
 
 
-def decisions_per_text(model: LoadedModel) -> int:
-    """Count what is decided about a text: one label, or each of them."""
+def decisions_per_row(model: LoadedModel) -> int:
+    """Count what is decided about a text or an image: one label, or each of them."""
     config: Any = model.module.config
-    several = model.task == "text-classification" and decides_each_label(
-        config.problem_type, config.num_labels
-    )
+    if TASKS[model.task].loss != "label":
+        return 1
+    several = decides_each_label(config.problem_type, config.num_labels)
     return int(config.num_labels) if several else 1
 
 
-def _compared(model: LoadedModel, mask: Tensor, **inputs: Tensor) -> Tensor:
+def _compared(model: LoadedModel, mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     traits = TASKS[model.task]
     options = {"use_cache": False} if traits.loss == "next_token" else {}
-    output = model.module(attention_mask=mask, **inputs, **options)
+    output = model.module(**inputs, **options)
     found: Tensor = getattr(output, traits.output)
     if traits.loss == "embedding":  # float64: cosines near 1 are compared
         return functional.normalize(pool(found, mask, model.pooling).double(), dim=-1)

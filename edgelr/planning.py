@@ -22,6 +22,7 @@ from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.residency import read_residency
+from edgelr.images import read_pixels, spread_evenly
 from edgelr.load import load, shape_of
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
@@ -31,7 +32,7 @@ from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable
 from edgelr.table import find_table, has_tied_head
 from edgelr.text import split_sentences
-from edgelr.texts import SELF, Texts, choose_texts
+from edgelr.texts import Texts, choose
 from edgelr.types import (
     WEIGHT_BITS,
     AskedPrecision,
@@ -58,6 +59,8 @@ SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
+CALIBRATION_TOKENS = 16384
+IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
 DENSE_FORMAT = 4  # of the dense export
 
@@ -95,6 +98,11 @@ class Subject:
     @property
     def tokenizer(self) -> Tokenizer:
         return calibrations.load_tokenizer(self.model.folder)
+
+    def usual_tokens(self, tokens: int) -> int:
+        """Give ``tokens`` of text, or those of the usual number of images."""
+        image = self.model.image
+        return tokens if image is None else IMAGES * image.tokens
 
     @property
     def planned_groups(self) -> list[SiteGroup]:
@@ -141,13 +149,10 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         InputError: a setting does not fit the model.
     """
     shape, longest = shape_of(model)
+    _require_lengths(model, settings, longest)
+    if model.image is not None:
+        device = device.reading(longest)
     context = settings.context_tokens or min(device.context_tokens, longest)
-    for name, tokens in (("context", context), ("calibration-length", settings.calibration_length)):
-        if tokens is not None and tokens > longest:
-            raise InputError(
-                f"--{name} asks for {tokens:,} tokens; {model.source} takes {longest:,} at most "
-                f"(max_position_embeddings). Give a smaller number."
-            )
     sites = find_sites(model)
     values, weights = _precisions(settings.precision, device)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
@@ -156,12 +161,6 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
             f"--precision auto chooses a precision for every linear, and the allocator "
             f"{recipe.allocator!r} has one knob for all. Expected --allocator lagrangian, or one "
             f"precision."
-        )
-    can_generate = model.task == "text-generation"
-    if SELF in settings.calibration and not can_generate:
-        raise InputError(
-            f"--calibration self needs a model that generates text; {model.source} is for "
-            f"{model.task}. Give a text file."
         )
     return Subject(
         model=model,
@@ -175,8 +174,20 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         table=find_table(model) if set(weights) & set(WEIGHT_BITS) else None,
         shape=shape,
         context_tokens=context,
-        texts=choose_texts(settings.calibration, settings.evaluation, can_generate),
+        texts=choose(model, settings),
     )
+
+
+def _require_lengths(model: LoadedModel, settings: Settings, longest: int) -> None:
+    """Refuse rows that the model cannot read; an image has one length, which is not asked for."""
+    asked = {"context": settings.context_tokens, "calibration-length": settings.calibration_length}
+    for name, tokens in asked.items():
+        if tokens is not None and (tokens > longest or model.image is not None):
+            known = "for every image" if model.image else "at most (max_position_embeddings)"
+            raise InputError(
+                f"--{name} asks for {tokens:,} tokens; {model.source} takes {longest:,} {known}. "
+                f"{'Leave the option away' if model.image else 'Give a smaller number'}."
+            )
 
 
 def _precisions(
@@ -257,6 +268,7 @@ def dense_manifest(
         context_tokens=shape_of(model)[1],
         pooling=model.pooling,
         cache_in_place=model.exporter.cache_in_place,
+        image=model.image,
         shape=shape_of(model)[0],
         residency=read_residency(graph, "cpu"),
     )
@@ -267,11 +279,12 @@ def calibrate(
 ) -> list[Calibration]:
     """Tokenize the calibration texts; sample the one that the model writes itself."""
     settings, texts = subject.settings, subject.texts.calibration
-    share = math.ceil(settings.calibration_tokens / len(texts))
+    tokens = settings.calibration_tokens or subject.usual_tokens(CALIBRATION_TOKENS)
+    share = math.ceil(tokens / len(texts))
     sampled = min(share, SAMPLE_TOKENS) if len(texts) > 1 else share
     files = sum(text is not None for _, text in texts)
     if files < len(texts):  # files take what sampling leaves
-        share = math.ceil((settings.calibration_tokens - sampled) / max(1, files))
+        share = math.ceil((tokens - sampled) / max(1, files))
     parts = []
     for name, text in texts:
         if text is None:
@@ -284,8 +297,14 @@ def calibrate(
 def tokenize(
     subject: Subject, text: str, tokens: int, length: int | None, name: str
 ) -> Calibration:
-    """Cut a text into rows as the model reads them: chunks for decoders, sentences for encoders."""
-    longest = shape_of(subject.model)[1]
+    """Cut a text into rows as the model reads them: chunks for decoders, sentences for encoders.
+
+    Of a list of images, so many are read that they have these tokens, spread over the list.
+    """
+    image, longest = subject.model.image, shape_of(subject.model)[1]
+    if image is not None:
+        paths = spread_evenly(text, math.ceil(tokens / image.tokens))
+        return calibrations.from_images(read_pixels(paths, image), image.tokens, name)
     if subject.model.task == "text-generation":
         row = length or min(DECODER_LENGTH, longest)
         return calibrations.from_chunks(text, subject.tokenizer, tokens, row, name)
@@ -299,7 +318,8 @@ def selection(subject: Subject) -> Calibration:
     decodes = subject.model.task == "text-generation"
     length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
     name = f"{subject.texts.evaluation_name}, second half"
-    return tokenize(subject, subject.texts.selection, SELECTION_TOKENS, length, name)
+    tokens = subject.usual_tokens(SELECTION_TOKENS)
+    return tokenize(subject, subject.texts.selection, tokens, length, name)
 
 
 def _sampled(

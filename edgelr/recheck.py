@@ -30,8 +30,8 @@ def validate_again(
         bundle: what is judged, as it was written: a float16 file is judged in float16.
         against: the original model, or a folder with its dense export; None takes the bundle's
             own source.
-        data: evaluation text; None takes the one that ships with Python. Of a graph that was an
-            ``.onnx`` file: an ``.npz`` of inputs; None takes the samples in the bundle.
+        data: evaluation text, or images; None takes the text that ships with Python. Of a graph
+            that was an ``.onnx`` file: an ``.npz`` of inputs; None takes the samples in the bundle.
         max_drop: overrides the limit of the bundle's profile.
         provider: ``cpu`` or ``cuda``.
         listener: hears of progress.

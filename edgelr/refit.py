@@ -25,6 +25,7 @@ from edgelr.compressed import multiplied
 from edgelr.decompose import compressed_groups, decompose_group, products
 from edgelr.errors import InputError
 from edgelr.factors import FactorSet
+from edgelr.losses import named_inputs
 from edgelr.methods.metric import damped
 from edgelr.methods.svd_llm import INPUT_DAMPING
 from edgelr.sites import weight_of
@@ -250,11 +251,12 @@ def _enter(model: LoadedModel, first: str, rows: Calibration) -> Iterator[_Batch
         raise _Reached
 
     block = model.module.get_submodule(first)
-    for ids, mask in rows.batches(max(1, BATCH_TOKENS // rows.ids.shape[1])):
+    for inputs, mask in rows.batches(max(1, BATCH_TOKENS // rows.length)):
+        given = named_inputs(model, torch.tensor(inputs), torch.tensor(mask))
         handle = block.register_forward_pre_hook(catch, with_kwargs=True)
         try:
             with suppress(_Reached):
-                model.module(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+                model.module(**given)
         finally:
             handle.remove()
         (hidden, *args), options = caught.pop()

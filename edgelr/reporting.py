@@ -117,7 +117,9 @@ def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
     (inner / "lock.json").write_text(json.dumps(_lock(made), indent=2) + "\n")
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(report, bundle.manifest.image is not None), encoding="utf-8"
+    )
     seal(folder, bundle.manifest, report.validation)
 
 

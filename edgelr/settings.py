@@ -42,7 +42,7 @@ class Settings(BaseModel):
     max_drop: float | None = Field(default=None, gt=0, lt=10)
     max_latency: float | None = Field(default=None, gt=0)
     calibration: tuple[str, ...] = ()
-    calibration_tokens: int = Field(default=16384, ge=256)
+    calibration_tokens: int | None = Field(default=None, ge=256)
     calibration_length: int | None = Field(default=None, ge=8)
     evaluation: str | None = None
     context_tokens: int | None = Field(default=None, ge=1)

@@ -136,10 +136,15 @@ def tie(first: Tensor, second: Tensor, metrics: tuple[Metric, Metric]) -> TiedFi
 def best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
     """Solve for the ``up (rank, out)`` with which ``down (in, rank)`` is nearest to a weight.
 
-    Of least ``tr(E^T G E H)`` for any ``G``: least squares under ``H``.
+    Of least ``tr(E^T G E H)`` for any ``G``: least squares under ``H``. Columns of ``down`` may
+    depend on each other, as rounding can make them; then it is the smallest of the nearest.
     """
     weighted = down if input_gram is None else input_gram @ down
-    fitted: Tensor = torch.linalg.solve(down.T @ weighted, (weight @ weighted).T)
+    normal, wanted = down.T @ weighted, (weight @ weighted).T
+    try:
+        fitted: Tensor = torch.linalg.solve(normal, wanted)
+    except torch.linalg.LinAlgError:
+        fitted = torch.linalg.lstsq(normal, wanted, driver="gelsd").solution
     return fitted
 
 

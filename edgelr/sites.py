@@ -175,10 +175,11 @@ def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str,
     readings: list[tuple[Tensor, list[str]]] = []  # holds the tensors, so that no address is reused
     runs: dict[str, int] = {}
     unfit: set[str] = set()
+    tokens = PROBE_TOKENS if model.image is None else model.image.tokens
 
     def note(name: str, x: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        if runs[name] > 1 or x.shape[:-1] != (PROBE_ROWS, PROBE_TOKENS):
+        if runs[name] > 1 or x.shape[:-1] != (PROBE_ROWS, tokens):
             unfit.add(name)
         for tensor, readers in readings:
             if tensor is x:
@@ -192,8 +193,7 @@ def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str,
     ]
     try:
         with torch.no_grad():
-            inputs = model.exporter.example_inputs(model.module.config, PROBE_ROWS, PROBE_TOKENS)
-            model.module(**inputs)
+            model.module(**model.example_inputs(PROBE_ROWS, PROBE_TOKENS))
     finally:
         for hook in hooks:
             hook.remove()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgelr import calibration as calibrations
-from edgelr.losses import backward, decisions_per_text
+from edgelr.losses import backward, decisions_per_row, named_inputs
 from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, SiteStatistics
 
@@ -98,11 +98,11 @@ class StatisticsStore:
 
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
     """Losses per token: one, or those of a text divided by its tokens."""
-    if not TASKS[model.task].by_text:
+    if not TASKS[model.task].by_row:
         return 1.0
     pairs = zip(parts, calibrations.weights(parts), strict=True)
-    texts = sum(weight * len(part.ids) / part.tokens for part, weight in pairs)
-    return texts * decisions_per_text(model)
+    texts = sum(weight * len(part.mask) / part.tokens for part, weight in pairs)
+    return texts * decisions_per_row(model)
 
 
 def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:
@@ -143,9 +143,9 @@ def _input_grams(
     with torch.no_grad(), input_hooks(watched, add):
         for part, share in zip(parts, calibrations.weights(parts), strict=True):
             weight = share * total / part.tokens
-            for ids, mask in _batches([part], INPUT_BATCH_TOKENS):
+            for inputs, mask in _batches([part], INPUT_BATCH_TOKENS):
                 real = mask.bool()
-                module(input_ids=ids, attention_mask=mask)
+                module(**named_inputs(model, inputs, mask))
                 done += int(mask.sum())
                 progress("input statistics", done, total)
     return {name: mirrored(gram) / total for name, gram in grams.items()}
@@ -205,8 +205,8 @@ def fisher_pass(
     done, total = 0, sum(part.tokens for part in parts)
     try:
         with torch.enable_grad():
-            for ids, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
-                backward(model, ids, mask, generator)
+            for inputs, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
+                backward(model, inputs, mask, generator)
                 done += int(mask.sum())
                 progress(what, done, total)
     finally:
@@ -229,13 +229,14 @@ def mirrored(gram: Tensor) -> Tensor:
 def _batches(
     parts: list[Calibration], tokens: int, cut: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``(ids, mask)`` of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
+    """Yield inputs and mask of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
     for part in parts:
-        for ids, mask in part.batches(max(1, tokens // part.ids.shape[1])):
-            step = tokens if cut else ids.shape[1]
-            for start in range(0, ids.shape[1], step):
-                piece = slice(start, start + step)
-                yield torch.tensor(ids[:, piece]), torch.tensor(mask[:, piece])
+        for inputs, mask in part.batches(max(1, tokens // part.length)):
+            ids_or_pixels, real = torch.tensor(inputs), torch.tensor(mask)
+            if cut:
+                yield from zip(ids_or_pixels.split(tokens, 1), real.split(tokens, 1), strict=True)
+            else:
+                yield ids_or_pixels, real
 
 
 @contextmanager

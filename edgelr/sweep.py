@@ -111,7 +111,7 @@ class _Maker:
             source=self._question.settings.model,
             digest=device.subject.model.digest,
             metric=METRICS[device.subject.model.task],
-            text=f"{device.subject.texts.evaluation_name}, first half",
+            text=device.subject.texts.judged_on,
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
             environment=reporting.environment(),
             entries=tuple(entries),

@@ -65,8 +65,11 @@ def read_table_statistics(folder: Path) -> TableStatistics:
 def find_table(model: LoadedModel) -> LinearSite | None:
     """Describe the table as the linear that a tied head is: from hidden states to logits.
 
-    None where rows are no whole blocks: ONNX Runtime would read the filling of the last.
+    None where images are read, and where rows are no whole blocks: ONNX Runtime would read the
+    filling of the last.
     """
+    if model.image is not None:
+        return None
     table = _table(model)
     if table.weight.shape[1] % BLOCK_SIZE:
         return None

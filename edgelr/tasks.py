@@ -17,11 +17,11 @@ class TaskTraits:
 
     Attributes:
         auto_class: the transformers class that loads a model for it.
-        architecture: how ``config.architectures`` ends for it; empty where names do not tell.
+        architecture: what names in ``config.architectures`` hold; empty where they do not tell.
         output: what the graph answers.
         loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model. ``label`` and ``token_label``: the same, one for a text or for each of
-            its tokens. ``embedding``: squared distance of the pooled, normalized embedding.
+            from the model. ``label`` and ``token_label``: the same, one for a text or an image, or
+            for each token. ``embedding``: squared distance of the pooled, normalized embedding.
         metric: that the accuracy gate judges.
     """
 
@@ -32,8 +32,8 @@ class TaskTraits:
     metric: MetricName
 
     @property
-    def by_text(self) -> bool:
-        """Whether a text has one loss, and not each of its tokens."""
+    def by_row(self) -> bool:
+        """Whether a text or an image has one loss, and not each of its tokens."""
         return self.loss in ("embedding", "label")
 
 
@@ -47,6 +47,13 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
     "text-classification": TaskTraits(
         "AutoModelForSequenceClassification",
         "ForSequenceClassification",
+        "logits",
+        "label",
+        "top1_agreement",
+    ),
+    "image-classification": TaskTraits(
+        "AutoModelForImageClassification",
+        "ForImageClassification",
         "logits",
         "label",
         "top1_agreement",
@@ -68,5 +75,5 @@ METRICS: dict[Task, MetricName] = {
 
 
 def decides_each_label(problem_type: str | None, labels: int) -> bool:
-    """Tell whether a text may have several of the labels, or a score as the only one."""
+    """Tell whether several of the labels may be true at once, or a score is the only one."""
     return problem_type == "multi_label_classification" or labels == 1

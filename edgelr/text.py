@@ -25,11 +25,12 @@ _FEWEST_SENTENCES = 3  # two give one pair: nothing to rank
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSize:
-    """How much of a text is used: ``chunks`` of ``length`` tokens, or ``sentences``."""
+    """How much is judged on: ``chunks`` of ``length`` tokens, ``sentences``, or ``images``."""
 
     chunks: int = 16
     length: int = 1024
     sentences: int = 500
+    images: int = 500
 
 
 def read_text(path: Path | None) -> str:

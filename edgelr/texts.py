@@ -1,30 +1,62 @@
-"""Which text is used for what: calibrated on, planned on, judged on. They never overlap."""
+"""Which text or images are used for what: calibrated, planned, judged on. They never overlap."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgelr.errors import InputError
+from edgelr.images import halves, list_images, listed
 from edgelr.text import DEFAULT_TEXT, read_text
 
+if TYPE_CHECKING:
+    from edgelr.settings import Settings
+    from edgelr.types import LoadedModel
+
 SELF = "self"
+FEWEST_IMAGES = 4  # in every part
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Disjoint parts of the texts of a run.
+    """Disjoint parts of the texts of a run; for an image model a text is a list of images.
 
     Attributes:
         evaluation: what the accuracy figures and the gate are about.
         selection: what the search for the smallest plan measures.
         calibration: ``(description, text)`` of every calibration text; ``self`` has none.
         evaluation_name: for the report.
+        evaluation_part: which part of what has that name is judged on.
     """
 
     evaluation: str
     selection: str
     calibration: tuple[tuple[str, str | None], ...]
     evaluation_name: str
+    evaluation_part: str = "first half"
+
+    @property
+    def judged_on(self) -> str:
+        """Say what the accuracy figures are about."""
+        return f"{self.evaluation_name}, {self.evaluation_part}"
+
+
+def choose(model: LoadedModel, settings: Settings) -> Texts:
+    """Read the texts, or list the images, that a run of this model is about.
+
+    Raises:
+        InputError: they cannot be read, or the model cannot write the one that it should.
+    """
+    if model.image is not None:
+        return choose_images(settings.calibration, settings.evaluation)
+    can_generate = model.task == "text-generation"
+    if SELF in settings.calibration and not can_generate:
+        raise InputError(
+            f"--calibration self needs a model that generates text; {model.source} is for "
+            f"{model.task}. Give a text file."
+        )
+    return choose_texts(settings.calibration, settings.evaluation, can_generate)
 
 
 def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_generate: bool) -> Texts:
@@ -56,3 +88,42 @@ def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_gener
         judged = whole[:middle] if evaluation is None else judged
     middle = len(judged) // 2
     return Texts(judged[:middle], judged[middle:], named, name)
+
+
+def choose_images(calibration: tuple[str, ...], evaluation: str | None) -> Texts:
+    """List the images of a run; see ``images.list_images``.
+
+    Where one option is left away, half of what the other one names takes its part.
+
+    Args:
+        calibration: folders, or ``.txt`` files that list images.
+        evaluation: another one.
+
+    Raises:
+        InputError: there are none, too few, or they cannot be listed.
+    """
+    named = [(source, list_images(Path(source))) for source in calibration if source != SELF]
+    judged = list_images(Path(evaluation)) if evaluation else ""
+    name = evaluation or ", ".join(source for source, _ in named)
+    if SELF in calibration or not (named or judged):
+        raise InputError(
+            f"A model that reads images was given {'--calibration self' if calibration else 'none'}"
+            f"; expected a folder of them, of the kind that it will see: edgelr brings none. Give "
+            f"--calibration FOLDER: one half calibrates, the other judges; or --evaluation as well."
+        )
+    part = "one half" if judged and named else "one quarter"
+    if not judged:
+        divided = [(source, *halves(images)) for source, images in named]
+        named = [(f"{source}, every second", ours) for source, ours, _ in divided]
+        judged = "\n".join(others for *_, others in divided)
+    elif not named:
+        ours, judged = halves(judged)
+        named = [(f"{evaluation}, every second", ours)]
+    first, second = halves(judged)
+    fewest = min(len(listed(images)) for images in (first, second, *(each for _, each in named)))
+    if fewest < FEWEST_IMAGES:
+        raise InputError(
+            f"{name}: only {fewest} images are left for a part of the run; expected at least "
+            f"{FEWEST_IMAGES} to calibrate, to plan and to judge on each. Give more images."
+        )
+    return Texts(first, second, tuple(named), name, part)

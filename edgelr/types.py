@@ -27,6 +27,7 @@ Task = Literal[
     "feature-extraction",
     "text-classification",
     "token-classification",
+    "image-classification",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]
@@ -120,13 +121,39 @@ class SiteGroup:
         return sum(site.parameters for site in self.sites)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """How an image becomes the ``(3, side, side)`` that a model reads; in this order.
+
+    Attributes:
+        side: height and width of what the model reads, in pixels.
+        tokens: that the model makes of it: patches, and those that it adds to them.
+        resized: ``(height, width)`` whatever the shape of the image was, or ``(edge,)``: the
+            shorter edge, where the shape stays.
+        resample: Pillow's name of the filter, such as ``bicubic``.
+        cropped: whether ``side`` is cut out of the middle.
+        scale: what the values of a pixel, 0 to 255, are multiplied by.
+        mean: is subtracted from red, green and blue.
+        std: they are divided by.
+    """
+
+    side: int
+    tokens: int
+    resized: tuple[int, ...]
+    resample: str
+    cropped: bool
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in memory, with what is needed to trace it and to run it again.
 
     ``folder`` is a Hugging Face folder with the same weights in float32, the configuration and the
     tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
-    ``pooling`` is None for models that do not embed.
+    ``pooling`` is None for models that do not embed, ``image`` for those that read text.
     """
 
     module: nn.Module
@@ -137,11 +164,20 @@ class LoadedModel:
     revision: str | None
     digest: str
     pooling: Pooling | None = None
+    image: ImageInput | None = None
+
+    def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
+        """Make random inputs of one forward pass; an image has always its own size."""
+        size = tokens if self.image is None else self.image.side
+        return self.exporter.example_inputs(self.module.config, rows, size)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0."""
+    """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0.
+
+    Models that read images have no vocabulary: their ``vocab_size`` is 0.
+    """
 
     layers: int
     hidden_size: int
@@ -305,7 +341,8 @@ class Residency:
 class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
-    ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed.
+    ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed,
+    ``image`` for those that read text; an image has always ``context_tokens`` tokens.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -325,9 +362,14 @@ class Manifest:
     max_drop: float | None = None
     gate_passed: bool | None = None
     cache_in_place: bool = False
+    image: ImageInput | None = None
     shape: ModelShape | None = None
     residency: Residency | None = None
     files: tuple[BundleFile, ...] = ()
+
+    def tokens_read(self, asked: int) -> int:
+        """Tokens of one input: as many as are asked for and fit; an image has always its own."""
+        return self.context_tokens if self.image else min(asked, self.context_tokens)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,13 @@ def padded_text_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]
     return inputs
 
 
+def pixel_batch(config: Any, batch: int, side: int) -> dict[str, Tensor]:
+    """Random pixels ``(batch, channels, side, side)`` of images that are prepared already."""
+    import torch
+
+    return {"pixel_values": torch.randn(batch, config.num_channels, side, side)}
+
+
 def _token_ids(config: Any, task: str, batch: int, tokens: int) -> Tensor:
     from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
 

@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import EdgelrError
-from exporters.inputs import padded_text_batch
 
 if TYPE_CHECKING:
     from torch import nn
 
+UNMASKED = "sdpa_without_mask"
 
-def trace_with_genai_builder(module: nn.Module, folder: Path, out: Path) -> None:
+
+def trace_with_genai_builder(
+    module: nn.Module, folder: Path, out: Path, example: dict[str, Any]
+) -> None:
     """Build a decoder with onnxruntime-genai: one graph for prefill and decode.
 
     Attention is GroupQueryAttention by construction, nothing is traced, and nodes carry the
     modules' paths. The builder loads the weights itself and never gives memory back, so it runs
     in a child process.
     """
-    del module
+    del module, example
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
     command += ["-i", str(folder), "-o", str(out), "-p", "fp32", "-e", "cpu"]
     command += ["-c", str(out / "cache"), "--extra_options", "fuse_qkv=false", "hf_token=false"]
@@ -40,18 +43,40 @@ def trace_with_genai_builder(module: nn.Module, folder: Path, out: Path) -> None
         )
 
 
-def trace_with_transformers(module: Any, folder: Path, out: Path) -> None:
-    """Trace an encoder through transformers' exporter, unfused, so that scopes bind its linears.
+def trace_with_transformers(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
+    """Trace an encoder through transformers' exporter, unfused, so that scopes bind its linears."""
+    del folder
+    _trace(module, example, out, dynamic=True)
 
-    The example is a padded batch whose sizes are neither 0 nor 1, which tracing would specialize.
+
+def trace_images_with_transformers(
+    module: Any, folder: Path, out: Path, example: dict[str, Any]
+) -> None:
+    """Trace a model that reads images of one size: only the number of images varies.
+
+    Nothing is padded, and an attention that transformers knows no mask for is given none; its own
+    would be one of zeros, made anew for every batch.
     """
     del folder
+    from torch.export import Dim
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(UNMASKED, sdpa_attention_forward)
+    before = module.config._attn_implementation
+    module.set_attn_implementation(UNMASKED)
+    try:
+        _trace(module, example, out, dynamic_shapes={"pixel_values": {0: Dim.DYNAMIC}})
+    finally:
+        module.set_attn_implementation(before)
+
+
+def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> None:
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    config = OnnxConfig(dynamic=True, opset_version=18)  # 18: what every fusion pattern expects
-    inputs: dict[str, Any] = padded_text_batch(module.config, batch=2, tokens=12)
+    config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects
     with _quiet():
-        exported = OnnxExporter().export(module, inputs, config=config)
+        exported = OnnxExporter().export(module, example, config=config)
         exported.save_pretrained(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,9 +15,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from edgelr.cache import Cache
-from edgelr.calibration import Calibration, from_samples
+from edgelr.calibration import Calibration, from_images, from_samples
 from edgelr.exporter import EXPORTERS
 from edgelr.load import load
+from edgelr.losses import named_inputs
 from edgelr.methods import Need
 from edgelr.sites import find_sites
 from edgelr.statistics import StatisticsStore, collect, units_per_token
@@ -32,6 +34,15 @@ SENTENCES = (
     "Every factor of a matrix has a cost, and every cost has a place in the budget.",
     "She wrote the letter in the morning and sent it only after the lamps were lit.",
 )
+
+TINY_IMAGES = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 24, "width": 28},
+    "do_center_crop": True,
+    "crop_size": {"height": 20, "width": 20},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.3, 0.1],
+}
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -64,14 +75,18 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     """
     exporter = EXPORTERS.get(name)
     config = exporter.tiny_config()
-    config.update({"initializer_range": 0.1, **changes})
+    config.update({"initializer_range": 0.1, "architectures": [], **changes})
     options = exporter.load_options
     if task not in (None, exporter.tasks[0]):
         options = ()
         config.update({"num_labels": changes.get("num_labels", 5)})
     torch.manual_seed(0)
     auto_class = getattr(transformers, TASKS[task or exporter.tasks[0]].auto_class)
-    auto_class.from_config(config, **dict(options)).save_pretrained(folder)
+    model = auto_class.from_config(config, **dict(options))
+    model.save_pretrained(folder)
+    if model.main_input_name == "pixel_values":
+        (folder / "preprocessor_config.json").write_text(json.dumps(TINY_IMAGES))
+        return folder
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=make_tokenizer(config.vocab_size, exporter.tasks[0] != "text-generation"),
         pad_token="<pad>",
@@ -87,8 +102,32 @@ def random_ids(rows: int, length: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(len(SPECIAL), 160, (rows, length))
 
 
+def random_pixels(rows: int, side: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, 3, side, side), np.float32)
+
+
+def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Calibration:
+    """Random ids without padding, or random images, which have tokens of their own number."""
+    if model.image is None:
+        return from_samples(random_ids(rows, tokens, seed), "random")
+    pixels = random_pixels(rows, model.image.side, seed)
+    return from_images(pixels, model.image.tokens, "random")
+
+
+def tiny_inputs(model: LoadedModel, rows: int = 2, tokens: int = 9) -> dict[str, torch.Tensor]:
+    """Arguments of a forward pass on ``random_rows``."""
+    given = random_rows(model, rows, tokens)
+    return named_inputs(model, torch.tensor(given.inputs), torch.tensor(given.mask))
+
+
 def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
-    """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding."""
+    """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding.
+
+    Three images of noise for a model that reads images.
+    """
+    if model.image is not None:
+        pixels = random_pixels(3, model.image.side).repeat(copies, 0)
+        return from_images(pixels, model.image.tokens, "images")
     if model.task == "text-generation":
         return from_samples(random_ids(1, 6, seed=6).repeat(copies, 0), "chunk")
     mask = (np.arange(9) < np.array([[9], [5], [7]])).astype(np.int64)

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -14,8 +14,10 @@ import torch
 
 from edgelr.cache import Cache
 from edgelr.exporter import EXPORTERS
+from edgelr.losses import named_inputs
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import open_session
 from edgelr.settings import Settings, make_settings
 from edgelr.types import Budget, LoadedModel, Plan
@@ -24,10 +26,12 @@ from edgelr.workplace import Workplace
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 LABELLING = tuple(f"bert:{task}" for task in EXPORTERS.get("bert").tasks[1:])
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
+IMAGE_PIVOT = "vit:image-classification"
 
 
 def _marked(name: str) -> Any:
-    return name if name in TASK_PIVOTS else pytest.param(name, marks=pytest.mark.breadth)
+    quick = name in (*TASK_PIVOTS, IMAGE_PIVOT)
+    return name if quick else pytest.param(name, marks=pytest.mark.breadth)
 
 
 # every family at every task that it is made for
@@ -36,9 +40,14 @@ CASES = [
     for family, exporter in EXPORTERS.items()
     for name in (family, *(f"{family}:{task}" for task in exporter.tasks[1:]))
 ]
-every_exporter = pytest.mark.parametrize("exporter", [*map(_marked, EXPORTERS.names()), *LABELLING])
+every_exporter = pytest.mark.parametrize(
+    "exporter", [*map(_marked, EXPORTERS.names()), *LABELLING, IMAGE_PIVOT]
+)
 every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
+
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -76,25 +85,34 @@ def make_place(folder: Path) -> Workplace:
     return place
 
 
-def batch(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    ids = np.random.default_rng(rows).integers(4, 150, (rows, tokens))
-    return ids, np.ones_like(ids)
+def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
+    """Random ids and their mask, the first row with padding; or pixels, which have none."""
+    rng = np.random.default_rng(rows)
+    if model.image is not None:
+        shape = (rows, 3, model.image.side, model.image.side)
+        return rng.standard_normal(shape, np.float32), np.ones((rows, model.image.tokens), int)
+    mask = np.ones((rows, tokens), np.int64)
+    mask[0, tokens - padded :] = 0
+    return rng.integers(4, 150, (rows, tokens)), mask
 
 
-def run_graph(model: LoadedModel, path: Path, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def run_graph(model: LoadedModel, path: Path, inputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What a graph file answers, where the mask is 1."""
     session = open_session(path, "cpu", 1)
+    if model.image is not None:
+        return ImageEncoder(session, model.image).run(inputs)
     if model.task == "text-generation":
         config = json.loads((model.folder / "config.json").read_text())
-        return Decoder(session, config).logits(ids, mask)[0][mask == 1]
-    return _counted(Encoder(session).run(ids, mask), mask)
+        return Decoder(session, config).logits(inputs, mask)[0][mask == 1]
+    return _counted(Encoder(session).run(inputs, mask), mask)
 
 
-def run_torch(model: LoadedModel, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def run_torch(model: LoadedModel, inputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The same of the model in torch."""
+    given = named_inputs(model, torch.tensor(inputs), torch.tensor(mask))
     with torch.no_grad():
-        outputs = model.module(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
-    return _counted(outputs[0].numpy(), mask)
+        outputs = model.module(**given)[0].numpy()
+    return outputs if model.image is not None else _counted(outputs, mask)
 
 
 def _counted(outputs: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -45,14 +45,14 @@ def texts(encoder_tokenizer: Tokenizer) -> Calibration:
 def test_chunks_are_the_text_without_special_tokens(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
     found = from_chunks(TEXT, tokenizer, EVERYTHING, 12, "text")
-    assert found.ids.shape == (len(ids) // 12, 12)
-    assert found.ids.ravel().tolist() == ids[: found.ids.size]
-    assert found.tokens == found.ids.size
+    assert found.inputs.shape == (len(ids) // 12, 12)
+    assert found.inputs.ravel().tolist() == ids[: found.inputs.size]
+    assert found.tokens == found.inputs.size
     assert (found.mask == 1).all()
 
 
 def test_chunks_stop_at_the_tokens_that_were_asked_for(tokenizer: Tokenizer) -> None:
-    assert from_chunks(TEXT, tokenizer, 50, 12, "text").ids.shape == (4, 12)
+    assert from_chunks(TEXT, tokenizer, 50, 12, "text").inputs.shape == (4, 12)
 
 
 def test_a_text_shorter_than_a_chunk_is_refused(tokenizer: Tokenizer) -> None:
@@ -72,22 +72,22 @@ def test_texts_are_rows_with_special_tokens_and_padding_on_the_right(
     encoder_tokenizer: Tokenizer,
 ) -> None:
     found = from_texts(list(SENTENCES), encoder_tokenizer, EVERYTHING, 1000, "sentences")
-    assert len(found.ids) == len(SENTENCES)
-    for row, mask, sentence in zip(found.ids, found.mask, SENTENCES, strict=True):
+    assert len(found.inputs) == len(SENTENCES)
+    for row, mask, sentence in zip(found.inputs, found.mask, SENTENCES, strict=True):
         expected = encoder_tokenizer.encode(sentence).ids
         assert (expected[0], expected[-1]) == (1, 2)
         assert row[: len(expected)].tolist() == expected
-        assert mask.tolist() == [1] * len(expected) + [0] * (found.ids.shape[1] - len(expected))
+        assert mask.tolist() == [1] * len(expected) + [0] * (found.inputs.shape[1] - len(expected))
 
 
 def test_long_texts_are_cut_with_their_special_tokens(texts: Calibration) -> None:
-    assert texts.ids.shape == (len(SENTENCES), 24)
-    assert texts.ids[:, -1].tolist() == [2] * len(SENTENCES)
+    assert texts.inputs.shape == (len(SENTENCES), 24)
+    assert texts.inputs[:, -1].tolist() == [2] * len(SENTENCES)
 
 
 def test_texts_stop_once_there_are_enough_tokens(encoder_tokenizer: Tokenizer) -> None:
     found = from_texts(list(SENTENCES), encoder_tokenizer, 30, 24, "sentences")
-    assert (len(found.ids), found.tokens) == (2, 48)
+    assert (len(found.inputs), found.tokens) == (2, 48)
 
 
 def test_no_texts_are_refused(encoder_tokenizer: Tokenizer) -> None:
@@ -101,7 +101,7 @@ def test_batches_hold_every_real_token_once() -> None:
     batches = list(calibration.batches(3))
     assert [ids.shape for ids, _ in batches] == [(3, 3), (3, 6), (1, 7)]
     found = np.concatenate([ids[kept == 1] for ids, kept in batches])
-    assert found.tolist() == calibration.ids[mask == 1].tolist()
+    assert found.tolist() == calibration.inputs[mask == 1].tolist()
     assert calibration.tokens == 28
 
 
@@ -110,9 +110,9 @@ def test_the_first_tokens_come_from_all_over_the_text(
     texts: Calibration, tokens: int, rows: int
 ) -> None:
     found = texts.first(tokens)
-    assert len(found.ids) == len(found.mask) == rows
-    assert found.ids[0].tolist() == texts.ids[0].tolist()
-    assert rows == 1 or found.ids[-1].tolist() == texts.ids[-1].tolist()
+    assert len(found.inputs) == len(found.mask) == rows
+    assert found.inputs[0].tolist() == texts.inputs[0].tolist()
+    assert rows == 1 or found.inputs[-1].tolist() == texts.inputs[-1].tolist()
 
 
 def rows_of_ones(*rows: int) -> list[Calibration]:
@@ -137,13 +137,13 @@ def test_spreading_equal_texts_over_all_they_have_changes_nothing() -> None:
 
 
 def test_the_key_is_that_of_the_tokens(texts: Calibration) -> None:
-    same = Calibration(texts.ids.copy(), texts.mask.copy(), "another name")
+    same = Calibration(texts.inputs.copy(), texts.mask.copy(), "another name")
     assert same.key == texts.key
-    changed = texts.ids.copy()
+    changed = texts.inputs.copy()
     changed[2, 3] += 1
     assert Calibration(changed, texts.mask, "").key != texts.key
-    assert Calibration(texts.ids, 1 - texts.mask, "").key != texts.key
-    assert Calibration(texts.ids.T, texts.mask.T, "").key != texts.key
+    assert Calibration(texts.inputs, 1 - texts.mask, "").key != texts.key
+    assert Calibration(texts.inputs.T, texts.mask.T, "").key != texts.key
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ from edgelr.forms import dense_weight, pivot
 from edgelr.losses import pool
 from edgelr.spectra import SpectrumTable
 from edgelr.types import LoadedModel, Plan
-from tests.conftest import random_ids, tiny_texts
+from tests.conftest import random_ids, tiny_inputs, tiny_texts
 from tests.exports import every_exporter
 from tests.test_decompose import half, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
 Planned = Callable[[str], tuple[SpectrumTable, Plan]]
-PROMPTS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15]]
+PROMPTS = [np.array(ids) for ids in ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15])]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def plans(tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Plan
 
 def output(model: LoadedModel) -> Tensor:
     with torch.no_grad():
-        answer: Tensor = model.module(torch.tensor(random_ids(2, 9)))[0]
+        answer: Tensor = model.module(**tiny_inputs(model))[0]
         return answer
 
 
@@ -110,9 +110,9 @@ def test_the_dense_model_comes_back_after_the_block(
 def test_the_mean_loss_is_that_of_every_next_token(tiny_decoder: LoadedModel) -> None:
     texts = from_samples(random_ids(5, 9), "")
     with torch.no_grad():
-        logits = tiny_decoder.module(torch.tensor(texts.ids)).logits.double().log_softmax(-1)
+        logits = tiny_decoder.module(torch.tensor(texts.inputs)).logits.double().log_softmax(-1)
     expected = [
-        -float(logits[row, place, texts.ids[row, place + 1]])
+        -float(logits[row, place, texts.inputs[row, place + 1]])
         for row in range(5)
         for place in range(8)
     ]
@@ -136,7 +136,7 @@ def test_embeddings_are_those_of_every_text_alone(
     texts = tiny_texts(tiny_encoder)
     found = all_answers(tiny_encoder, texts)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(3).double())
-    for row, ids, mask in zip(found, texts.ids, texts.mask, strict=True):
+    for row, ids, mask in zip(found, texts.inputs, texts.mask, strict=True):
         alone = from_samples(ids[mask == 1][None], "")
         torch.testing.assert_close(all_answers(tiny_encoder, alone)[0], row)
 
@@ -156,12 +156,12 @@ def test_a_decoders_answers_are_its_logits_and_greedy_tokens(
     found = np.load(tmp_path / "answers.npz")
     assert found["lengths"].tolist() == [4, 1, 6]
     for index, prompt in enumerate(PROMPTS):
-        assert found["prompts"][index].tolist() == prompt + [0] * (6 - len(prompt))
+        assert found["prompts"][index].tolist() == [*prompt, *[0] * (6 - len(prompt))]
         tokens = list(prompt)
         for token in found["greedy"][index].tolist():  # without a cache
             with torch.no_grad():
                 logits = tiny_decoder.module(torch.tensor([tokens])).logits[0]
-            if tokens == prompt:
+            if len(tokens) == len(prompt):
                 np.testing.assert_allclose(found[f"logits_{index}"], logits, atol=1e-4)
             assert token == int(logits[-1].argmax())
             tokens.append(token)
@@ -174,7 +174,7 @@ def test_an_encoders_answers_are_its_hidden_states(
     write_answers(tiny_encoder, PROMPTS, 4, tmp_path / "answers.npz")
     found = np.load(tmp_path / "answers.npz")
     for index, prompt in enumerate(PROMPTS):
-        assert found[f"input_ids_{index}"].tolist() == prompt
+        assert found[f"input_ids_{index}"].tolist() == prompt.tolist()
         with torch.no_grad():
-            expected = tiny_encoder.module(torch.tensor([prompt])).last_hidden_state[0]
+            expected = tiny_encoder.module(torch.tensor(prompt[None])).last_hidden_state[0]
         np.testing.assert_allclose(found[f"output_{index}"], expected, atol=1e-5)

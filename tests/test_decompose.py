@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgelr.allocate import Search, prepare
-from edgelr.calibration import Calibration, from_samples
+from edgelr.calibration import Calibration
 from edgelr.compressed import all_answers, multiplied
 from edgelr.decompose import decompose, in_forms, truncate
 from edgelr.errors import InputError
@@ -24,7 +24,7 @@ from edgelr.sites import find_groups, find_sites, weight_of
 from edgelr.spectra import SpectrumTable, read_spectra
 from edgelr.statistics import StatisticsStore
 from edgelr.types import Form, Grouping, LoadedModel, Plan, SiteGroup, SiteStatistics
-from tests.conftest import collected, random_ids, tiny_texts
+from tests.conftest import collected, random_rows, tiny_texts
 from tests.exports import every_exporter, every_task
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
@@ -189,11 +189,8 @@ def test_statistics_that_are_not_finite_are_refused(
 
 
 def answers(model: LoadedModel, texts: Calibration) -> Tensor:
-    if model.task == "feature-extraction":
-        return all_answers(model, texts)
-    with torch.no_grad():
-        logits: Tensor = model.module(input_ids=torch.tensor(texts.ids)).logits
-        return logits.double().log_softmax(-1)
+    found = all_answers(model, texts)
+    return found if model.task == "feature-extraction" else found.double().log_softmax(-1)
 
 
 def lost(model: LoadedModel, before: Tensor, after: Tensor) -> float:
@@ -208,7 +205,7 @@ def lost(model: LoadedModel, before: Tensor, after: Tensor) -> float:
 def test_the_predicted_loss_is_about_the_measured_one(
     tiny_models: Models, exporter: str, kept: float, tmp_path: Path
 ) -> None:
-    model, texts = tiny_models[exporter], from_samples(random_ids(48, 16), "random")
+    model, texts = tiny_models[exporter], random_rows(tiny_models[exporter], 48, 16)
     table = spectra_of(model, tmp_path / "run", "fisher", texts)
     search = search_of(model, table)
     # The same share of components everywhere: a small change, as a second-order prediction needs.
@@ -225,4 +222,6 @@ def test_the_predicted_loss_is_about_the_measured_one(
     predicted = sum(site.candidate.predicted_loss for site in sites)
     # of a few random labels, gradients depend on inputs more than the prediction takes them to
     within = 3 if "classification" in exporter else 2.5
+    # the first token of an image is read alone, and its inputs are not like those of its patches
+    within = 10 if model.image else within
     assert measured / within < predicted < within * measured

@@ -80,7 +80,7 @@ def write(
 
 def padded(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
     """A batch whose rows are padded on the side on which the family pads."""
-    ids, mask = batch(3, 11)
+    ids, mask = batch(model, 3, 11)
     for row, count in enumerate((0, 4, 9)):
         if model.task == "text-generation":
             mask[row, :count] = 0
@@ -110,7 +110,7 @@ def test_pivoted_equals_low_rank_one_below_full_rank_on_both_axes(
     assert axes == {"rows", "columns"}
     path = write(model, dense, pivoted, tmp_path)
     with installed(model.module, factors_of(model, "low_rank", 1)):
-        for inputs in (batch(1, 1), batch(3, 7), padded(model)):
+        for inputs in (batch(model, 1, 1), batch(model, 3, 7), padded(model)):
             expected = run_torch(model, *inputs)
             np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
 
@@ -122,7 +122,7 @@ def test_half_rank_equals_the_compressed_torch_model_at_every_batch_and_length(
     factors = factors_of(model, form, None)
     path = write(model, dense, factors, tmp_path)
     with installed(model.module, factors):
-        for inputs in (batch(1, 1), batch(1, 12), batch(3, 7), padded(model)):
+        for inputs in (batch(model, 1, 1), batch(model, 1, 12), batch(model, 3, 7), padded(model)):
             expected = run_torch(model, *inputs)
             np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
 
@@ -228,6 +228,6 @@ def test_pivots_cost_the_nodes_of_their_place(
     added = operators(path) - operators(dense.bundle.model_path)
     assert added - Counter(MatMul=1) == Counter(rows if axis == "rows" else columns)
     with installed(model.module, {site.name: single(product)}):
-        for inputs in (batch(1, 1), batch(3, 7)):
+        for inputs in (batch(model, 1, 1), batch(model, 3, 7)):
             expected = run_torch(model, *inputs)
             np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)

@@ -81,9 +81,10 @@ def test_the_loss_of_an_encoder_is_one_minus_the_cosine(tiny_encoder: LoadedMode
     rows = pieces(tiny_encoder, [texts(3)], 80)
     losses = []
     for row in rows:
-        outputs = [tiny_encoder.module(row[None]).last_hidden_state.mean(1)]
+        ids = row.inputs[None]
+        outputs = [tiny_encoder.module(ids).last_hidden_state.mean(1)]
         with installed(tiny_encoder.module, given):
-            outputs.append(tiny_encoder.module(row[None]).last_hidden_state.mean(1))
+            outputs.append(tiny_encoder.module(ids).last_hidden_state.mean(1))
         losses.append(1 - float(functional.cosine_similarity(*outputs)))
     found = mean_distillation_loss(tiny_encoder, given, rows, 80)
     assert tiny_encoder.pooling == "mean"
@@ -94,8 +95,8 @@ def test_every_epoch_has_every_token_once_in_an_order_of_its_own(
     tiny_decoder: LoadedModel, tiny_encoder: LoadedModel
 ) -> None:
     long = from_samples(random_ids(2, 1100), "")
-    assert [len(each) for each in pieces(tiny_decoder, [long], 1024)] == [512, 512, 76] * 2
-    assert [len(each) for each in pieces(tiny_encoder, [long], 1024)] == [1100] * 2
+    assert [each.tokens for each in pieces(tiny_decoder, [long], 1024)] == [512, 512, 76] * 2
+    assert [each.tokens for each in pieces(tiny_encoder, [long], 1024)] == [1100] * 2
     rows = pieces(tiny_decoder, [texts(1), texts(2, 5)], 80)
     count = len(list(batches(rows, 10_000)))
     assert count == 1
@@ -105,4 +106,4 @@ def test_every_epoch_has_every_token_once_in_an_order_of_its_own(
     assert orders[0] == orders[1] != orders[2]
     epochs = [orders[0][start : start + len(rows)] for start in range(0, 3 * len(rows), len(rows))]
     assert epochs[0] != epochs[1]
-    assert all(sorted(epoch) == sorted(row.tolist() for row in rows) for epoch in epochs)
+    assert all(sorted(epoch) == sorted(row.inputs.tolist() for row in rows) for epoch in epochs)

@@ -113,7 +113,7 @@ def test_the_fisher_information_is_that_of_a_scale_per_token(
     texts = tiny_texts(model)
     table = spectra_of(model, tmp_path / "run", "fisher")
     importance_of(model, table, texts, tmp_path / "importance", seed=3)
-    ids, mask = torch.tensor(texts.ids), torch.tensor(texts.mask)
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
     with scaled(model, table) as sites:
         backward(model, ids, mask, torch.Generator().manual_seed(3))
         for name, site in sites.items():
@@ -135,7 +135,7 @@ def test_padding_does_not_count(
     table = spectra_of(tiny_encoder, tmp_path / "run", "fisher")
     found = []
     for name, more in (("narrow", 0), ("wide", 5)):
-        ids = np.pad(texts.ids, ((0, 0), (0, more)), constant_values=7)
+        ids = np.pad(texts.inputs, ((0, 0), (0, more)), constant_values=7)
         given = Calibration(ids, np.pad(texts.mask, ((0, 0), (0, more))), "padded")
         importance_of(tiny_encoder, table, given, tmp_path / name)
         found.append(dict(unshrunk))

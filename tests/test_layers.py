@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types tasks factors blocks registry cache settings text clock samples",
+    "errors types tasks factors blocks registry cache settings text images clock samples",
     "exporter device",
+    "processors",
     "load sites calibration losses statistics texts gate",
     "methods sharing forms",
     "candidates",
@@ -46,10 +47,12 @@ DOORS = {
     "optimum": "load exporters",
     "peft": "heal",
     "torch": (
-        "factors load sites losses statistics methods sharing forms spectra decompose compressed "
-        "refit heal importance quantization table rescale factoring rivals inspection exporters"
+        "factors load processors sites losses statistics methods sharing forms spectra decompose "
+        "compressed refit heal importance quantization table rescale factoring rivals inspection "
+        "exporters"
     ),
-    "transformers": "load exporters",
+    "PIL": "images",
+    "transformers": "load processors exporters",
     "typer": "cli",
     "rich": "cli report",
     "matplotlib": "report",

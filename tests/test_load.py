@@ -84,7 +84,7 @@ def test_a_factory_is_imported_and_kept_as_a_folder(
     sys.modules.pop("my_models", None)
     assert model.folder.is_relative_to(cache.root)
     assert (model.folder / "tokenizer.json").exists()
-    inputs = batch(2, 9)
+    inputs = batch(model, 2, 9)
     np.testing.assert_array_equal(run_torch(model, *inputs), run_torch(tiny_decoder, *inputs))
 
 
@@ -92,7 +92,7 @@ def test_a_gguf_file_is_loaded(make_model: MakeModel, cache: Cache, tmp_path: Pa
     original = make_model("llama", hidden_size=96)  # heads times their size: all that is read
     model = load(str(write_gguf(original, tmp_path / "tiny.gguf")), cache)
     assert model.folder.is_relative_to(cache.root)
-    inputs = batch(2, 9)
+    inputs = batch(model, 2, 9)
     expected = run_torch(original, *inputs)
     np.testing.assert_allclose(run_torch(model, *inputs), expected, atol=1e-4)
 
@@ -155,8 +155,8 @@ def write_gguf(model: LoadedModel, path: Path) -> Path:
         ("~/nowhere", "is missing; expected a model folder"),
         ("/nowhere/model.gguf", r"does not exist; expected a \.gguf file"),
         ("/nowhere/model.onnx", "is an ONNX graph.*Give the model that the graph was exported"),
-        ("no_such_module:make", r"cannot be imported.*returns \(model, tokenizer\)"),
-        ("json:no_such_factory", r"cannot be imported.*returns \(model, tokenizer\)"),
+        ("no_such_module:make", r"cannot be imported.*returns \(model, tokenizer or image"),
+        ("json:no_such_factory", r"cannot be imported.*returns \(model, tokenizer or image"),
         ("platform:node", r"returned str; expected \(model, tokenizer\)"),
     ],
 )

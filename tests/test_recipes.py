@@ -80,7 +80,7 @@ def test_the_graph_of_every_recipe_equals_torch(made: Made) -> None:
     assert forms != {"dense"}
     onnx.checker.check_model(str(made.bundle.model_path), full_check=True)
     with installed(model.module, in_forms(made.factored.factors, plan, RANKS)):
-        for inputs in (batch(1, 1), batch(3, 7)):
+        for inputs in (batch(model, 1, 1), batch(model, 3, 7)):
             expected = run_torch(model, *inputs)
             found = run_graph(model, made.bundle.model_path, *inputs)
             np.testing.assert_allclose(found, expected, atol=1e-4)

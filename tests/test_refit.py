@@ -47,7 +47,7 @@ def refitted(
 
 def hidden(model: LoadedModel, rows: Calibration) -> torch.Tensor:
     with torch.no_grad():
-        output = model.module(input_ids=torch.tensor(rows.ids), output_hidden_states=True)
+        output = model.module(input_ids=torch.tensor(rows.inputs), output_hidden_states=True)
     states: torch.Tensor = output.hidden_states[-1]
     return states
 
@@ -100,7 +100,7 @@ def test_a_block_that_gets_worse_keeps_its_factors(
 def test_padding_does_not_count(tiny_encoder: LoadedModel, tmp_path: Path) -> None:
     rows = texts(256, 0)
     wide = Calibration(
-        torch.nn.functional.pad(torch.tensor(rows.ids), (0, 7), value=9).numpy(),
+        torch.nn.functional.pad(torch.tensor(rows.inputs), (0, 7), value=9).numpy(),
         torch.nn.functional.pad(torch.tensor(rows.mask), (0, 7)).numpy(),
         "padded",
     )

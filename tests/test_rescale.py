@@ -138,7 +138,9 @@ def test_equal_seeds_give_equal_scales_and_the_model_stays(
 def test_padding_adds_nothing(tiny_encoder: LoadedModel, tmp_path: Path) -> None:
     before = planned(tiny_encoder, tmp_path / "run")
     rows = tiny_texts(tiny_encoder, 2)
-    noise = Calibration(rows.ids * 0 + (1 - rows.mask) * 7 + rows.ids * rows.mask, rows.mask, "")
+    noise = Calibration(
+        rows.inputs * 0 + (1 - rows.mask) * 7 + rows.inputs * rows.mask, rows.mask, ""
+    )
     found = scales(before, rescaled(tiny_encoder, before, [rows], tmp_path))
     torch.testing.assert_close(
         found, scales(before, rescaled(tiny_encoder, before, [noise], tmp_path))

@@ -10,6 +10,7 @@ from edgelr.factors import Decomposition, LowRank
 from edgelr.methods import Metric
 from edgelr.methods.metric import factorize_between
 from edgelr.sharing import (
+    best_up,
     factorize_stacked,
     fit_coefficients,
     group_loss,
@@ -173,3 +174,15 @@ def test_shared_factors_keep_their_name() -> None:
     factors = fit_coefficients(stacked(weights, metrics), weights, metrics).truncate(3)
     named = LowRank(factors.down, factors.up, "blocks")
     assert refine_basis(named, weights, metrics, sweeps=1).shared == "blocks"
+
+
+def test_components_that_rounding_made_equal_or_nothing_do_not_stop_the_solution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    down = torch.randn(12, 4, generator=generator, dtype=torch.float64)
+    weight = torch.randn(7, 12, generator=generator, dtype=torch.float64)
+    root = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    gram = root @ root.T
+    poor = torch.cat((down, down[:, :1], torch.zeros(12, 1).double()), dim=1)
+    found, expected = best_up(poor, weight, gram), best_up(down, weight, gram)
+    torch.testing.assert_close(poor @ found, down @ expected)
+    assert not found[-1].any()

@@ -17,7 +17,7 @@ from edgelr.losses import pool
 from edgelr.sites import find_sites
 from edgelr.statistics import units_per_token
 from edgelr.types import LoadedModel
-from tests.conftest import MakeModel, collected, random_ids, tiny_texts
+from tests.conftest import MakeModel, collected, random_ids, random_rows, tiny_texts
 from tests.exports import every_exporter
 
 COPIES = 1500  # of a text: as many draws of the labels or of the noise
@@ -44,24 +44,28 @@ def watched(model: LoadedModel) -> Iterator[tuple[dict[str, Tensor], dict[str, T
 
 
 def one_by_one(texts: Calibration) -> Iterator[Tensor]:
-    """Every text alone, ``(1, tokens)``, without its padding."""
-    for ids, mask in zip(texts.ids, texts.mask, strict=True):
-        yield torch.tensor(ids[mask == 1])[None]
+    """Every text alone, ``(1, tokens)``, without its padding; or every image."""
+    for row, _ in texts.rows():
+        yield torch.tensor(row)[None]
 
 
-def loss_directions(model: LoadedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+def loss_directions(model: LoadedModel, row: Tensor) -> tuple[Tensor, Tensor]:
     """What is sent backwards, ``target``, and the root of its Fisher information.
 
     Returns:
         ``target`` and ``roots (directions, *target.shape)``: the sum of ``r r^T`` over the roots
         is ``diag(p) - p p^T`` at every decision, the identity for an embedding.
     """
-    embedded = model.module.get_input_embeddings()(ids).requires_grad_()
-    answer = model.module(inputs_embeds=embedded)
+    if model.image is None:
+        embedded = model.module.get_input_embeddings()(row).requires_grad_()
+        answer = model.module(inputs_embeds=embedded)
+    else:
+        answer = model.module(pixel_values=row.requires_grad_())
     if model.task == "feature-extraction":
-        target = functional.normalize(pool(answer.last_hidden_state, torch.ones_like(ids), "mean"))
+        hidden = answer.last_hidden_state
+        target = functional.normalize(pool(hidden, torch.ones(hidden.shape[:2]), model.pooling))
         return target, torch.eye(target.shape[-1])[:, None]
-    logits = answer.logits[:, None] if model.task == "text-classification" else answer.logits
+    logits = answer.logits if answer.logits.ndim == 3 else answer.logits[:, None]
     p = logits.detach().softmax(-1)[0]  # (decisions, classes)
     root = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None]  # (tokens, v, directions)
     tokens, size = p.shape
@@ -75,8 +79,8 @@ def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Te
     """``J^T F J`` per token, by autograd, ``{site: (out, out)}``."""
     total: dict[str, Tensor] = {}
     with torch.enable_grad(), watched(model) as (_, outputs):
-        for ids in one_by_one(texts):
-            target, roots = loss_directions(model, ids)
+        for row in one_by_one(texts):
+            target, roots = loss_directions(model, row)
             for root in roots:
                 found = torch.autograd.grad(target, list(outputs.values()), root, retain_graph=True)
                 for name, gradient in zip(outputs, found, strict=True):
@@ -92,13 +96,13 @@ def test_input_grams_are_the_weighted_mean_over_the_real_tokens(
     monkeypatch.setattr(statistics, "INPUT_BATCH_TOKENS", 20)  # several batches
     monkeypatch.setattr(statistics, "GRAM_COLUMNS", 17)  # several panels
     model = tiny_models[exporter]
-    parts = [tiny_texts(model), from_samples(random_ids(4, 7), "more")]
+    parts = [tiny_texts(model), random_rows(model, 4, 7)]
     store = collected(model, parts, tmp_path / "store")
     expected = {site.name: 0.0 for site in find_sites(model)}
     with torch.no_grad(), watched(model) as (inputs, _):
         for part, weight in zip(parts, weights(parts), strict=True):
-            for ids in one_by_one(part):
-                model.module(input_ids=ids)
+            for row in one_by_one(part):
+                model.module(**{model.module.main_input_name: row})
                 for name, x in inputs.items():
                     expected[name] = expected[name] + x[0].T @ x[0] * (weight / part.tokens)
     for site in find_sites(model):

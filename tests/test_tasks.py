@@ -20,7 +20,7 @@ from edgelr.evaluators.labels import compare_labels
 from edgelr.gate import loss_limit, make_gate
 from edgelr.heal.distillation import distillation_loss
 from edgelr.load import load
-from edgelr.losses import backward, decisions_per_text, divergence
+from edgelr.losses import backward, decisions_per_row, divergence
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.encoder import Encoder
 from edgelr.statistics import units_per_token
@@ -95,11 +95,11 @@ def several(make_model: MakeModel) -> LoadedModel:
 
 def test_each_of_several_labels_is_a_decision(several: LoadedModel) -> None:
     texts = tiny_texts(several)
-    assert decisions_per_text(several) == 5
+    assert decisions_per_row(several) == 5
     assert units_per_token(several, [texts]) == pytest.approx(5 * 3 / texts.tokens)
     found = all_answers(several, texts)
     assert found.shape == (3 * 5, 2)
-    ids, mask = torch.tensor(texts.ids), torch.tensor(texts.mask)
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
     logits = several.module(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(found.softmax(-1)[:, 0], logits.sigmoid().flatten())
 
@@ -109,7 +109,7 @@ def test_gradients_of_several_labels_are_those_of_their_cross_entropies(
 ) -> None:
     """Drawn labels make a mean of nothing, and a second moment of ``p (1 - p)`` for each."""
     texts = tiny_texts(several)
-    ids, mask = torch.tensor(texts.ids), torch.tensor(texts.mask)
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
     seen: list[torch.Tensor] = []
 
     def watch(module: object, inputs: object, output: torch.Tensor) -> None:
@@ -167,7 +167,7 @@ def test_the_loss_is_the_divergence_from_the_labels_of_before(
 def test_healing_sees_the_same_loss(tiny_models: Models, name: str) -> None:
     model = tiny_models[name]
     texts = tiny_texts(model)
-    ids, mask = torch.tensor(texts.ids), torch.tensor(texts.mask)
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
     before = all_answers(model, texts)
     undo = halve(model)
     try:
@@ -242,6 +242,6 @@ def test_the_example_of_the_card_gives_the_labels_of_the_bundle(
     assert part == SENTENCES[0]
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
-    expected = p[:, 0] if decisions_per_text(model) > 1 else p[0]
+    expected = p[:, 0] if decisions_per_row(model) > 1 else p[0]
     assert label == names[str(expected.argmax())]
     assert probability == pytest.approx(expected.max(), abs=1e-5)

@@ -75,7 +75,7 @@ def _collect(ground: Ground, rows: tuple[Row, ...], command: str) -> MethodBench
         profile=subject.device.id,
         metric=METRICS[subject.model.task],
         texts=tuple(
-            JudgedText(name, text.description, text.tokens, len(text.ids))
+            JudgedText(name, text.description, text.tokens, len(text.inputs))
             for name, text in ground.texts.items()
         ),
         calibration=tuple(

@@ -11,6 +11,7 @@ from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration, encode_prefix
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
+from edgelr.images import list_images
 from edgelr.load import shape_of
 from edgelr.planning import DECODER_LENGTH, DenseExport, Listener, Subject
 from edgelr.recipes import RECIPES
@@ -63,14 +64,16 @@ def common_ground(
 
 
 def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
-    """Source and text of every column; of the default text, what nothing else reads."""
-    files = question.evaluation
+    """Source and text of every column; without any, what is left of what calibrates."""
+    files, texts = question.evaluation, subject.texts
+    sees = subject.model.image is not None
     if not files:
-        texts = subject.texts
-        return {DEFAULT_TEXT.rpartition(".")[2]: (texts.evaluation_name, texts.evaluation)}
+        name = Path(texts.evaluation_name).name if sees else DEFAULT_TEXT.rpartition(".")[2]
+        return {name: (texts.evaluation_name, texts.evaluation)}
+    read = list_images if sees else read_text
     stems = [Path(file).stem for file in files]
     names = stems if len(set(stems)) == len(files) else files
-    return {name: (file, read_text(Path(file))) for name, file in zip(names, files, strict=True)}
+    return {name: (file, read(Path(file))) for name, file in zip(names, files, strict=True)}
 
 
 def _tokenized(

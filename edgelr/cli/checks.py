@@ -24,7 +24,10 @@ def validate(
     ] = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help=".txt or .jsonl file; default: English that ships with Python."),
+        typer.Option(
+            help=".txt or .jsonl file; default: English that ships with Python. Of image models: a "
+            "folder of images."
+        ),
     ] = None,
     max_drop: MaxDrop = None,
     provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -61,13 +61,15 @@ CalibrationTexts = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--calibration",
-        help=".txt or .jsonl file, or 'self': text that the model writes. Give several to mix. For "
-        "an .onnx file: .npz of its inputs.",
+        help=".txt or .jsonl file, or 'self': text that the model writes; give several to mix. "
+        "Image models: a folder of images. An .onnx file: .npz of its inputs.",
     ),
 ]
 CalibrationTokens = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="Tokens to calibrate on (default 16384): more text loses less accuracy."),
+    typer.Option(
+        help="Tokens to calibrate on (default 16384, or 256 images): more lose less accuracy."
+    ),
 ]
 CalibrationLength = Annotated[
     Optional[int],  # noqa: UP045
@@ -76,8 +78,9 @@ CalibrationLength = Annotated[
 Evaluation = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help=".txt or .jsonl file to judge on; default: English that ships with Python. For an "
-        ".onnx file: .npz of its inputs; default: half of those to calibrate on."
+        help=".txt or .jsonl file to judge on; default: English that ships with Python. Image "
+        "models: a folder of images. An .onnx file: .npz of its inputs. Default of both: half of "
+        "the calibration's."
     ),
 ]
 ContextTokens = Annotated[

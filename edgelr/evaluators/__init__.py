@@ -28,18 +28,18 @@ class CausalRunner(Protocol):
 
 
 class EmbeddingRunner(Protocol):
-    """An encoder: texts in, unit vectors ``(texts, features)`` float32 out."""
+    """An encoder: texts or image files in, unit vectors ``(samples, features)`` float32 out."""
 
-    def embed(self, texts: Sequence[str], /) -> Array:
-        """Return one unit vector for each text."""
+    def embed(self, samples: Sequence[Any], /) -> Array:
+        """Return one unit vector for each sample."""
         ...
 
 
 class LabellingRunner(Protocol):
-    """An encoder with a head: texts in, logits ``(decisions, classes)`` float32 out."""
+    """One with a head: texts or image files in, logits ``(decisions, classes)`` float32 out."""
 
-    def decide(self, texts: Sequence[str], /) -> Array:
-        """Return the logits of the label of every text, or of each of its tokens."""
+    def decide(self, samples: Sequence[Any], /) -> Array:
+        """Return the logits of the label of every sample, or of each of its tokens."""
         ...
 
 
@@ -48,7 +48,8 @@ class Evaluator:
     """A metric family and the tasks that it judges.
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
-    samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders.
+    samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
+    image files for models that read images.
     """
 
     tasks: tuple[Task, ...]

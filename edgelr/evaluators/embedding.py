@@ -1,8 +1,9 @@
-"""Sentence embeddings: how far the vectors moved, and whether similarities keep their order."""
+"""Embeddings: how far the vectors moved, and whether similarities keep their order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,27 +16,27 @@ _BATCH = 32
 def compare_embeddings(
     reference: EmbeddingRunner,
     candidate: EmbeddingRunner,
-    samples: Sequence[str],
+    samples: Sequence[Any],
     progress: Progress | None = None,
 ) -> tuple[Metric, ...]:
-    """Compare the embeddings that two encoders give to the same texts.
+    """Compare the embeddings that two encoders give to the same texts or images.
 
     Args:
         reference: the original model.
         candidate: the compressed model.
-        samples: at least three texts.
-        progress: called after each batch of texts.
+        samples: at least three texts, or image files.
+        progress: called after each batch of them.
 
     Returns:
-        ``mean_cosine`` and ``min_cosine`` between a text's two vectors, and ``spearman``: the rank
-        correlation of all pairwise similarities, which is what retrieval depends on.
+        ``mean_cosine`` and ``min_cosine`` between the two vectors of a sample, and ``spearman``:
+        the rank correlation of all pairwise similarities, which is what retrieval depends on.
     """
     pairs = []
     for start in range(0, len(samples), _BATCH):
-        texts = samples[start : start + _BATCH]
-        pairs.append((reference.embed(texts), candidate.embed(texts)))
+        batch = samples[start : start + _BATCH]
+        pairs.append((reference.embed(batch), candidate.embed(batch)))
         if progress:
-            progress("evaluate", start + len(texts), len(samples))
+            progress("evaluate", start + len(batch), len(samples))
     expected = _unit_rows([first for first, _ in pairs])
     found = _unit_rows([second for _, second in pairs])
     cosines = (expected * found).sum(-1)

@@ -1,8 +1,9 @@
-"""Labels of texts or tokens: how many change, and how far the probabilities moved."""
+"""Labels of texts, tokens or images: how many change, and how far the probabilities moved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,16 @@ _BATCH = 32
 def compare_labels(
     reference: LabellingRunner,
     candidate: LabellingRunner,
-    samples: Sequence[str],
+    samples: Sequence[Any],
     progress: Progress | None = None,
 ) -> tuple[Metric, ...]:
-    """Compare the labels that two models give to the same texts, or to their tokens.
+    """Compare the labels that two models give to the same texts, their tokens, or images.
 
     Args:
         reference: the original model.
         candidate: the compressed model.
-        samples: texts.
-        progress: called after each batch of texts.
+        samples: texts, or image files.
+        progress: called after each batch of them.
 
     Returns:
         ``top1_agreement`` (share of equal labels), ``kl_divergence`` (mean of KL(reference ||
@@ -34,13 +35,13 @@ def compare_labels(
     """
     divergences, variations, agreements = [], [], []
     for start in range(0, len(samples), _BATCH):
-        texts = samples[start : start + _BATCH]
-        expected, found = log_softmax(reference.decide(texts)), log_softmax(candidate.decide(texts))
+        batch = samples[start : start + _BATCH]
+        expected, found = log_softmax(reference.decide(batch)), log_softmax(candidate.decide(batch))
         divergences.append((np.exp(expected) * (expected - found)).sum(-1))
         variations.append(np.abs(np.exp(expected) - np.exp(found)).sum(-1) / 2)
         agreements.append(expected.argmax(-1) == found.argmax(-1))
         if progress:
-            progress("evaluate", start + len(texts), len(samples))
+            progress("evaluate", start + len(batch), len(samples))
     count = sum(map(len, agreements))
     return (
         Metric("top1_agreement", float(np.concatenate(agreements).mean()), None, count),
@@ -50,5 +51,7 @@ def compare_labels(
 
 
 EVALUATORS.register("labels")(
-    Evaluator(("text-classification", "token-classification"), compare_labels)
+    Evaluator(
+        ("text-classification", "token-classification", "image-classification"), compare_labels
+    )
 )

@@ -21,13 +21,15 @@ from edgelr.types import LinearSite, LoadedModel, Precision
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
 LATEST_IR_VERSION = 1000
+EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 12  # neither 0 nor 1, which tracing would specialize
 
 
 def trace(model: LoadedModel, folder: Path) -> None:
     """Write the dense float32 graph ``model.onnx`` into ``folder``, with its linears unpacked."""
     traced = folder / "traced"
     traced.mkdir()
-    model.exporter.trace(model.module, model.folder, traced)
+    example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
+    model.exporter.trace(model.module, model.folder, traced, example)
     graph = load_graph(traced / "model.onnx")
     if model.task == "text-generation":
         tidy_decoder(graph)

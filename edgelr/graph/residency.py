@@ -16,7 +16,8 @@ from edgelr.candidates import packed_bytes
 from edgelr.graph.save import load_graph, weight_bytes
 from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
 
-PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
+# Attention holds one: query, key and value side by side, where nothing is masked.
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Attention")
 QUANTIZED_PRODUCT = "MatMulNBits"
 
 

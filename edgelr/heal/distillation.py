@@ -1,4 +1,4 @@
-"""The compressed model against the dense one, on the same tokens: the loss of healing.
+"""The compressed model against the dense one, on the same inputs: the loss of healing.
 
 Teacher and student are one module: it teaches as it is, and learns with its factors installed.
 """
@@ -6,7 +6,7 @@ Teacher and student are one module: it teaches as it is, and learns with its fac
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -21,26 +21,33 @@ if TYPE_CHECKING:
     from edgelr.factors import FactorSet
     from edgelr.types import LoadedModel
 
-    Batch: TypeAlias = tuple[Tensor, Tensor]  # ids and mask, (rows, length)
+    Batch: TypeAlias = tuple[Tensor, Tensor]  # see ``losses.named_inputs``
 
 PIECE_TOKENS = 512  # attention costs more with the length; what a factor learns, hardly
 
 
-def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> list[Tensor]:
-    """Take the real tokens of every row, ``(length,)``; texts of encoders stay whole."""
+class Piece(NamedTuple):
+    """What is learned from at once: token ids ``(tokens,)``, or pixels ``(3, side, side)``."""
+
+    inputs: Tensor
+    tokens: int
+
+
+def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> list[Piece]:
+    """Take every row without its padding; texts of encoders, and images, stay whole."""
     longest = min(PIECE_TOKENS, batch_tokens)
     rows = [
-        torch.tensor(ids[: int(mask.sum())])
+        Piece(torch.tensor(inputs), tokens)
         for part in parts
-        for ids, mask in zip(part.ids, part.mask, strict=True)
-        if mask.any()
+        for inputs, tokens in part.rows()
+        if tokens
     ]
     if TASKS[model.task].loss != "next_token":
         return rows
-    return [piece for row in rows for piece in row.split(longest)]
+    return [Piece(ids, len(ids)) for row in rows for ids in row.inputs.split(longest)]
 
 
-def shuffled_batches(rows: list[Tensor], batch_tokens: int, seed: int) -> Iterator[Batch]:
+def shuffled_batches(rows: list[Piece], batch_tokens: int, seed: int) -> Iterator[Batch]:
     """Yield batches without end: in every epoch each row once, in an order of its own."""
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -48,11 +55,11 @@ def shuffled_batches(rows: list[Tensor], batch_tokens: int, seed: int) -> Iterat
         yield from batches([rows[index] for index in order], batch_tokens)
 
 
-def batches(rows: Iterable[Tensor], batch_tokens: int) -> Iterator[Batch]:
+def batches(rows: Iterable[Piece], batch_tokens: int) -> Iterator[Batch]:
     """Group neighbours into batches of at most ``batch_tokens`` with padding, one row at least."""
-    batch: list[Tensor] = []
+    batch: list[Piece] = []
     for row in rows:
-        longest = max(len(each) for each in [*batch, row])
+        longest = max(each.tokens for each in [*batch, row])
         if batch and longest * (len(batch) + 1) > batch_tokens:
             yield _padded(batch)
             batch = []
@@ -60,18 +67,18 @@ def batches(rows: Iterable[Tensor], batch_tokens: int) -> Iterator[Batch]:
     yield _padded(batch)
 
 
-def _padded(rows: list[Tensor]) -> Batch:
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+def _padded(rows: list[Piece]) -> Batch:
+    inputs = torch.nn.utils.rnn.pad_sequence([row.inputs for row in rows], batch_first=True)
+    lengths = torch.tensor([row.tokens for row in rows])
+    return inputs, (torch.arange(int(lengths.max())) < lengths[:, None]).long()
 
 
 def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> Tensor:
     """Compare the model with ``factors`` with the dense one; a float64 scalar.
 
-    Decoders, and encoders that label: mean of KL(dense || compressed) over the real tokens, or
-    over the texts, in nats. Other encoders: mean over the texts of one minus the cosine of the two
-    embeddings.
+    Decoders, and models that label: mean of KL(dense || compressed) over the real tokens, or over
+    the texts or images, in nats. Others: mean over the texts or images of one minus the cosine of
+    the two embeddings.
     """
     with torch.no_grad():
         teacher = answers(model, *batch)
@@ -84,13 +91,13 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
 
 @torch.no_grad()
 def mean_distillation_loss(
-    model: LoadedModel, factors: FactorSet, rows: list[Tensor], batch_tokens: int
+    model: LoadedModel, factors: FactorSet, rows: list[Piece], batch_tokens: int
 ) -> float:
-    """Average ``distillation_loss`` over tokens or texts."""
+    """Average ``distillation_loss`` over tokens, texts or images."""
     total, count = 0.0, 0
-    for ids, mask in batches(rows, batch_tokens):
-        units = len(ids) if TASKS[model.task].by_text else int(mask.sum())
-        total += units * float(distillation_loss(model, factors, (ids, mask)))
+    for inputs, mask in batches(rows, batch_tokens):
+        units = len(inputs) if TASKS[model.task].by_row else int(mask.sum())
+        total += units * float(distillation_loss(model, factors, (inputs, mask)))
         count += units
     return total / count
 

@@ -39,21 +39,31 @@ RUN = """## Run it
 The inputs and outputs are those of the original graph. With
 [onnxruntime](https://onnxruntime.ai) only; save this as `run.py` and run `python run.py FOLDER`."""
 
+EMBED_IMAGE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
+this as `embed_image.py` and run `python embed_image.py FOLDER first.jpg second.jpg`"""
+
+CLASSIFY_IMAGE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
+this as `classify_image.py` and run `python classify_image.py FOLDER photo.jpg`"""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
 
 
-def model_card(report: Report) -> str:
+def model_card(report: Report, reads_images: bool = False) -> str:
     """Write the README.md of the bundle that ``report`` is about."""
     sections = [
-        _front_matter(report),
+        _front_matter(report, reads_images),
         f"# {model_name(report.source)}, compressed for {report.profile_title}",
         _what_it_is(report),
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
         draw(tables.size_table(report)),
         _accuracy(report),
-        *_how_to_run(report.task),
+        *_how_to_run(report.task, reads_images),
         "## How it was made",
         fence("bash", report.command),
         PROOF,
@@ -66,13 +76,15 @@ def snippet(name: str) -> str:
     return files("edgelr.report").joinpath("snippets", name).read_text(encoding="utf-8")
 
 
-def _front_matter(report: Report) -> str:
+def _front_matter(report: Report, reads_images: bool) -> str:
     import yaml
 
+    embeds_images = reads_images and report.task == "feature-extraction"
+    tag = "image-feature-extraction" if embeds_images else report.task
     facts = {
         "base_model": model_name(report.source),
         "library_name": "onnxruntime",
-        **({} if report.task == "tensors" else {"pipeline_tag": report.task}),
+        **({} if tag == "tensors" else {"pipeline_tag": tag}),
         "tags": ["onnx", "edgelr", "low-rank", report.profile],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
@@ -98,12 +110,16 @@ def _accuracy(report: Report) -> str:
     return f"{draw(tables.accuracy_table(validation))}\n\nMeasured on {validation.text}."
 
 
-def _how_to_run(task: Task) -> list[str]:
+def _how_to_run(task: Task, reads_images: bool) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]
+    if reads_images and task == "feature-extraction":
+        return [EMBED_IMAGE, fence("python", snippet("embed_image.py"))]
+    if reads_images:
+        return [CLASSIFY_IMAGE, fence("python", snippet("classify_image.py"))]
     if task == "feature-extraction":
         return [EMBED, fence("python", snippet("embed.py"))]
     return [CLASSIFY, fence("python", snippet("classify.py"))]

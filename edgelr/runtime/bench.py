@@ -10,6 +10,7 @@ import numpy as np
 from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import Array, open_session
 from edgelr.runtime.tensors import Tensors
 from edgelr.samples import SAMPLES, feeds, load_samples
@@ -39,7 +40,7 @@ class Bench:
         inputs: str | None = None,
     ) -> None:
         bundle = read_bundle(folder)
-        self._runner: Decoder | Encoder | Tensors
+        self._runner: Decoder | Encoder | ImageEncoder | Tensors
         self.session = open_session(bundle.model_path, provider, threads, memory_bytes, profile)
         self._piece_tokens = piece_tokens
         self._pasts: dict[tuple[int, int], Cache] = {}
@@ -48,13 +49,16 @@ class Bench:
             self._feeds = feeds(load_samples(Path(inputs or folder / SAMPLES)), 0)
             return
         config = read_config(bundle)
-        decodes = bundle.manifest.task == "text-generation"
-        in_place = bundle.manifest.cache_in_place
-        self._runner = Decoder(self.session, config, in_place) if decodes else Encoder(self.session)
-        self._vocabulary = int(config["vocab_size"])
+        self._vocabulary = int(config.get("vocab_size", 0))
+        if bundle.manifest.image is not None:
+            self._runner = ImageEncoder(self.session, bundle.manifest.image)
+        elif bundle.manifest.task == "text-generation":
+            self._runner = Decoder(self.session, config, bundle.manifest.cache_in_place)
+        else:
+            self._runner = Encoder(self.session)
 
     def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
-        """Run a phase once, on random tokens, or on the sample that a bundle of tensors holds.
+        """Run a phase once, on random tokens or pixels; a bundle of tensors, on what it holds.
 
         Args:
             phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``.
@@ -69,11 +73,12 @@ class Bench:
             start = time.perf_counter()
             self._runner.outputs(self._feeds)
             return (time.perf_counter() - start) * 1e3
-        ids = self._random_ids(batch, tokens)
-        if isinstance(self._runner, Encoder):
+        if not isinstance(self._runner, Decoder):
+            given = self._random_input(self._runner, batch, tokens)
             start = time.perf_counter()
-            self._runner.run(ids)
+            self._runner.run(given)
             return (time.perf_counter() - start) * 1e3
+        ids = self._random_ids(batch, tokens)
         past = self._past(self._runner, batch, context_tokens) if phase == "decode" else None
         start = time.perf_counter()
         self._runner.logits(ids, past=past)
@@ -88,6 +93,12 @@ class Bench:
                 past = decoder.logits(self._random_ids(batch, tokens), past=past)[1]
             self._pasts[key] = past
         return self._pasts[key]
+
+    def _random_input(self, runner: Encoder | ImageEncoder, batch: int, tokens: int) -> Array:
+        if isinstance(runner, Encoder):
+            return self._random_ids(batch, tokens)
+        shape = (batch, 3, runner.image.side, runner.image.side)
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def _random_ids(self, batch: int, tokens: int) -> Array:
         return np.random.default_rng(0).integers(self._vocabulary, size=(batch, tokens))

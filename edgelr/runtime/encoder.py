@@ -35,6 +35,8 @@ class Encoder:
         InputError: the graph has other inputs.
     """
 
+    input_name = "input_ids"
+
     def __init__(
         self,
         session: Session,
@@ -54,11 +56,7 @@ class Encoder:
                 f"{sorted(unknown)}. Expected input_ids, attention_mask and token_type_ids. "
                 f"Export the model with edgelr."
             )
-        self._output = (
-            "last_hidden_state"
-            if "last_hidden_state" in session.outputs
-            else next(iter(session.outputs))
-        )
+        self._output = output_of(session)
         if tokenizer is not None:
             trained = tokenizer.truncation or {"max_length": max_tokens}
             tokenizer.enable_truncation(min(trained["max_length"], max_tokens))
@@ -101,11 +99,17 @@ class Encoder:
         (found,), _ = self.session.run(wanted, [self._output])
         return found.astype(np.float32, copy=False)
 
+    def run_together(self, rows: Sequence[Array]) -> list[Array]:
+        """Run token ids ``(length,)`` as one padded batch; return what each is answered."""
+        outputs = self.run(*right_padded([row.tolist() for row in rows]))
+        cut = outputs.ndim == 3  # an answer for every token
+        return [each[: len(row)] if cut else each for each, row in zip(outputs, rows, strict=True)]
+
     def embed(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
         """Compute one unit vector for each text, ``(texts, features)`` float32."""
         rows = self._tokenized(texts)
         vectors = [
-            self._pool(*right_padded(rows[start : start + batch]))
+            self._embed(*right_padded(rows[start : start + batch]))
             for start in range(0, len(rows), batch)
         ]
         return np.concatenate(vectors)
@@ -122,7 +126,7 @@ class Encoder:
             ids, mask = right_padded(rows[start : start + batch])
             logits = self.run(ids, mask)
             if self._decides_each_label:
-                logits = np.stack((logits, np.zeros_like(logits)), axis=-1)
+                logits = each_decision(logits)
             elif logits.ndim == 3:
                 logits = logits[mask == 1]
             decisions.append(logits.reshape(-1, logits.shape[-1]))
@@ -132,15 +136,31 @@ class Encoder:
         assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def _pool(self, input_ids: Array, mask: Array) -> Array:
-        hidden = self.run(input_ids, mask)
-        if self.pooling == "cls":
-            vectors = hidden[:, 0]
-        else:
-            weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
-            vectors = (hidden * weights[..., None]).sum(1)
-        unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-        return unit
+    def _embed(self, input_ids: Array, mask: Array) -> Array:
+        return pooled(self.run(input_ids, mask), mask, self.pooling)
+
+
+def output_of(session: Session) -> str:
+    """Name what a graph answers: ``last_hidden_state``, or else its first output."""
+    wanted = "last_hidden_state"
+    return wanted if wanted in session.outputs else next(iter(session.outputs))
+
+
+def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
+    """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors."""
+    if pooling == "cls":
+        vectors = hidden[:, 0]
+    else:
+        weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
+        vectors = (hidden * weights[..., None]).sum(1)
+    unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
+
+
+def each_decision(logits: Array) -> Array:
+    """Turn ``(rows, labels)`` into decisions between yes and no, ``(rows * labels, 2)``."""
+    pairs = np.stack((logits, np.zeros_like(logits)), axis=-1)
+    return pairs.reshape(-1, 2)
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Array, Array]:

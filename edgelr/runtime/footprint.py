@@ -97,8 +97,8 @@ def run_under_cap(
     """
     limit_bytes = device.visible_bytes - device.reserved_bytes
     batch = device.workload.batch.value
-    longest = min(bundle.manifest.context_tokens, device.context_tokens)
-    tokens = min(device.prefill_tokens, longest)
+    longest = bundle.manifest.tokens_read(device.context_tokens)
+    tokens = longest if bundle.manifest.image else min(device.prefill_tokens, longest)
     decodes = bundle.manifest.task == "text-generation"
     phase: Phase = "decode" if decodes else "forward"
     context = longest - 1 if decodes else 0

@@ -85,15 +85,14 @@ def parity(
 def twin_error(
     shipped: ExportBundle,
     twin: ExportBundle,
-    prompts: Sequence[Sequence[int]],
+    answers: Path,
     threads: int | None = None,
 ) -> float:
     """Run ``validate.twin_error`` in a child."""
-    rows = [[int(token) for token in prompt] for prompt in prompts]
     arguments = {
         "shipped": _path(shipped),
         "twin": _path(twin),
-        "prompts": rows,
+        "answers": str(answers.resolve()),
         "threads": threads,
     }
     return float(_call("twin_error", arguments))
@@ -107,12 +106,11 @@ def operators(
     runs: int = 10,
 ) -> list[OperatorTime]:
     """Profile the reading of ``tokens``: where every operator ran, and how long it took."""
-    task = bundle.manifest.task
-    decodes = task == "text-generation"
+    decodes = bundle.manifest.task == "text-generation"
     run = {
         "phase": "prefill" if decodes else "forward",
         "batch": 1,
-        "tokens": 0 if task == "tensors" else min(tokens, bundle.manifest.context_tokens),
+        "tokens": bundle.manifest.tokens_read(tokens),
         "context_tokens": 0,
     }
     arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}

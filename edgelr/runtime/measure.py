@@ -112,7 +112,7 @@ def _phases(
     if bundle.manifest.task == "tensors":
         return [TimedPhase("forward", 1, 0, 0)]
     if bundle.manifest.task != "text-generation":
-        tokens = min(_FORWARD_TOKENS, limit)
+        tokens = bundle.manifest.tokens_read(_FORWARD_TOKENS)
         return [TimedPhase("forward", batch, tokens, 0) for batch in _FORWARD_BATCHES]
     if max(*prefill_tokens, *(count + 1 for count in context_tokens)) > limit:
         raise InputError(

@@ -6,22 +6,25 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Progress, evaluators_for
+from edgelr.images import list_images, spread_evenly
 from edgelr.runtime.bundle import read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
-from edgelr.runtime.encoder import Encoder, right_padded
+from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import Array
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
-from edgelr.types import ExportBundle, Metric, Parity, Task
+from edgelr.types import ExportBundle, Metric, Parity
 
 _PADDED = 4  # prompts in the padded batch
-_DECODER_ANSWERS = {"prompts", "lengths", "greedy", "logits_0"}
-_ENCODER_ANSWERS = {"input_ids_0", "output_0"}
+
+Runner: TypeAlias = Decoder | Encoder | ImageEncoder
 
 
 def accuracy(
@@ -38,21 +41,22 @@ def accuracy(
     Args:
         reference: the dense export of the original model.
         candidate: the bundle.
-        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python.
+        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python. Of image
+            models, see ``images.list_images``.
         provider: ``"cpu"`` or ``"cuda"``.
         size: how much of the text is used.
         threads: of one operator; None takes every core.
         progress: called after each sample.
 
     Raises:
-        InputError: the two have different tasks, or the text is too short.
+        InputError: the two have different tasks, the text is too short, or no images are given.
     """
     if reference.manifest.task != (task := candidate.manifest.task):
         raise InputError(
             f"{reference.folder} is for {reference.manifest.task}, {candidate.folder} for {task}. "
             f"Expected one task. Compare a bundle with its own dense export."
         )
-    samples = _samples(reference, read_text(text), size or EvaluationSize())
+    samples = _samples(reference, text, size or EvaluationSize())
     first, second = (_open(bundle, provider, threads) for bundle in (reference, candidate))
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
     return tuple(chain.from_iterable(comparisons))
@@ -70,7 +74,8 @@ def parity(
     Args:
         answers: an ``.npz``. Of a decoder: ``prompts (prompts, longest)`` int64 and ``lengths``,
             ``logits_i (length, vocabulary)`` for each prompt, ``greedy (prompts, tokens)``. Of an
-            encoder: ``input_ids_i (length,)`` and ``output_i``, what its graph answers to one text.
+            encoder: ``input_ids_i (length,)`` and ``output_i``, what its graph answers to one text;
+            of an image model ``pixel_values_i (3, side, side)`` instead.
         provider: ``"cpu"`` or ``"cuda"``.
         limit: largest absolute error that passes; an answer that is not finite never does.
         threads: threads of one operator; None takes every core.
@@ -78,8 +83,8 @@ def parity(
     Raises:
         InputError: ``answers`` cannot be read.
     """
-    with _open_answers(answers, bundle.manifest.task) as arrays:
-        runner = _open(bundle, provider, threads)
+    runner = _open(bundle, provider, threads)
+    with _open_answers(answers, runner) as arrays:
         if isinstance(runner, Decoder):
             return _decoder_parity(runner, arrays, limit)
         return _encoder_parity(runner, arrays, limit)
@@ -88,19 +93,21 @@ def parity(
 def twin_error(
     shipped: ExportBundle,
     twin: ExportBundle,
-    prompts: Sequence[Sequence[int]],
+    answers: Path,
     threads: int | None = None,
 ) -> float:
     """Find how far the outputs of what ships are from its exact float32 twin's.
 
-    Both run on the CPU, each prompt alone: what their graphs answer. The
-    largest difference is divided by the largest output of the twin: the errors of float16 and of
-    whole numbers are relative.
+    Both run on the CPU, each input of ``answers`` (see ``parity``) alone: what their graphs answer.
+    The largest difference is divided by the largest output of the twin: the errors of float16 and
+    of whole numbers are relative.
     """
     runners = [_open(bundle, "cpu", threads) for bundle in (shipped, twin)]
+    with _open_answers(answers, runners[0]) as arrays:
+        rows = _rows(runners[0], arrays)
     worst = 0.0
-    for prompt in prompts:
-        found, expected = (_outputs(runner, prompt) for runner in runners)
+    for row in rows:
+        found, expected = (_outputs(runner, row) for runner in runners)
         worst = max(worst, max_abs_error(found, expected) / float(np.abs(expected).max()))
     return worst
 
@@ -111,10 +118,13 @@ def max_abs_error(found: Array, expected: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def _open_answers(path: Path, task: Task) -> NpzFile:
+def _open_answers(path: Path, runner: Runner) -> NpzFile:
+    if isinstance(runner, Decoder):
+        wanted = {"prompts", "lengths", "greedy", "logits_0"}
+    else:
+        wanted = {f"{runner.input_name}_0", "output_0"}
     try:
         arrays: NpzFile = np.load(path, allow_pickle=False)
-        wanted = _DECODER_ANSWERS if task == "text-generation" else _ENCODER_ANSWERS
         missing = wanted.difference(getattr(arrays, "files", ()))
         problem = f"it lacks {', '.join(sorted(missing))}" if missing else ""
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -127,11 +137,19 @@ def _open_answers(path: Path, task: Task) -> NpzFile:
     )
 
 
+def _rows(runner: Runner, answers: Mapping[str, Array]) -> list[Array]:
+    """Read the inputs: token ids ``(length,)``, or pixels ``(3, side, side)``."""
+    if isinstance(runner, Decoder):
+        pairs = zip(answers["prompts"], answers["lengths"], strict=True)
+        return [row[:length] for row, length in pairs]
+    count = sum(name.startswith(runner.input_name) for name in answers)
+    return [answers[f"{runner.input_name}_{index}"] for index in range(count)]
+
+
 def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float) -> Parity:
-    lengths = answers["lengths"].tolist()
-    rows = answers["prompts"].tolist()
-    prompts = [row[:length] for row, length in zip(rows, lengths, strict=True)]
-    error, alone = _errors_alone(decoder, prompts, answers, "logits")
+    rows = _rows(decoder, answers)
+    prompts = [row.tolist() for row in rows]
+    error, alone = _errors_alone(decoder, rows, answers, "logits")
     greedy = answers["greedy"].tolist()
     found = decoder.greedy(prompts, len(greedy[0]))
     return Parity(
@@ -144,17 +162,19 @@ def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float
     )
 
 
-def _encoder_parity(encoder: Encoder, answers: Mapping[str, Array], limit: float) -> Parity:
-    count = sum(name.startswith("input_ids_") for name in answers)
-    rows = [answers[f"input_ids_{index}"].tolist() for index in range(count)]
+def _encoder_parity(
+    encoder: Encoder | ImageEncoder, answers: Mapping[str, Array], limit: float
+) -> Parity:
+    rows = _rows(encoder, answers)
     error, alone = _errors_alone(encoder, rows, answers, "output")
-    padded = _right_padding_error(encoder, rows[:_PADDED], alone)
-    return Parity(error, limit, padded, greedy_prompts=0, greedy_identical=0, greedy_tokens=0)
+    together = zip(encoder.run_together(rows[:_PADDED]), alone, strict=True)
+    batched = max(max_abs_error(*pair) for pair in together)
+    return Parity(error, limit, batched, greedy_prompts=0, greedy_identical=0, greedy_tokens=0)
 
 
 def _errors_alone(
-    runner: Decoder | Encoder,
-    rows: Sequence[Sequence[int]],
+    runner: Runner,
+    rows: Sequence[Array],
     answers: Mapping[str, Array],
     name: str,
 ) -> tuple[float, list[Array]]:
@@ -177,29 +197,36 @@ def _left_padding_error(
     return max(max_abs_error(row[-len(single) :], single) for row, single in pairs)
 
 
-def _right_padding_error(
-    encoder: Encoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]
-) -> float:
-    outputs = encoder.run(*right_padded(rows))
-    pairs = zip(outputs, alone, strict=True)
-    return max(max_abs_error(row[: len(single)], single) for row, single in pairs)
-
-
-def _outputs(runner: Decoder | Encoder, row: Sequence[int]) -> Array:
-    """Run one row of tokens alone; return its logits or hidden states."""
-    ids = np.array([row], np.int64)
-    batch = runner.logits(ids)[0] if isinstance(runner, Decoder) else runner.run(ids)
+def _outputs(runner: Runner, row: Array) -> Array:
+    """Run one row alone; return its logits or hidden states."""
+    given = row[None]
+    batch = runner.logits(given)[0] if isinstance(runner, Decoder) else runner.run(given)
     outputs: Array = batch[0]
     return outputs
 
 
-def _open(bundle: ExportBundle, provider: str, threads: int | None) -> Decoder | Encoder:
+def _open(bundle: ExportBundle, provider: str, threads: int | None) -> Runner:
+    if bundle.manifest.image is not None:
+        return ImageEncoder.open(bundle, provider, threads)
     kind = Decoder if bundle.manifest.task == "text-generation" else Encoder
     return kind.open(bundle, provider, threads)
 
 
-def _samples(bundle: ExportBundle, text: str, size: EvaluationSize) -> Array | list[str]:
+def _samples(
+    bundle: ExportBundle, text: Path | None, size: EvaluationSize
+) -> Array | list[str] | list[Path]:
+    if bundle.manifest.image is not None:
+        return _images(text, size)
     if bundle.manifest.task == "text-generation":
         length = min(size.length, bundle.manifest.context_tokens)
-        return chunk_tokens(text, read_tokenizer(bundle), size.chunks, length)
-    return split_sentences(text, size.sentences)
+        return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
+    return split_sentences(read_text(text), size.sentences)
+
+
+def _images(source: Path | None, size: EvaluationSize) -> list[Path]:
+    if source is None:
+        raise InputError(
+            "The model reads images, and none are given; expected some that it was not calibrated "
+            "on. Name their folder with --data."
+        )
+    return spread_evenly(list_images(source), size.images)

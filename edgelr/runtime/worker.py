@@ -114,10 +114,11 @@ def _parity(_progress: Progress, bundle: str, answers: str, **options: Any) -> A
     return parity(read_bundle(Path(bundle)), Path(answers), **options)
 
 
-def _twin_error(_progress: Progress, shipped: str, twin: str, **options: Any) -> Any:
+def _twin_error(_progress: Progress, shipped: str, twin: str, answers: str, **options: Any) -> Any:
     from edgelr.runtime.validate import twin_error
 
-    return twin_error(read_bundle(Path(shipped)), read_bundle(Path(twin)), **options)
+    pair = (read_bundle(Path(shipped)), read_bundle(Path(twin)))
+    return twin_error(*pair, Path(answers), **options)
 
 
 def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) -> None:

@@ -1,0 +1,111 @@
+"""Read how a model's images are prepared, as transformers understands its configuration.
+
+``preprocessor_config.json`` has many dialects, and what it leaves out differs between families.
+transformers resolves them once, here; the manifest of a bundle then says it in one way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from edgelr.errors import InputError
+from edgelr.types import ImageInput
+
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
+
+
+def image_input(module: Any, folder: Path) -> ImageInput | None:
+    """Describe what an image model reads; None for a model that reads text.
+
+    Args:
+        module: a transformers model.
+        folder: of the model, with its ``preprocessor_config.json``.
+
+    Raises:
+        InputError: the file is missing, prepares images in a way that edgelr cannot repeat, or to a
+            size that the model does not take.
+    """
+    if module.main_input_name != "pixel_values":
+        return None
+    options = _options(folder)
+    resized = _resized(options, folder)
+    cropped = bool(options.get("do_center_crop"))
+    side = _side(options, resized, cropped, folder)
+    normalized = bool(options.get("do_normalize"))
+    return ImageInput(
+        side=side,
+        tokens=_tokens(module, side, folder),
+        resized=resized,
+        resample=FILTERS[int(options["resample"])],
+        cropped=cropped,
+        scale=float(options["rescale_factor"]) if options.get("do_rescale") else 1.0,
+        mean=_colours(options["image_mean"] if normalized else 0.0),
+        std=_colours(options["image_std"] if normalized else 1.0),
+    )
+
+
+def _options(folder: Path) -> dict[str, Any]:
+    """Read the configuration with its family's defaults filled in."""
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, backend="pil"
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(
+            f"{folder} does not tell how its images are prepared ({error}); expected a "
+            f"preprocessor_config.json of an image processor that runs with Pillow. Save it with "
+            f"AutoImageProcessor.from_pretrained(...).save_pretrained(folder)."
+        ) from error
+    options: dict[str, Any] = processor.to_dict()
+    return options
+
+
+def _resized(options: dict[str, Any], folder: Path) -> tuple[int, ...]:
+    size = {name: value for name, value in (options.get("size") or {}).items() if value}
+    if options.get("do_resize") and not options.get("do_pad"):
+        if size.keys() == {"height", "width"}:
+            return (size["height"], size["width"])
+        if size.keys() == {"shortest_edge"}:
+            return (size["shortest_edge"],)
+    raise InputError(
+        f"{folder}/preprocessor_config.json resizes images to {size} (do_resize "
+        f"{options.get('do_resize')}, do_pad {options.get('do_pad')}); expected height and width, "
+        f"or shortest_edge, without padding. Give a model that sees images of one size."
+    )
+
+
+def _side(options: dict[str, Any], resized: tuple[int, ...], cropped: bool, folder: Path) -> int:
+    """Height and width of what the model is given."""
+    crop = options.get("crop_size") or {}
+    sides = (crop.get("height"), crop.get("width")) if cropped else resized
+    if len(sides) == 2 and sides[0] == sides[1] and sides[0] and sides[0] <= min(resized):
+        return int(sides[0])
+    raise InputError(
+        f"{folder}/preprocessor_config.json resizes images to {resized} and "
+        f"{f'cuts {sides} out of them' if cropped else 'cuts nothing out of them'}; expected one "
+        f"square that lies inside. Change size or crop_size."
+    )
+
+
+def _tokens(module: Any, side: int, folder: Path) -> int:
+    """Count the tokens that the model makes of an image, by trying one."""
+    try:
+        with torch.no_grad():
+            found = module.base_model(pixel_values=torch.zeros(1, 3, side, side))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{folder} prepares images of {side} x {side} pixels, and its model does not take them "
+            f"({error}). Expected the size that it was trained with: change "
+            f"preprocessor_config.json."
+        ) from error
+    return int(found.last_hidden_state.shape[1])
+
+
+def _colours(values: Any) -> tuple[float, float, float]:
+    """One number for red, green and blue each; a single one counts for all."""
+    red, green, blue = values if isinstance(values, (list, tuple)) else [values] * 3
+    return float(red), float(green), float(blue)

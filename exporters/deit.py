@@ -1,0 +1,26 @@
+"""DeiT: vision transformers with a second token, to which a teacher spoke."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.vit import VIT, tiny_image_sizes
+
+if TYPE_CHECKING:
+    from transformers import DeiTConfig
+
+
+def tiny_deit() -> DeiTConfig:
+    """Of the sizes that all image models share."""
+    from transformers import DeiTConfig
+
+    return DeiTConfig(**tiny_image_sizes())
+
+
+DEIT = replace(
+    VIT,
+    model_types=("deit",),
+    tiny_config=tiny_deit,
+    keep_dense=("classifier", "cls_classifier", "distillation_classifier"),
+)
