@@ -24,7 +24,7 @@ from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
 from edgelr.processors import image_input
 from edgelr.tasks import TASKS
-from edgelr.types import ImageInput, LoadedModel, ModelShape, Pooling, Task
+from edgelr.types import ImageInput, LoadedModel, Pooling, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -339,46 +339,3 @@ def pooling_of(folder: Path) -> Pooling:
     raise InputError(
         f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
     )
-
-
-def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
-    """Read the sizes that decide about memory, and the longest sequence that the model takes."""
-    config: Any = model.module.config
-    sizes = _named_alike(config, model)
-    heads = sizes.num_attention_heads
-    widen = model.exporter.intermediate_size
-    generates = model.task == "text-generation"
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    shape = ModelShape(
-        layers=sizes.num_layers,
-        hidden_size=sizes.hidden_size,
-        intermediate_size=getattr(config, widen) if isinstance(widen, str) else widen(config),
-        attention_heads=heads,
-        kv_heads=kv_heads if generates else 0,
-        head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
-        vocab_size=sizes.vocab_size if model.image is None else 0,
-    )
-    return shape, _longest(config, model)
-
-
-def _named_alike(config: Any, model: LoadedModel) -> Any:
-    """Give sizes one name each; the image models of the catalogue have those of text already."""
-    from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
-
-    if model.image is not None:
-        return NormalizedTextConfig(config)
-    return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
-
-
-def _longest(config: Any, model: LoadedModel) -> int:
-    """The longest sequence: what the positions allow, and what a decoder's graph sees of it.
-
-    The builder of decoders leaves sliding windows out, which change nothing up to their length.
-    """
-    if model.image is not None:
-        return model.image.tokens
-    longest = int(config.max_position_embeddings)
-    if model.exporter.positions_after_padding:
-        longest -= config.pad_token_id + 1
-    window = getattr(config, "sliding_window", None) if model.task == "text-generation" else None
-    return min(longest, window or longest)

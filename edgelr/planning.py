@@ -23,11 +23,12 @@ from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.residency import read_residency
 from edgelr.images import read_pixels, spread_evenly
-from edgelr.load import load, shape_of
+from edgelr.load import load
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
+from edgelr.shapes import shape_of
 from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable
 from edgelr.table import find_table, has_tied_head

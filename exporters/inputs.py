@@ -40,9 +40,9 @@ def pixel_batch(config: Any, batch: int, side: int) -> dict[str, Tensor]:
 
 
 def _token_ids(config: Any, task: str, batch: int, tokens: int) -> Tensor:
-    from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+    from optimum.utils import DummyTextInputGenerator, NormalizedTextConfig
 
-    normalized = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
-    generator = DummyTextInputGenerator(task, normalized, batch_size=batch, sequence_length=tokens)
+    sizes = NormalizedTextConfig(config)  # of which only the vocabulary is read
+    generator = DummyTextInputGenerator(task, sizes, batch_size=batch, sequence_length=tokens)
     ids: Tensor = generator.generate("input_ids", framework="pt")
     return ids

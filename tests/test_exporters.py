@@ -17,8 +17,8 @@ from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import pivot
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
-from edgelr.load import shape_of
 from edgelr.planning import DenseExport, dense_export
+from edgelr.shapes import shape_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel

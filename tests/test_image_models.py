@@ -26,7 +26,7 @@ from edgelr.exporter import EXPORTERS
 from edgelr.factors import FactorSet
 from edgelr.heal.distillation import batches, mean_distillation_loss, pieces
 from edgelr.images import list_images, listed
-from edgelr.load import load, shape_of
+from edgelr.load import load
 from edgelr.losses import backward
 from edgelr.planning import examine
 from edgelr.runtime.bundle import read_bundle
@@ -34,6 +34,7 @@ from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import open_session
 from edgelr.runtime.validate import accuracy
 from edgelr.settings import Settings
+from edgelr.shapes import shape_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.statistics import units_per_token
 from edgelr.table import find_table

@@ -18,7 +18,7 @@ LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples",
     "exporter device",
     "processors",
-    "load sites calibration losses statistics texts gate",
+    "load shapes sites calibration losses statistics texts gate",
     "methods sharing forms",
     "candidates",
     "allocators recipes",
@@ -44,7 +44,7 @@ DOORS = {
     "onnxscript": "graph",
     "onnxruntime": "runtime blocks",
     "onnxruntime_genai": "runtime",
-    "optimum": "load exporters",
+    "optimum": "shapes exporters",
     "peft": "heal",
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from edgelr.cache import Cache
 from edgelr.errors import InputError
-from edgelr.load import load, shape_of
+from edgelr.load import load
+from edgelr.shapes import shape_of
 from edgelr.sites import find_sites
 from edgelr.types import LoadedModel
 from tests.conftest import MakeModel, write_tiny

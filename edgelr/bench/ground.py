@@ -12,9 +12,9 @@ from edgelr.calibration import Calibration, encode_prefix
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
 from edgelr.images import list_images
-from edgelr.load import shape_of
 from edgelr.planning import DECODER_LENGTH, DenseExport, Listener, Subject
 from edgelr.recipes import RECIPES
+from edgelr.shapes import shape_of
 from edgelr.text import DEFAULT_TEXT, read_text
 
 FORMAT = 1  # of the rows; raise it when their figures change their meaning

@@ -1,0 +1,53 @@
+"""The sizes of a model that decide about memory and time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgelr.types import LoadedModel, ModelShape
+
+
+def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
+    """Read the sizes that decide about memory, and the longest sequence that the model takes."""
+    config: Any = model.module.config
+    sizes = _named_alike(config, model.image is not None)
+    heads = sizes.num_attention_heads
+    widen = model.exporter.intermediate_size
+    generates = model.task == "text-generation"
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    shape = ModelShape(
+        layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=getattr(config, widen) if isinstance(widen, str) else widen(config),
+        attention_heads=heads,
+        kv_heads=kv_heads if generates else 0,
+        head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
+        vocab_size=sizes.vocab_size if model.image is None else 0,
+    )
+    return shape, _longest(config, model)
+
+
+def _named_alike(config: Any, reads_images: bool) -> Any:
+    """Give sizes one name each; image models, and what optimum does not know, have the usual."""
+    from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
+
+    if reads_images:
+        return NormalizedTextConfig(config)
+    try:
+        return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    except KeyError:
+        return NormalizedTextConfig(config)
+
+
+def _longest(config: Any, model: LoadedModel) -> int:
+    """The longest sequence: what the positions allow, and what a decoder's graph sees of it.
+
+    The builder of decoders leaves sliding windows out, which change nothing up to their length.
+    """
+    if model.image is not None:
+        return model.image.tokens
+    longest = int(config.max_position_embeddings)
+    if model.exporter.positions_after_padding:
+        longest -= config.pad_token_id + 1
+    window = getattr(config, "sliding_window", None) if model.task == "text-generation" else None
+    return min(longest, window or longest)

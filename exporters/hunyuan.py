@@ -1,0 +1,21 @@
+"""HunYuan decoders, the dense ones: Llama with norms on queries and keys, after the rotation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.llama import LLAMA, tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import HunYuanDenseV1Config
+
+
+def tiny_hunyuan() -> HunYuanDenseV1Config:
+    """Of the sizes that all decoders share."""
+    from transformers import HunYuanDenseV1Config
+
+    return HunYuanDenseV1Config(**tiny_sizes())
+
+
+HUNYUAN = replace(LLAMA, model_types=("hunyuan_v1_dense",), tiny_config=tiny_hunyuan)
