@@ -141,9 +141,8 @@ def best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
     """
     weighted = down if input_gram is None else input_gram @ down
     normal, wanted = down.T @ weighted, (weight @ weighted).T
-    try:
-        fitted: Tensor = torch.linalg.solve(normal, wanted)
-    except torch.linalg.LinAlgError:
+    fitted, singular = torch.linalg.solve_ex(normal, wanted)
+    if singular.any():
         fitted = torch.linalg.lstsq(normal, wanted, driver="gelsd").solution
     return fitted
 
