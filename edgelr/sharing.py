@@ -141,8 +141,9 @@ def best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
     """
     weighted = down if input_gram is None else input_gram @ down
     normal, wanted = down.T @ weighted, (weight @ weighted).T
-    fitted, singular = torch.linalg.solve_ex(normal, wanted)
-    if singular.any():
+    solved = torch.linalg.solve_ex(normal, wanted)
+    fitted: Tensor = solved.result
+    if solved.info.any():  # it is singular
         fitted = torch.linalg.lstsq(normal, wanted, driver="gelsd").solution
     return fitted
 
