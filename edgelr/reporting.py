@@ -22,7 +22,7 @@ from edgelr.report.card import model_card
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime.bundle import MANIFEST, describe_files, write_manifest
-from edgelr.settings import write_settings
+from edgelr.settings import Settings, write_settings
 from edgelr.types import (
     Comparison,
     ExportBundle,
@@ -109,12 +109,19 @@ def _measured_runs(comparison: Comparison) -> list[Run]:
 
 def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
     """Write plan, report, model card and lock, and seal the bundle with its manifest."""
+    write_results(bundle, made.subject.settings, _lock(made), report)
+
+
+def write_results(
+    bundle: ExportBundle, settings: Settings, lock: dict[str, object], report: Report
+) -> None:
+    """Write what a bundle holds beside its graph, and seal it with its manifest."""
     folder = bundle.folder
     inner, reports = folder / "edgelr", folder / "reports"
     reports.mkdir()
-    write_plan(made.plan, inner / "plan.json")
-    write_settings(made.subject.settings, inner / "edgelr.yaml")
-    (inner / "lock.json").write_text(json.dumps(_lock(made), indent=2) + "\n")
+    write_plan(report.plan, inner / "plan.json")
+    write_settings(settings, inner / "edgelr.yaml")
+    (inner / "lock.json").write_text(json.dumps(lock, indent=2) + "\n")
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
     (folder / "README.md").write_text(

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgelr.graph.linears import Linear, Linears
+from edgelr.graph.tidy import constant
 
 Array: TypeAlias = NDArray[Any]
 
@@ -87,12 +88,4 @@ def _store(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Register an initializer under a name that nothing else has."""
     while name in graph.initializers:
         name += "_"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(tensor.shape.numpy()),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
+    return constant(graph, name, np.ascontiguousarray(array))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import datetime, timezone
 
 from edgelr import __version__, reporting
-from edgelr.allocate import write_plan
 from edgelr.device import is_this_machine
 from edgelr.onnx_source.planning import Planned
 from edgelr.onnx_source.subject import RANDOM_NOTE
-from edgelr.report.card import model_card
-from edgelr.report.markdown import to_markdown
-from edgelr.report.schema import SCHEMA_VERSION, to_json
-from edgelr.settings import write_settings
+from edgelr.report.schema import SCHEMA_VERSION
 from edgelr.types import Comparison, ExportBundle, Report, Validation
 
 
@@ -58,16 +53,7 @@ def make_report(
 
 def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
     """Write plan, report, model card and lock, and seal the bundle with its manifest."""
-    folder = bundle.folder
-    inner, reports = folder / "edgelr", folder / "reports"
-    reports.mkdir()
-    write_plan(made.plan, inner / "plan.json")
-    write_settings(made.subject.settings, inner / "edgelr.yaml")
-    (inner / "lock.json").write_text(json.dumps(_lock(made), indent=2) + "\n")
-    (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
-    (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
-    reporting.seal(folder, bundle.manifest, report.validation)
+    reporting.write_results(bundle, made.subject.settings, _lock(made), report)
 
 
 def _lock(made: Planned) -> dict[str, object]:
