@@ -51,7 +51,7 @@ def _exporters() -> Iterable[tuple[str, str]]:
     from edgelr.exporter import EXPORTERS
 
     return (
-        (name, f"{exporter.tasks[0]}: {', '.join(exporter.model_types)}")
+        (name, f"{', '.join(exporter.model_types)}: {', '.join(exporter.tasks)}")
         for name, exporter in EXPORTERS.items()
     )
 
