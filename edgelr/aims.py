@@ -73,6 +73,8 @@ def allocate(
     fast = _without_slower(base)
     if fast is not None:
         with suppress(BudgetError):
+            smallest = fast.search.plan(fast.search.smallest_bytes)
+            require_feasible(budget, smallest.resident_bytes, device)
             return _inside_bytes(fast, listener)
         listener.note(
             "What was asked for forces linears into forms that this device was measured to run "
@@ -85,7 +87,7 @@ def _without_slower(base: Planned) -> Planned | None:
     """Leave out what a device that was measured runs slower than dense.
 
     Returns:
-        None where nothing was measured, linears cannot stay dense, or nothing else fits.
+        None where nothing was measured, or linears cannot stay dense.
     """
     subject, search = base.subject, base.search
     measured = subject.device.kernels is not None and can_predict(subject.device)
@@ -93,9 +95,7 @@ def _without_slower(base: Planned) -> Planned | None:
         return None
     context = subject.context_tokens
     slower = slower_than_dense(subject.device, subject.shape, subject.precision, context)
-    fast = search.without(slower)
-    smallest = fast.plan(fast.smallest_bytes).resident_bytes
-    return replace(base, search=fast) if smallest <= base.budget.weight_bytes else None
+    return replace(base, search=search.without(slower))
 
 
 def _inside_bytes(base: Planned, listener: Listener) -> Planned:

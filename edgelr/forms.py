@@ -105,7 +105,7 @@ def _choices(matrix: Array, block: int) -> Iterator[NDArray[np.int64]]:
     rank, columns = matrix.shape
     free = (columns - rank) // block
     starts = np.linspace(0, free, min(free, WINDOWS) + 1).astype(int) * block
-    for start in (starts[0], starts[-1], *starts[1:-1]):  # at an end there is one part less
+    for start in dict.fromkeys((starts[0], starts[-1], *starts)):  # ends have one part less
         window = np.arange(start, start + rank)
         yield np.concatenate((window, np.delete(np.arange(columns), window)))
     while block > 1:
