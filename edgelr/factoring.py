@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edgelr.blocks import Blocks
-from edgelr.cache import Cache, digest
+from edgelr.cache import Cache, digest, unfinished
 from edgelr.calibration import spread
 from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import compressed_groups, truncate
@@ -184,7 +184,8 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
         return Factored(factors)
     seed = subject.settings.seed + 1  # labels that the statistics did not see
     parts = spread(made.calibration, min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns)))
-    scales = solve_scales(subject.model, factors, parts, seed, work, listener.progress)
+    with unfinished(work) as scratch:  # gigabytes, of no use to another run
+        scales = solve_scales(subject.model, factors, parts, seed, scratch, listener.progress)
     increase = loss_increase(subject.model, selection(subject).first(COMPARED_TOKENS))
 
     def held_out(changed: FactorSet) -> float:

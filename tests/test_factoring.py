@@ -116,6 +116,20 @@ def test_an_interrupted_healing_goes_on(
     assert not list(own.root.glob("unfinished-heal*"))
 
 
+def test_interrupted_scales_leave_nothing(
+    tiny_decoder: LoadedModel, tmp_path: Path, cache: Cache
+) -> None:
+    class Impatient(Recorder):
+        def progress(self, what: str, done: int, total: int) -> None:
+            if what == "scales" and done:
+                raise KeyboardInterrupt
+
+    made, own = plan_of(tiny_decoder, cache, Recorder()), Cache(tmp_path / "own")
+    with pytest.raises(KeyboardInterrupt):
+        make_factors(made, own, Impatient())
+    assert not list(own.root.iterdir())
+
+
 def test_a_second_round_plans_on_the_compressed_model(
     tiny_decoder: LoadedModel, cache: Cache
 ) -> None:
