@@ -110,6 +110,26 @@ def test_a_tied_table_is_stored_once_and_nothing_is_transposed(
     assert (found["Transpose"], found["FusedMatMul"]) == (0, 1)
 
 
+def test_what_is_gathered_and_what_is_multiplied_have_two_names_for_the_same_bytes(
+    decoder_export: DenseExport,
+) -> None:
+    path = decoder_export.bundle.model_path
+    model = onnx.load(str(path), load_external_data=False)
+    places = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+    }
+    head = next(node for node in model.graph.node if node.op_type == "FusedMatMul").input[1]
+    table = head.removesuffix(".product")
+    assert head != table
+    assert places[head] == places[table]
+    gathers = [node for node in model.graph.node if table in node.input]
+    assert [node.op_type for node in gathers] == ["Gather"]
+    names = load_graph(path).graph.initializers  # as if it had one name
+    assert table in names
+    assert head not in names
+
+
 def test_the_caches_declare_the_head_size(
     tiny_decoder: LoadedModel, decoder_export: DenseExport
 ) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgelr.blocks import Blocks
 from edgelr.factors import FactorSet
+from edgelr.graph.apart import name_products_apart
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import EXACT, factorize_linears
@@ -83,6 +84,8 @@ def build(
     if precision == "float16":
         to_float16(graph)
     save_graph(graph, path, max_opset, ir_version)
+    if precision == "float32":  # what the CPU multiplies in; a GPU would hold the table twice
+        name_products_apart(path)
     return graph.opset_imports[""], graph.ir_version
 
 

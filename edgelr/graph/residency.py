@@ -13,11 +13,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgelr.candidates import packed_bytes
+from edgelr.graph.apart import PRODUCTS
 from edgelr.graph.save import load_graph, weight_bytes
 from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
 
-# Attention holds one: query, key and value side by side, where nothing is masked.
-PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Attention")
 QUANTIZED_PRODUCT = "MatMulNBits"
 
 

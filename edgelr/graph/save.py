@@ -10,14 +10,17 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from edgelr.errors import EdgelrError
+from edgelr.graph.apart import name_once
 
 ALIGNED_FROM_BYTES = 2**20  # onnx_ir lets larger tensors start at a multiple of this alignment
 ALIGNMENT_BYTES = 2**16
 
 
 def load_graph(path: Path) -> ir.Model:
-    """Read a graph; its weights stay on disk until they are used."""
-    return ir.load(path)
+    """Read a graph; its weights stay on disk until they are used, and have one name each."""
+    model = ir.load(path)
+    name_once(model.graph)
+    return model
 
 
 def save_graph(

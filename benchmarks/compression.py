@@ -1,0 +1,86 @@
+"""How long a plan takes, against the bare passes through the model that it needs.
+
+From the statistics to the plan: input Grams over ``--tokens``, and two Fisher passes over
+``--gradient-tokens``, one for the Grams of gradients, one for the components. The bare passes read
+the same batches, with nothing watched.
+
+    python benchmarks/compression.py MODEL TEXT
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from edgelr import calibration, pipeline, planning, statistics
+from edgelr.cache import Cache
+from edgelr.clock import Clock
+from edgelr.device import load_profile
+from edgelr.losses import named_inputs
+from edgelr.planning import Subject
+from edgelr.settings import make_settings
+from edgelr.types import Budget, Plan
+
+
+class Quiet:
+    """A listener that says nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def planned(self, plan: Plan, budget: Budget) -> None: ...
+
+
+def bare_passes(subject: Subject, parts: list[calibration.Calibration], clock: Clock) -> None:
+    """Read the texts as the statistics do, and watch nothing."""
+    model = subject.model
+    base = getattr(model.module, "base_model", model.module)
+    with clock.time("bare forward"), torch.no_grad():
+        for inputs, mask in statistics._batches(parts, statistics.INPUT_BATCH_TOKENS):
+            base(**named_inputs(model, inputs, mask))
+    spread = calibration.spread(parts, statistics.GRADIENT_TOKENS)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        with clock.time("bare forward and backward, twice"):
+            statistics.fisher_pass(
+                model, {}, lambda *_: None, spread, generator, "", Quiet().progress
+            )
+
+
+def main() -> None:
+    """Time both, and print what every stage took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("text")
+    parser.add_argument("--tokens", type=int, default=32 * 1024)
+    parser.add_argument("--gradient-tokens", type=int, default=12 * 1024)
+    given = parser.parse_args()
+    statistics.GRADIENT_TOKENS = given.gradient_tokens
+    settings = make_settings(
+        model=given.model,
+        profile="generic-cpu",
+        keep=0.8,
+        calibration=(given.text,),
+        calibration_tokens=given.tokens,
+    )
+    needed, spent, listener = Clock(), Clock(), Quiet()
+    with TemporaryDirectory() as folder:
+        cache = Cache(Path(folder))
+        device = load_profile(settings.profile)
+        subject = planning.examine(planning.load_model(settings, cache), settings, device)
+        dense = planning.dense_export(subject.model, cache, listener)
+        parts = planning.calibrate(subject, dense, cache, listener)
+        bare_passes(subject, parts, needed)
+        pipeline.plan(settings, device, cache, listener, spent, model=subject.model)
+    for stage, seconds in {**needed.seconds, **spent.seconds}.items():
+        print(f"{stage:40} {seconds:7.1f} s")
+    stages = ("statistics", "decomposition", "allocation")
+    spent_seconds = sum(spent.seconds[stage] for stage in stages)
+    needed_seconds = sum(needed.seconds.values())
+    print(f"from statistics to plan: {spent_seconds / needed_seconds:.2f} x the bare passes")
+
+
+if __name__ == "__main__":
+    main()
