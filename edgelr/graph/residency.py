@@ -2,8 +2,9 @@
 
 The CPU provider copies every constant matrix that a product reads into the layout of its kernels,
 once for each node, and lets go of the original. Everything else is read where it lies, in pages of
-the file: tables that are gathered from, norms, biases. So the table of a tied head is there twice.
-A GPU holds every weight once, as it is stored.
+the file: tables that are gathered from, norms, biases. So the table of a tied head is there twice,
+once tokens have asked for most of its rows: see ``edgelr.graph.apart``. A GPU holds every weight as
+it is stored.
 """
 
 from __future__ import annotations
