@@ -69,20 +69,19 @@ def activation_bytes(
 ) -> int:
     """Estimate the buffers that ONNX Runtime holds after ``tokens`` were read at once.
 
-    ``t`` tokens take what follows, of which encoders have no logits and attend to ``t`` tokens::
+    ``t`` tokens take what follows, where encoders attend to ``t`` tokens::
 
         t (4 hidden + heads context + 3 heads head_size + 3 intermediate + vocab)
 
     The parts are not alive together, but the arena that frees one seldom has room for the next in
     its place. Scores are counted in full, because only some attention kernels avoid them.
     """
-    decodes = shape.kv_heads > 0
-    attended = context_tokens if decodes else tokens
+    attended = context_tokens if shape.kv_heads else tokens
     per_token = (
         _HIDDEN_BUFFERS * shape.hidden_size
         + shape.attention_heads * (attended + 3 * shape.head_size)  # scores; query, key and value
         + _INTERMEDIATE_BUFFERS * shape.intermediate_size
-        + (shape.vocab_size if decodes else 0)
+        + shape.vocab_size
     )
     return per_token * tokens * batch * PRECISION_BYTES[precision]
 

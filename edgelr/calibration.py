@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from edgelr.cache import digest
 from edgelr.errors import InputError
+from edgelr.text import mask_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,9 +94,16 @@ def from_chunks(
 
 
 def from_texts(
-    texts: list[str], tokenizer: Tokenizer, tokens: int, length: int, description: str
+    texts: list[str],
+    tokenizer: Tokenizer,
+    tokens: int,
+    length: int,
+    description: str,
+    mask_token: int | None = None,
 ) -> Calibration:
     """Tokenize one text per row, padded on the right, until ``tokens`` tokens are collected.
+
+    Some of them are replaced by ``mask_token``, where there is one: see ``text.mask_tokens``.
 
     Raises:
         InputError: there is no text.
@@ -107,17 +115,18 @@ def from_texts(
     rows: list[list[int]] = []
     total = 0
     for encoding in tokenizer.encode_batch(texts):
-        rows.append(encoding.ids)
+        ids = encoding.ids if mask_token is None else mask_tokens(encoding, mask_token)
+        rows.append(ids)
         total += len(encoding.ids)
         if total >= tokens:
             break
     longest = max(len(row) for row in rows)
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
+    inputs = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros_like(inputs)
     for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
+        inputs[index, : len(row)] = row
         mask[index, : len(row)] = 1
-    return Calibration(ids, mask, description)
+    return Calibration(inputs, mask, description)
 
 
 def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:

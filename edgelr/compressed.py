@@ -104,7 +104,7 @@ def mean_loss(model: LoadedModel, texts: Calibration) -> float:
 
 @torch.no_grad()
 def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
-    """What the model answers to every text: see ``losses.answers``; padding is left out.
+    """What the model answers to every text, where it has a loss: see ``losses.answers``.
 
     Returns:
         Unit embeddings ``(texts, hidden)``, or logits ``(decisions, classes)``.
@@ -112,7 +112,7 @@ def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
     rows = []
     for inputs, mask in _tensors(texts):
         answered = answers(model, inputs, mask)
-        rows.append(answered[counted(answered, model, mask)])
+        rows.append(answered[counted(answered, model, inputs, mask)])
     return torch.cat(rows)
 
 

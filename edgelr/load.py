@@ -86,7 +86,7 @@ def _from_folder(
     _refuse_pickled(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
-    task = asked or _task_of(config, exporter)
+    task = asked or _task_of(config, exporter, folder)
     if task not in exporter.tasks:
         raise InputError(
             f"--task is {task}, but models of the type {config.model_type} are for "
@@ -112,7 +112,7 @@ def _from_folder(
             f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
             f"every shard of them. Copy or download the model again."
         ) from error
-    _require_complete(info, source)
+    _require_complete(info, source, task != exporter.tasks[0])
     module.eval().requires_grad_(False)
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
@@ -120,6 +120,7 @@ def _from_folder(
         image = image_input(module, folder)
     if image is not None:  # the graph is traced for what its images are prepared to
         found = digest(found, asdict(image))
+    mask_token = _mask_token(folder, source) if TASKS[task].loss == "mask_label" else None
     return LoadedModel(
         module=module,
         exporter=exporter,
@@ -127,17 +128,25 @@ def _from_folder(
         folder=folder,
         source=source,
         revision=revision,
-        digest=found if task == exporter.tasks[0] else digest(found, task),
+        digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
         pooling=_pooling(folder, image) if TASKS[task].loss == "embedding" else None,
         image=image,
+        mask_token=mask_token,
     )
 
 
-def _task_of(config: Any, exporter: Exporter) -> Task:
-    """Read from the architecture's name what a model was trained for; the family's own if not."""
+def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
+    """Read from the architecture's name what a model was trained for; the family's own if not.
+
+    A folder of sentence-transformers embeds, though many name the masked language model that they
+    began as.
+    """
+    named = config.architectures or ()
+    if (folder / "modules.json").exists():
+        named = [name for name in named if not name.endswith(TASKS["fill-mask"].architecture)]
     for task in exporter.tasks:
         ending = TASKS[task].architecture
-        if ending and any(ending in name for name in config.architectures or ()):
+        if ending and any(ending in name for name in named):
             return task
     return exporter.tasks[0]
 
@@ -161,14 +170,15 @@ def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
         )
 
 
-def _require_complete(found: dict[str, Any], source: str) -> None:
+def _require_complete(found: dict[str, Any], source: str, has_head: bool = False) -> None:
     """Refuse a checkpoint whose gaps transformers would fill with random numbers."""
+    way_out = ", or give --task feature-extraction to leave the head away" if has_head else ""
     missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     if missing:
         raise InputError(
             f"{source} lacks {len(missing):,} weights of its own architecture, or has them in "
             f"another shape: {', '.join(missing[:3])}. Expected all that its configuration asks "
-            f"for. Check that the two belong together, and that every file is there."
+            f"for. Check that the two belong together, and that every file is there{way_out}."
         )
 
 
@@ -319,6 +329,23 @@ def _quiet_transformers() -> Iterator[None]:
     finally:
         logging.set_verbosity(before)
         logging.enable_progress_bar()
+
+
+def _mask_token(folder: Path, source: str) -> int:
+    """Read which token stands for one that is to be filled in."""
+    try:
+        with _quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found = tokenizer.mask_token_id
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        raise InputError(
+            f"{source} fills in masked tokens, but has no tokenizer that names its mask token; "
+            f"expected one with mask_token. Save it beside the model, or give --task "
+            f"feature-extraction to leave the head away."
+        )
+    return int(found)
 
 
 def _pooling(folder: Path, image: ImageInput | None) -> Pooling:

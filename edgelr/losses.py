@@ -51,11 +51,17 @@ def answers(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
     return _compared(model, mask, named_inputs(model, inputs, mask))
 
 
-def counted(answered: Tensor, model: LoadedModel, mask: Tensor) -> Tensor:
-    """Tell which decisions are no padding, ``(rows, decisions)``; an embedding counts once."""
+def counted(answered: Tensor, model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Tell which decisions have a loss, ``(rows, decisions)``; an embedding counts once."""
     if TASKS[model.task].by_row:
         return torch.ones(answered.shape[:-1], dtype=torch.bool)
-    return mask.bool()
+    return decided_tokens(model, inputs, mask)
+
+
+def decided_tokens(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Tell which tokens have a loss, ``(rows, length)``: no padding, or only what is masked."""
+    real = mask.bool()
+    return real if model.mask_token is None else real & (inputs == model.mask_token)
 
 
 def backward(model: LoadedModel, inputs: Tensor, mask: Tensor, generator: torch.Generator) -> None:
@@ -72,8 +78,13 @@ def backward(model: LoadedModel, inputs: Tensor, mask: Tensor, generator: torch.
     if TASKS[model.task].loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return
+    real = counted(answered, model, inputs, mask)
+    if model.mask_token is not None:  # a few of the tokens: labels of the others are not drawn
+        answered = answered[real][None]
+        answered.backward(_sampled_residual(answered.detach(), generator))
+        return
     residual = _sampled_residual(answered.detach(), generator)
-    answered.backward(residual.mul_(counted(answered, model, mask)[..., None]))
+    answered.backward(residual.mul_(real[..., None]))
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str | None) -> Tensor:

@@ -268,6 +268,7 @@ def dense_manifest(
         ir_version=ir_version,
         context_tokens=shape_of(model)[1],
         pooling=model.pooling,
+        mask_token=model.mask_token,
         cache_in_place=model.exporter.cache_in_place,
         image=model.image,
         shape=shape_of(model)[0],
@@ -311,7 +312,8 @@ def tokenize(
         return calibrations.from_chunks(text, subject.tokenizer, tokens, row, name)
     sentences = split_sentences(text, tokens)  # a sentence has more than one token
     row = length or min(ENCODER_LENGTH, longest)
-    return calibrations.from_texts(sentences, subject.tokenizer, tokens, row, name)
+    mask_token = subject.model.mask_token
+    return calibrations.from_texts(sentences, subject.tokenizer, tokens, row, name, mask_token)
 
 
 def selection(subject: Subject) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel, ModelShape
 
 
@@ -22,7 +23,7 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
-        vocab_size=sizes.vocab_size if model.image is None else 0,
+        vocab_size=sizes.vocab_size if TASKS[model.task].answers_tokens else 0,
     )
     return shape, _longest(config, model)
 

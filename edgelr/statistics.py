@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgelr import calibration as calibrations
-from edgelr.losses import backward, decisions_per_row, named_inputs
+from edgelr.losses import backward, decided_tokens, decisions_per_row, named_inputs
 from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, SiteStatistics
 
@@ -97,12 +97,19 @@ class StatisticsStore:
 
 
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
-    """Losses per token: one, or those of a text divided by its tokens."""
-    if not TASKS[model.task].by_row:
+    """Losses per token: one, the share that is masked, or those of a text divided by its tokens."""
+    pairs = list(zip(parts, calibrations.weights(parts), strict=True))
+    if TASKS[model.task].by_row:
+        texts = sum(weight * len(part.mask) / part.tokens for part, weight in pairs)
+        return texts * decisions_per_row(model)
+    if model.mask_token is None:
         return 1.0
-    pairs = zip(parts, calibrations.weights(parts), strict=True)
-    texts = sum(weight * len(part.mask) / part.tokens for part, weight in pairs)
-    return texts * decisions_per_row(model)
+    return sum(weight * _decided(model, part) / part.tokens for part, weight in pairs)
+
+
+def _decided(model: LoadedModel, part: Calibration) -> int:
+    """Count the tokens of a text that have a loss."""
+    return int(decided_tokens(model, torch.tensor(part.inputs), torch.tensor(part.mask)).sum())
 
 
 def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:

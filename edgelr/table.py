@@ -100,6 +100,7 @@ def collect_table(
         torch.zeros(vocabulary), torch.zeros(hidden, hidden),
         torch.zeros(vocabulary), torch.zeros(hidden, hidden),
     )  # fmt: skip
+    heard: list[int] = []  # tokens that a tied head is judged by
     modules: dict[str, nn.Module] = {"table": table}
     modules |= _tied_heads(model)
 
@@ -109,16 +110,20 @@ def collect_table(
         add_gram(found.gradient_gram, gradient)
         found.frequency.index_add_(0, ids.flatten()[real], torch.ones(int(real.sum())))
 
-    def judged(gradient: Tensor) -> None:
-        found.squares.add_(gradient.flatten(0, -2).square().sum(0))
+    def judged(x: Tensor, gradient: Tensor) -> None:
+        gradient = gradient.flatten(0, -2)
+        real = gradient.any(-1)  # a token that has no loss is not judged
+        found.squares.add_(gradient.square().sum(0))
+        add_gram(found.input_gram, x.flatten(0, -2)[real])
+        heard.append(int(real.sum()))
 
     def watch(name: str, _module: nn.Module, x: Tensor, output: Tensor) -> None:
         if name == "table":
             output.requires_grad_()
             output.register_hook(lambda gradient: embedded(x, gradient))
         else:
-            add_gram(found.input_gram, x.detach().flatten(0, -2))
-            output.register_hook(judged)
+            x = x.detach()
+            output.register_hook(lambda gradient: judged(x, gradient))
 
     generator = torch.Generator().manual_seed(seed)
     fisher_pass(model, modules, watch, parts, generator, "table statistics", progress)
@@ -127,7 +132,7 @@ def collect_table(
         found.frequency / tokens,
         mirrored(found.gradient_gram) / tokens,
         found.squares / tokens,
-        mirrored(found.input_gram) / tokens,
+        mirrored(found.input_gram) / max(1, sum(heard)),
     )
 
 

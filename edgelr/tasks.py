@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgelr.types import Task
 
-Loss = Literal["next_token", "embedding", "label", "token_label"]
+Loss = Literal["next_token", "embedding", "label", "token_label", "mask_label"]
 MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
 
 
@@ -20,8 +20,9 @@ class TaskTraits:
         architecture: what names in ``config.architectures`` hold; empty where they do not tell.
         output: what the graph answers.
         loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model. ``label`` and ``token_label``: the same, one for a text or an image, or
-            for each token. ``embedding``: squared distance of the pooled, normalized embedding.
+            from the model. ``label``, ``token_label`` and ``mask_label``: the same, one for a text
+            or an image, for each token, or for each that is masked. ``embedding``: squared distance
+            of the pooled, normalized embedding.
         metric: that the accuracy gate judges.
     """
 
@@ -35,6 +36,11 @@ class TaskTraits:
     def by_row(self) -> bool:
         """Whether a text or an image has one loss, and not each of its tokens."""
         return self.loss in ("embedding", "label")
+
+    @property
+    def answers_tokens(self) -> bool:
+        """Whether what is answered is a token of the vocabulary."""
+        return self.loss in ("next_token", "mask_label")
 
 
 TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
@@ -64,6 +70,9 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
         "logits",
         "token_label",
         "top1_agreement",
+    ),
+    "fill-mask": TaskTraits(
+        "AutoModelForMaskedLM", "ForMaskedLM", "logits", "mask_label", "top1_agreement"
     ),
 }
 

@@ -14,13 +14,14 @@ from edgelr.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 DEFAULT_TEXT = "Python's pydoc_data.topics"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _CHARACTERS = range(20, 401)  # shorter is a heading, longer is no sentence
 _MOST_CHARACTERS = 16  # per token, in prose: more text than this is never needed
 _FEWEST_SENTENCES = 3  # two give one pair: nothing to rank
+_MASKED = 0.15  # of the tokens, as in training (Devlin et al., 2018, arXiv:1810.04805)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,20 @@ def split_sentences(text: str, count: int) -> list[str]:
             f"{_FEWEST_SENTENCES}. Give a longer text."
         )
     return found
+
+
+def mask_tokens(encoding: Encoding, mask_token: int) -> list[int]:
+    """Replace 15 % of the tokens of a text, one at least, by the mask.
+
+    The tokens themselves are the seed: a text has the same masks in every run, and beside any
+    other text.
+    """
+    ids = np.array(encoding.ids, np.int64)
+    places = np.flatnonzero(np.array(encoding.special_tokens_mask) == 0)
+    count = min(len(places), max(1, round(_MASKED * len(places))))
+    ids[np.random.default_rng(encoding.ids).choice(places, count, replace=False)] = mask_token
+    masked: list[int] = ids.tolist()
+    return masked
 
 
 def _join_lines(path: Path, content: str) -> str:

@@ -27,6 +27,7 @@ Task = Literal[
     "feature-extraction",
     "text-classification",
     "token-classification",
+    "fill-mask",
     "image-classification",
     "tensors",
 ]
@@ -153,7 +154,8 @@ class LoadedModel:
 
     ``folder`` is a Hugging Face folder with the same weights in float32, the configuration and the
     tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
-    ``pooling`` is None for models that do not embed, ``image`` for those that read text.
+    ``pooling`` is None for models that do not embed, ``image`` for those that read text, and
+    ``mask_token``, the id that stands for what is to be filled in, for those that fill in nothing.
     """
 
     module: nn.Module
@@ -165,6 +167,7 @@ class LoadedModel:
     digest: str
     pooling: Pooling | None = None
     image: ImageInput | None = None
+    mask_token: int | None = None
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image has always its own size."""
@@ -176,7 +179,7 @@ class LoadedModel:
 class ModelShape:
     """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0.
 
-    Models that read images have no vocabulary: their ``vocab_size`` is 0.
+    ``vocab_size`` is that of the logits, and 0 for models that answer no tokens.
     """
 
     layers: int
@@ -342,7 +345,8 @@ class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
     ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed,
-    ``image`` for those that read text; an image has always ``context_tokens`` tokens.
+    ``mask_token`` for those that fill in no token, ``image`` for those that read text; an image has
+    always ``context_tokens`` tokens.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -358,6 +362,7 @@ class Manifest:
     ir_version: int
     context_tokens: int
     pooling: Pooling | None = None
+    mask_token: int | None = None
     profile: str | None = None
     max_drop: float | None = None
     gate_passed: bool | None = None

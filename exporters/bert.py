@@ -34,12 +34,12 @@ def tiny_bert() -> BertConfig:
 
 BERT = Exporter(
     model_types=("bert",),
-    tasks=("feature-extraction", "text-classification", "token-classification"),
+    tasks=("feature-extraction", "text-classification", "token-classification", "fill-mask"),
     trace=trace_with_transformers,
     fuse=fuse_with_transformers,
     example_inputs=padded_text_batch,
     tiny_config=tiny_bert,
-    keep_dense=("classifier",),
+    keep_dense=("classifier", "decoder", "vocab_projector", "generator_lm_head"),
     tied_pairs=(("intermediate.dense", "output.dense"),),
     # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
     load_options=(("add_pooling_layer", False),),

@@ -98,6 +98,7 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
+        mask_token="<unk>",  # every character has a token: it stands in no text
         model_max_length=config.max_position_embeddings,
     ).save_pretrained(folder)
     return folder
@@ -128,7 +129,8 @@ def tiny_inputs(model: LoadedModel, rows: int = 2, tokens: int = 9) -> dict[str,
 def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding.
 
-    Three images of noise for a model that reads images.
+    Every fourth is masked for a model that fills masks. Three images of noise for a model that
+    reads images.
     """
     if model.image is not None:
         pixels = random_pixels(3, model.image.side).repeat(copies, 0)
@@ -137,6 +139,8 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
         return from_samples(random_ids(1, 6, seed=6).repeat(copies, 0), "chunk")
     mask = (np.arange(9) < np.array([[9], [5], [7]])).astype(np.int64)
     ids = random_ids(3, 9, seed=5)
+    if model.mask_token is not None:
+        ids[:, 2::4] = model.mask_token
     return Calibration(ids.repeat(copies, 0), mask.repeat(copies, 0), "texts")
 
 

@@ -30,7 +30,7 @@ DECODER = ModelShape(
     head_size=64,
     vocab_size=49152,
 )
-ENCODER = replace(DECODER, layers=6, kv_heads=0)
+ENCODER = replace(DECODER, layers=6, kv_heads=0, vocab_size=0)
 FIXED_BYTES = 12_345_678
 
 every_profile = pytest.mark.parametrize("name", profile_names())
@@ -79,10 +79,17 @@ def test_cache_is_linear_in_context_and_doubles_in_float32() -> None:
 
 def test_encoders_keep_no_cache_and_no_logits() -> None:
     assert cache_bytes(ENCODER, 1, 512, "float32") == 0
-    wider = replace(ENCODER, vocab_size=10 * ENCODER.vocab_size)
     plain = activation_bytes(ENCODER, 1, 128, 128, "float32")
-    assert activation_bytes(wider, 1, 128, 2048, "float32") == plain
+    assert activation_bytes(ENCODER, 1, 128, 2048, "float32") == plain
     assert plain < activation_bytes(DECODER, 1, 128, 128, "float32")
+
+
+def test_an_encoder_that_fills_masks_has_logits() -> None:
+    fills = replace(ENCODER, vocab_size=30522)
+    logits = activation_bytes(fills, 2, 128, 128, "float32") - activation_bytes(
+        ENCODER, 2, 128, 128, "float32"
+    )
+    assert logits == 2 * 128 * 30522 * 4
 
 
 def test_activations_hold_logits_scores_and_hidden_states() -> None:

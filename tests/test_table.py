@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from edgelr.calibration import from_samples
-from edgelr.compressed import multiplied
+from edgelr.compressed import all_answers, multiplied
 from edgelr.factors import Dense
+from edgelr.losses import divergence
 from edgelr.quantization import rounded
 from edgelr.statistics import units_per_token
 from edgelr.table import (
@@ -76,6 +77,27 @@ def test_the_predicted_loss_is_near_the_divergence(wide: LoadedModel) -> None:
             after = wide.module(input_ids=ids).logits.log_softmax(-1)
     divergence = float((before.exp() * (before - after)).sum(-1).mean())
     assert 0.5 * divergence < predicted < 2 * divergence
+
+
+def test_a_head_that_fills_masks_is_judged_at_the_masks(make_model: MakeModel) -> None:
+    model = make_model("bert", "fill-mask", hidden_size=96)
+    texts, table = tiny_texts(model, 64), find_table(model)
+    assert table is not None
+    known, units = (
+        collect_table(model, [texts], 0, lambda *_: None),
+        units_per_token(model, [texts]),
+    )
+    masked = torch.tensor((texts.inputs == model.mask_token) & (texts.mask == 1))
+    head = model.module.get_submodule("cls.predictions.transform")
+    weight = model.module.get_submodule(table.name).weight.detach()
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
+    with torch.no_grad():
+        hidden = head(model.module.bert(ids, attention_mask=mask).last_hidden_state)[masked]
+        before = all_answers(model, texts)
+        with multiplied(model.module, {table.name: Dense(rounded(weight.T, "int4"))}):
+            measured = float(divergence(all_answers(model, texts), before).mean())
+    torch.testing.assert_close(known.input_gram, hidden.T @ hidden / len(hidden))
+    assert 0.5 * measured < table_loss(model, known, units, "int4") < 2 * measured
 
 
 def test_more_bits_lose_less(wide: LoadedModel) -> None:

@@ -27,10 +27,10 @@ from edgelr.statistics import units_per_token
 from edgelr.tasks import decides_each_label
 from edgelr.types import LoadedModel
 from tests.conftest import SENTENCES, MakeModel, tiny_texts, write_tiny
-from tests.exports import LABELLING, Recorder, quick_settings, session_cache
+from tests.exports import FILLING, LABELLING, Recorder, quick_settings, session_cache
 
 Models = dict[str, LoadedModel]
-every_labelling = pytest.mark.parametrize("name", LABELLING)
+every_labelling = pytest.mark.parametrize("name", [*LABELLING, FILLING])
 
 
 # --- which task ----------------------------------------------------------------------------------
@@ -53,8 +53,27 @@ def test_a_task_that_is_asked_for_drops_the_head(tmp_path: Path) -> None:
 
 def test_a_head_that_is_not_there_is_not_made_up(tmp_path: Path) -> None:
     folder = str(write_tiny(tmp_path / "model", "bert"))
-    with pytest.raises(InputError, match=r"lacks .*classifier"):
+    with pytest.raises(InputError, match=r"lacks .*classifier.*--task feature-extraction"):
         load(folder, Cache(tmp_path / "cache"), task="token-classification")
+
+
+def test_a_sentence_encoder_is_not_what_it_began_as(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model", "bert", "fill-mask")
+    cache = Cache(tmp_path / "cache")
+    assert load(str(folder), cache).task == "fill-mask"
+    (folder / "modules.json").write_text("[]")  # as sentence-transformers writes
+    assert load(str(folder), cache).task == "feature-extraction"
+    assert load(str(folder), cache, task="fill-mask").task == "fill-mask"
+
+
+def test_a_tokenizer_without_a_mask_fills_none(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "model", "bert", "fill-mask")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    assert config.pop("mask_token") == "<unk>"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"no tokenizer that names its mask token"):
+        load(str(folder), Cache(tmp_path / "cache"))
 
 
 def test_a_task_of_another_family_is_refused(tiny_decoder_folder: Path, tmp_path: Path) -> None:
@@ -125,6 +144,33 @@ def test_gradients_of_several_labels_are_those_of_their_cross_entropies(
     drawn = torch.stack(seen)
     torch.testing.assert_close(drawn.mean(0), torch.zeros_like(p), atol=0.12, rtol=0)
     torch.testing.assert_close(drawn.square().mean(0), p * (1 - p), atol=0.04, rtol=0)
+
+
+def test_only_what_is_masked_has_a_loss(tiny_models: Models) -> None:
+    """Drawn tokens make a mean of nothing, and a second moment of ``p (1 - p)`` at every mask."""
+    model = tiny_models[FILLING]
+    texts = tiny_texts(model)
+    ids, mask = torch.tensor(texts.inputs), torch.tensor(texts.mask)
+    masked = (ids == model.mask_token) & mask.bool()
+    assert units_per_token(model, [texts]) == pytest.approx(int(masked.sum()) / texts.tokens)
+    logits = model.module(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(all_answers(model, texts), logits[masked])
+    seen: list[torch.Tensor] = []
+
+    def watch(module: object, inputs: object, output: torch.Tensor) -> None:
+        output.register_hook(seen.append)
+
+    handle = model.module.get_submodule("cls.predictions.decoder").register_forward_hook(watch)
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        for _ in range(400):
+            backward(model, ids, mask, generator)
+    handle.remove()
+    drawn, p = torch.stack(seen), logits[masked].softmax(-1)
+    assert not drawn[:, ~masked].any()
+    at_masks = drawn[:, masked]
+    torch.testing.assert_close(at_masks.mean(0), torch.zeros_like(p), atol=0.12, rtol=0)
+    torch.testing.assert_close(at_masks.square().mean(0), p * (1 - p), atol=0.06, rtol=0)
 
 
 def halve(model: LoadedModel) -> Callable[[], None]:
@@ -205,14 +251,7 @@ class Fixed:
 # --- the bundle ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[*LABELLING, "several"])
-def exported(
-    request: pytest.FixtureRequest,
-    tiny_models: Models,
-    several: LoadedModel,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[LoadedModel, Path]:
-    model = several if request.param == "several" else tiny_models[request.param]
+def export(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels") / "bundle"
     settings = quick_settings(model.folder, keep=0.8)
     cache = session_cache(tmp_path_factory)
@@ -221,7 +260,18 @@ def exported(
     assert report.validation is not None
     assert report.validation.parity is not None
     assert report.validation.parity.passed
-    return model, folder
+    return folder
+
+
+@pytest.fixture(scope="module", params=[*LABELLING, "several"])
+def exported(
+    request: pytest.FixtureRequest,
+    tiny_models: Models,
+    several: LoadedModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[LoadedModel, Path]:
+    model = several if request.param == "several" else tiny_models[request.param]
+    return model, export(model, tmp_path_factory)
 
 
 def test_the_example_of_the_card_gives_the_labels_of_the_bundle(
@@ -245,3 +295,24 @@ def test_the_example_of_the_card_gives_the_labels_of_the_bundle(
     expected = p[:, 0] if decisions_per_row(model) > 1 else p[0]
     assert label == names[str(expected.argmax())]
     assert probability == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_the_example_of_the_card_fills_the_masks_of_a_text(
+    tiny_models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = tiny_models[FILLING]
+    folder = export(model, tmp_path_factory)
+    assert "fill_mask.py" in (folder / "README.md").read_text()
+    snippets = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
+    text = SENTENCES[0].replace("hills", "<unk>").replace("sea,", "<unk>,")
+    ((first, second),) = runpy.run_path(str(snippets / "fill_mask.py"))["fill"](folder, [text], 2)
+    encoder = Encoder.open(read_bundle(folder), threads=1)
+    assert encoder.tokenizer is not None
+    ids = np.array(encoder.tokenizer.encode(text).ids)
+    logits = encoder.run(ids[None])[0][ids == model.mask_token]
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    for found, row in zip((first, second), p, strict=True):
+        best = row.argsort()[::-1][:2]
+        assert [token for token, _ in found] == [encoder.tokenizer.decode([each]) for each in best]
+        assert [chance for _, chance in found] == pytest.approx(row[best], abs=1e-5)

@@ -6,7 +6,8 @@ import pytest
 
 from edgelr.errors import InputError
 from edgelr.runtime.bundle import read_tokenizer
-from edgelr.text import chunk_tokens, read_text, split_sentences
+from edgelr.text import chunk_tokens, mask_tokens, read_text, split_sentences
+from tests.conftest import SENTENCES, make_tokenizer
 from tests.runtime_graphs import WORDS, encoder_model, write_bundle
 
 
@@ -60,3 +61,18 @@ def test_sentences_are_neither_headings_nor_paragraphs() -> None:
     assert split_sentences(text, 10) == [sentence] * 3
     with pytest.raises(InputError, match="0 sentences"):
         split_sentences("Heading", 10)
+
+
+def test_a_part_of_a_text_is_masked_the_same_in_every_run() -> None:
+    tokenizer = make_tokenizer(160, ends=True)
+    for text in SENTENCES:
+        encoding = tokenizer.encode(text)
+        masked = mask_tokens(encoding, 3)
+        assert masked == mask_tokens(encoding, 3)
+        places = [place for place, token in enumerate(masked) if token == 3]
+        assert len(places) == round(0.15 * (len(masked) - 2))
+        assert {0, len(masked) - 1}.isdisjoint(places)  # beginning and end stay
+        others = [place for place in range(len(masked)) if place not in places]
+        assert all(masked[place] == encoding.ids[place] for place in others)
+    assert mask_tokens(tokenizer.encode("a"), 3).count(3) == 1
+    assert mask_tokens(tokenizer.encode(""), 3) == [1, 2]

@@ -39,7 +39,7 @@ class LabellingRunner(Protocol):
     """One with a head: texts or image files in, logits ``(decisions, classes)`` float32 out."""
 
     def decide(self, samples: Sequence[Any], /) -> Array:
-        """Return the logits of the label of every sample, or of each of its tokens."""
+        """Return the logits of the label of every sample, or of each of its tokens or masks."""
         ...
 
 

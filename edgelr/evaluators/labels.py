@@ -1,4 +1,7 @@
-"""Labels of texts, tokens or images: how many change, and how far the probabilities moved."""
+"""Labels of texts, tokens or images: how many change, and how far the probabilities moved.
+
+What a mask is filled with is a label like any other.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ def compare_labels(
 
 EVALUATORS.register("labels")(
     Evaluator(
-        ("text-classification", "token-classification", "image-classification"), compare_labels
+        ("text-classification", "token-classification", "fill-mask", "image-classification"),
+        compare_labels,
     )
 )

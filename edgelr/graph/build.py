@@ -16,7 +16,7 @@ from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import EXACT, factorize_linears
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.graph.table import quantize_table
-from edgelr.graph.tidy import tidy_decoder
+from edgelr.graph.tidy import share_tied_table, tidy_decoder
 from edgelr.sites import weight_of
 from edgelr.types import LinearSite, LoadedModel, Precision
 
@@ -34,6 +34,8 @@ def trace(model: LoadedModel, folder: Path) -> None:
     graph = load_graph(traced / "model.onnx")
     if model.task == "text-generation":
         tidy_decoder(graph)
+    else:
+        share_tied_table(graph)
     save_graph(graph, folder / "model.onnx", LATEST_OPSET, LATEST_IR_VERSION)
 
 

@@ -1,4 +1,7 @@
-"""Mend the decoder graph that onnxruntime-genai's builder emits, before anything is rewritten.
+"""Mend what exporters emit, before anything is rewritten.
+
+In any traced graph, a tied head is stored once. In the decoder graph of onnxruntime-genai's
+builder:
 
 1. A tied head is stored once and nothing is transposed at load time::
 
@@ -32,6 +35,43 @@ def tidy_decoder(model: ir.Model) -> None:
     _rename_first_norm(graph)
     _fix_head_size(graph)
     _accept_left_padding(graph)
+
+
+def share_tied_table(model: ir.Model) -> None:
+    """Store the table of a traced graph once, of which a tied head has a transposed copy, in place.
+
+    ::
+
+        table (V, H) ── Gather(ids)              table (V, H) ─┬─ Gather(ids)
+        copy (H, V) ─── MatMul(x)       becomes                └─ FusedMatMul(x, transB)
+    """
+    graph = model.graph
+    for head in [node for node in graph if node.op_type == "MatMul"]:
+        copy = head.inputs[1]
+        table = None if copy is None else _table_of(graph, copy)
+        if copy is None or table is None:
+            continue
+        _multiply_by_transposed(graph, head, table)
+        model.opset_imports.setdefault(MICROSOFT, 1)
+        if not copy.uses():
+            del graph.initializers[copy.name or ""]
+
+
+def _table_of(graph: ir.Graph, copy: ir.Value) -> ir.Value | None:
+    """Find the table from which rows are gathered, and that ``copy (H, V)`` is the transpose of."""
+    if copy.const_value is None or len(copy.const_value.shape) != 2:
+        return None
+    shape = tuple(reversed(copy.const_value.shape.numpy()))
+    for value in graph.initializers.values():
+        stored = value.const_value
+        if (
+            stored is not None
+            and tuple(stored.shape.numpy()) == shape
+            and any(use.node.op_type == "Gather" and use.idx == 0 for use in value.uses())
+            and np.array_equal(stored.numpy(), copy.const_value.numpy().T)
+        ):
+            return value
+    return None
 
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

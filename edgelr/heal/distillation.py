@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from edgelr.compressed import installed
-from edgelr.losses import answers, counted
+from edgelr.losses import answers, counted, decided_tokens
 from edgelr.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
     with installed(model.module, factors):
         student = answers(model, *batch)
     if TASKS[model.task].loss != "embedding":
-        return _divergence(student, teacher, counted(student, model, batch[1]))
+        return _divergence(student, teacher, counted(student, model, *batch))
     return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
 
 
@@ -96,7 +96,8 @@ def mean_distillation_loss(
     """Average ``distillation_loss`` over tokens, texts or images."""
     total, count = 0.0, 0
     for inputs, mask in batches(rows, batch_tokens):
-        units = len(inputs) if TASKS[model.task].by_row else int(mask.sum())
+        decided = decided_tokens(model, inputs, mask)
+        units = len(inputs) if TASKS[model.task].by_row else int(decided.sum())
         total += units * float(distillation_loss(model, factors, (inputs, mask)))
         count += units
     return total / count

@@ -34,6 +34,13 @@ With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `classify.py` and run
 `python classify.py FOLDER "A dog runs." "A puppy is running."`"""
 
+FILL_MASK = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `fill_mask.py` and run
+`python fill_mask.py FOLDER "The capital of France is [MASK]."`, with the mask as this tokenizer
+writes it."""
+
 RUN = """## Run it
 
 The inputs and outputs are those of the original graph. With
@@ -122,4 +129,6 @@ def _how_to_run(task: Task, reads_images: bool) -> list[str]:
         return [CLASSIFY_IMAGE, fence("python", snippet("classify_image.py"))]
     if task == "feature-extraction":
         return [EMBED, fence("python", snippet("embed.py"))]
+    if task == "fill-mask":
+        return [FILL_MASK, fence("python", snippet("fill_mask.py"))]
     return [CLASSIFY, fence("python", snippet("classify.py"))]

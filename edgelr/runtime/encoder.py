@@ -11,6 +11,7 @@ from edgelr.errors import InputError
 from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.session import Array, Session, open_session
 from edgelr.tasks import decides_each_label
+from edgelr.text import mask_tokens
 from edgelr.types import ExportBundle
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls"]
 _BATCH = 32
+_FEW = 4  # texts whose logits have a number for every token of the vocabulary
 
 
 class Encoder:
@@ -30,6 +32,7 @@ class Encoder:
         pooling: ``"mean"`` over the real tokens, or the vector of the first token, ``"cls"``.
         max_tokens: longer texts are cut.
         decides_each_label: see ``tasks.decides_each_label``.
+        mask_token: the id that stands for what is to be filled in; None where nothing is.
 
     Raises:
         InputError: the graph has other inputs.
@@ -44,10 +47,12 @@ class Encoder:
         pooling: Pooling = "mean",
         max_tokens: int = 512,
         decides_each_label: bool = False,
+        mask_token: int | None = None,
     ) -> None:
         self.session = session
         self.tokenizer = tokenizer
         self.pooling = pooling
+        self.mask_token = mask_token
         self._decides_each_label = decides_each_label
         unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown:
@@ -76,6 +81,7 @@ class Encoder:
             bundle.manifest.context_tokens,
             bundle.manifest.task == "text-classification"
             and decides_each_label(config.get("problem_type"), labels),
+            bundle.manifest.mask_token,
         )
 
     def run(self, input_ids: Array, attention_mask: Array | None = None) -> Array:
@@ -118,23 +124,34 @@ class Encoder:
         """Compute the logits of every decision, ``(decisions, classes)`` float32.
 
         A decision is the label of a text or of a token; where a text may have several labels, each
-        of them is one between yes and no.
+        of them is one between yes and no. A model that fills masks is given some, and decides
+        about them alone.
         """
         rows = self._tokenized(texts)
         decisions = []
+        if self.mask_token is not None:
+            batch = min(batch, _FEW)
         for start in range(0, len(rows), batch):
             ids, mask = right_padded(rows[start : start + batch])
             logits = self.run(ids, mask)
             if self._decides_each_label:
                 logits = each_decision(logits)
             elif logits.ndim == 3:
-                logits = logits[mask == 1]
+                logits = logits[self._decided(ids, mask)]
             decisions.append(logits.reshape(-1, logits.shape[-1]))
         return np.concatenate(decisions)
 
+    def _decided(self, ids: Array, mask: Array) -> Array:
+        """Tell which tokens are decided about: those that are no padding, or what is masked."""
+        real: Array = mask == 1
+        return real if self.mask_token is None else real & (ids == self.mask_token)
+
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        encodings = self.tokenizer.encode_batch(list(texts))
+        if self.mask_token is None:
+            return [encoding.ids for encoding in encodings]
+        return [mask_tokens(encoding, self.mask_token) for encoding in encodings]
 
     def _embed(self, input_ids: Array, mask: Array) -> Array:
         return pooled(self.run(input_ids, mask), mask, self.pooling)
