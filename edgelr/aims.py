@@ -208,7 +208,8 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
     def price(group: SiteGroup, candidate: Candidate) -> int:
         return round(1e9 * clock.group_seconds(group, candidate, rows))
 
-    workload = read_workload(base.dense.bundle.model_path).in_precision(subject.precision)
+    graph = base.dense.bundle.model_path
+    workload = read_workload(graph, subject.model.image).in_precision(subject.precision)
     fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
         1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
     )
@@ -237,7 +238,8 @@ def _planned_products(subject: Subject) -> Iterator[Product]:
     if subject.table is not None and has_tied_head(subject.model):
         sites.append(subject.table)
     for site in sites:
-        yield Product(site.in_features, site.out_features, subject.precision)
+        often = site.positions_per_token
+        yield Product(site.in_features, site.out_features, subject.precision, often)
 
 
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:

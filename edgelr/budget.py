@@ -74,9 +74,11 @@ def activation_bytes(
         t (4 hidden + heads context + 3 heads head_size + 3 intermediate + vocab)
 
     The parts are not alive together, but the arena that frees one seldom has room for the next in
-    its place. Scores are counted in full, because only some attention kernels avoid them.
+    its place. Scores are counted in full, because only some attention kernels avoid them. Of models
+    with stages, those of the first are counted: ``t`` positions that attend to a window.
     """
-    attended = context_tokens if shape.kv_heads else tokens
+    tokens = round(tokens * shape.positions_per_token)
+    attended = context_tokens if shape.kv_heads else shape.window or tokens
     per_token = (
         _HIDDEN_BUFFERS * shape.hidden_size
         + shape.attention_heads * (attended + 3 * shape.head_size)  # scores; query, key and value

@@ -22,6 +22,7 @@ from edgelr.importance import KEEP, STEPS, collect_importance, learn_importance
 from edgelr.methods import METHODS, Need
 from edgelr.planning import FORMAT, Listener, Planned, Subject
 from edgelr.quantization import quantized_losses
+from edgelr.sites import positions
 from edgelr.spectra import SpectrumTable, read_losses, read_spectra, write_losses
 from edgelr.table import (
     TABLE_TOKENS,
@@ -204,7 +205,16 @@ def _by_importance(
         units = statistic.units_per_token(model, calibration)
         with multiplied(model.module, factors):
             parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
-            collect_importance(model, plain, parts, units, folder, settings.seed, listener.progress)
+            collect_importance(
+                model,
+                plain,
+                parts,
+                units,
+                folder,
+                settings.seed,
+                listener.progress,
+                positions(subject.sites),
+            )
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()

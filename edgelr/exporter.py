@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import InputError
 from edgelr.registry import Registry
-from edgelr.types import Task
+from edgelr.types import Pooling, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,9 @@ class Exporter:
             matrix may serve both: what widens, and what narrows again.
         intermediate_size: the configuration's name for the width inside a feed-forward pair, or
             what computes it from the configuration.
+        shape: sizes by their names in ``types.ModelShape``, from the configuration, of models
+            whose stages differ.
+        pooling: how an image's tokens become its embedding.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
         load_options: further keyword arguments of ``from_pretrained`` for the first task.
@@ -56,6 +59,8 @@ class Exporter:
     node_names: tuple[tuple[str, str], ...] = ()
     tied_pairs: tuple[tuple[str, str], ...] = ()
     intermediate_size: str | Callable[[Any], int] = "intermediate_size"
+    shape: Callable[[Any], dict[str, Any]] | None = None
+    pooling: Pooling = "cls"
     positions_after_padding: bool = False
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False

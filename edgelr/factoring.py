@@ -24,7 +24,7 @@ from edgelr.quantization import Rounded, round_factors
 from edgelr.refit import refit
 from edgelr.rescale import components, solve_scales
 from edgelr.sharing import group_loss, refine_basis
-from edgelr.sites import weight_of
+from edgelr.sites import positions, weight_of
 from edgelr.spectra import SpectrumTable, read_factors, write_factors
 from edgelr.statistics import StatisticsStore
 from edgelr.types import Plan
@@ -185,7 +185,10 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
     seed = subject.settings.seed + 1  # labels that the statistics did not see
     parts = spread(made.calibration, min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns)))
     with unfinished(work) as scratch:  # gigabytes, of no use to another run
-        scales = solve_scales(subject.model, factors, parts, seed, scratch, listener.progress)
+        often = positions(subject.sites)
+        scales = solve_scales(
+            subject.model, factors, parts, seed, scratch, listener.progress, often
+        )
     increase = loss_increase(subject.model, selection(subject).first(COMPARED_TOKENS))
 
     def held_out(changed: FactorSet) -> float:

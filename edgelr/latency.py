@@ -38,11 +38,12 @@ _MOVED = 3  # values of one token that a node reads and writes: two inputs, one 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product of every token with one constant matrix ``(inputs, outputs)``."""
+    """A product of every token, or position, with one constant matrix ``(inputs, outputs)``."""
 
     inputs: int
     outputs: int
     weights: WeightPrecision
+    positions_per_token: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,13 @@ class Clock:
         """Predict one run of a graph."""
         rows = run.batch * run.tokens
         products = sum(self.product_seconds(product, rows) for product in workload.products)
-        others = workload.other_nodes * self._node_seconds(rows)
+        moved = round(rows * self._shape.positions_per_token)
+        others = workload.other_nodes * self._node_seconds(moved)
         return 1e3 * (products + others + self._attention_seconds(run))
 
     def product_seconds(self, product: Product, rows: int) -> float:
         """Predict one product of ``rows`` tokens."""
+        rows = round(rows * product.positions_per_token)
         if self._tables is not None:
             return self._tables.seconds(product, rows)
         size = matrix_bytes((product.inputs, product.outputs), product.weights, self._values)
@@ -109,15 +112,17 @@ class Clock:
         kept = stored(candidate.form, group, candidate.rank)
         again = len(group.sites) if group.kind in ("blocks", "tied") else 1
         matrices = [*kept.shared * again, *(shape for own in kept.own for shape in own)]
-        products = (Product(*shape, candidate.precision) for shape in matrices)
+        often = group.sites[0].positions_per_token
+        products = (Product(*shape, candidate.precision, often) for shape in matrices)
         nodes = FURTHER_NODES.get(candidate.form, 0) * len(group.sites)
         seconds = sum(self.product_seconds(product, rows) for product in products)
-        return seconds + nodes * self._node_seconds(rows)
+        return seconds + nodes * self._node_seconds(round(rows * often))
 
     def _attention_seconds(self, run: Run) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2
         heads = shape.layers * shape.head_size
-        flops = 4 * run.batch * run.tokens * run.context_tokens * heads * shape.attention_heads
+        pairs = run.tokens * shape.positions_per_token * (shape.window or run.context_tokens)
+        flops = 4 * run.batch * pairs * heads * shape.attention_heads
         cache = 2 * run.batch * run.context_tokens * heads * shape.kv_heads * width
         kernels = self._device.kernels
         if kernels is None:

@@ -129,7 +129,7 @@ def _from_folder(
         source=source,
         revision=revision,
         digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
-        pooling=_pooling(folder, image) if TASKS[task].loss == "embedding" else None,
+        pooling=_pooling(folder, image, exporter) if TASKS[task].loss == "embedding" else None,
         image=image,
         mask_token=mask_token,
     )
@@ -348,9 +348,9 @@ def _mask_token(folder: Path, source: str) -> int:
     return int(found)
 
 
-def _pooling(folder: Path, image: ImageInput | None) -> Pooling:
-    """How tokens become an embedding: that of an image is its first token."""
-    return pooling_of(folder) if image is None else "cls"
+def _pooling(folder: Path, image: ImageInput | None, exporter: Exporter) -> Pooling:
+    """How tokens become an embedding: a family of image models says it, a folder of texts."""
+    return pooling_of(folder) if image is None else exporter.pooling
 
 
 def pooling_of(folder: Path) -> Pooling:

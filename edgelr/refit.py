@@ -111,7 +111,7 @@ def refit(
         progress: called with ``("refit", blocks done, blocks)``.
 
     Raises:
-        InputError: the model is not made of blocks that follow each other.
+        InputError: the model is not made of blocks that follow each other, of one size.
     """
     found, kept = dict(factors), 0
     blocks = _blocks(plan, groups)
@@ -234,6 +234,12 @@ def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
         raise InputError(
             "No linear lies in a numbered block, and a refit goes block by block. Expected a model "
             "of blocks that follow each other: choose a recipe without a refit."
+        )
+    staged = [s.name for group in groups for s in group.sites if s.positions_per_token != 1]
+    if staged:
+        raise InputError(
+            f"{len(staged)} linears run on windows or at another resolution ({staged[0]}), and a "
+            f"refit goes through blocks of one size. Choose a recipe without a refit."
         )
     return dict(sorted(blocks.items(), key=lambda item: int(item[0].rpartition(".")[2])))
 

@@ -67,8 +67,8 @@ def make_report(
         device,
         subject.shape,
         subject.precision,
-        read_workload(dense.model_path),
-        read_workload(bundle.model_path),
+        read_workload(dense.model_path, subject.model.image),
+        read_workload(bundle.model_path, subject.model.image),
         _measured_runs(comparison)
         if here
         else device_runs(device, subject.shape, subject.context_tokens),

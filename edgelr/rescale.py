@@ -17,7 +17,7 @@ beforehand. One Krylov space, of the least squares without it, has the solutions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -100,6 +100,7 @@ def solve_scales(
     seed: int,
     folder: Path,
     progress: Progress,
+    positions: Mapping[str, float] | None = None,
 ) -> Scales:
     """Solve for the scales of the components of every ``LowRank`` product; others stay.
 
@@ -110,8 +111,9 @@ def solve_scales(
         seed: of the sampled labels or probes.
         folder: receives the derivatives, two bytes for every token and component, while it runs.
         progress: called with ``("scales", done, total)`` in tokens.
+        positions: how often a site runs for each token, see ``LinearSite``; once where none says.
     """
-    found = _collect(model, factors, parts, seed, folder, progress)
+    found = _collect(model, factors, parts, seed, folder, progress, positions or {})
     unit = 1 / found.sizes()
     basis, tridiagonal, start = krylov_space(
         lambda v: unit * found.normal(unit * v), unit * found.right(), KRYLOV_STEPS
@@ -244,13 +246,14 @@ def _collect(
     seed: int,
     folder: Path,
     progress: Progress,
+    positions: Mapping[str, float],
 ) -> _Derivatives:
     """Write the derivatives of every token of a decoder, or every text of an encoder."""
     products = _products(factors)
     columns, width = {}, 0
     for name, each in products.items():
         columns[name] = slice(width, width := width + each.down.shape[1])
-    whole = TASKS[model.task].by_row
+    whole, image = TASKS[model.task].by_row, model.image
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _FILE).open("wb") as file:
         writer = _Writer(file, width)
@@ -258,6 +261,9 @@ def _collect(
         def add(name: str, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
             p = (x @ products[name].down) * (gradient @ products[name].up.T)
             q = (gradient * plain).sum(-1) - p.sum(-1)
+            if image is not None:  # windows of it lie one after another
+                each = round(image.tokens * positions.get(name, 1.0))
+                p, q = p.reshape(-1, each, p.shape[-1]), q.reshape(-1, each)
             p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
             writer.add(p, q, columns[name])
 

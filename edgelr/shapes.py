@@ -11,6 +11,9 @@ from edgelr.types import LoadedModel, ModelShape
 def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     """Read the sizes that decide about memory, and the longest sequence that the model takes."""
     config: Any = model.module.config
+    if model.exporter.shape is not None:
+        named = model.exporter.shape(config)
+        return ModelShape(**named, kv_heads=0, vocab_size=0), _longest(config, model)
     sizes = _named_alike(config, model.image is not None)
     heads = sizes.num_attention_heads
     widen = model.exporter.intermediate_size

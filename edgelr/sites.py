@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
 
-PROBE_ROWS, PROBE_TOKENS = 2, 8
+PROBE_ROWS, PROBE_TOKENS = 3, 8  # three: of tables of positions, few have a multiple
 
 Pair = tuple[str, str]
 
@@ -25,8 +25,8 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
 
     A site is an ``nn.Linear`` that the pass runs once, on the features of every token, whose
     weight nobody else uses (a tied head is not ours to split) and which the family does not keep
-    dense. Sites that were handed the very same tensor share an ``input_name``: that of the first
-    of them.
+    dense; of an image it may also see windows, or another resolution. Sites that were handed the
+    very same tensor share an ``input_name``: that of the first of them.
 
     Raises:
         InputError: nothing is left to factorize.
@@ -36,14 +36,16 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
         for name, module in model.module.named_modules()
         if isinstance(module, nn.Linear) and _is_ours(name, module, model)
     }
-    inputs = _input_names(model, linears)
+    inputs, often = _read_inputs(model, linears)
     if not inputs:
         raise InputError(
             f"{model.source} has no linear that can be factorized: of its modules, none is an "
             f"nn.Linear with a weight of its own that runs once for each token (kept dense by its "
             f"family: {', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
         )
-    return tuple(_site(name, linears[name], input_name) for name, input_name in inputs.items())
+    return tuple(
+        _site(name, linears[name], input_name, often[name]) for name, input_name in inputs.items()
+    )
 
 
 def find_groups(
@@ -153,7 +155,12 @@ def _is_ours(name: str, module: nn.Linear, model: LoadedModel) -> bool:
     return len(owners) == 1
 
 
-def _site(name: str, linear: nn.Linear, input_name: str) -> LinearSite:
+def positions(sites: tuple[LinearSite, ...]) -> dict[str, float]:
+    """Tell of every site how often it runs for each token, by name."""
+    return {site.name: site.positions_per_token for site in sites}
+
+
+def _site(name: str, linear: nn.Linear, input_name: str, often: float) -> LinearSite:
     block = re.search(r"\.(\d+)\.", name)
     return LinearSite(
         name=name,
@@ -163,23 +170,32 @@ def _site(name: str, linear: nn.Linear, input_name: str) -> LinearSite:
         role=name[block.end() :] if block else name,
         block=int(block[1]) if block else None,
         input_name=input_name,
+        positions_per_token=often,
     )
 
 
-def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str, str]:
+def _read_inputs(
+    model: LoadedModel, linears: dict[str, nn.Linear]
+) -> tuple[dict[str, str], dict[str, float]]:
     """Run once and note, in order, which linear first read each distinct input tensor.
 
     Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
-    its relative positions: a Gram of their inputs would not tell what an error costs.
+    its relative positions: a Gram of their inputs would not tell what an error costs. What runs
+    once for an image is left out too: there are too few images for such a Gram.
+
+    Returns:
+        Names of the inputs, and how often each linear runs for one token, by name.
     """
     readings: list[tuple[Tensor, list[str]]] = []  # holds the tensors, so that no address is reused
     runs: dict[str, int] = {}
     unfit: set[str] = set()
+    often: dict[str, float] = {}
     tokens = PROBE_TOKENS if model.image is None else model.image.tokens
 
     def note(name: str, x: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        if runs[name] > 1 or x.shape[:-1] != (PROBE_ROWS, tokens):
+        often[name] = x.shape[:-1].numel() / (PROBE_ROWS * tokens)
+        if runs[name] > 1 or not _is_of_rows(x, tokens, model.image is not None):
             unfit.add(name)
         for tensor, readers in readings:
             if tensor is x:
@@ -199,4 +215,12 @@ def _input_names(model: LoadedModel, linears: dict[str, nn.Linear]) -> dict[str,
             hook.remove()
     fit = [[name for name in readers if name not in unfit] for _, readers in readings]
     first = {name: readers[0] for readers in fit for name in readers}
-    return {name: first[name] for name in runs if name in first}
+    return {name: first[name] for name in runs if name in first}, often
+
+
+def _is_of_rows(x: Tensor, tokens: int, image: bool) -> bool:
+    """Tell whether a tensor has features of every token; of an image, of several positions."""
+    if not image:
+        return x.shape[:-1] == (PROBE_ROWS, tokens)
+    count = x.shape[:-1].numel()
+    return count > PROBE_ROWS and len(x) % PROBE_ROWS == 0

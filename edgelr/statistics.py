@@ -19,6 +19,7 @@ from torch import nn
 
 from edgelr import calibration as calibrations
 from edgelr.losses import backward, decided_tokens, decisions_per_row, named_inputs
+from edgelr.sites import positions
 from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, SiteStatistics
 
@@ -74,7 +75,7 @@ class StatisticsStore:
 
     Attributes:
         folders: where each kind of Gram is; kinds that no method needed have none.
-        units_per_token: see ``SiteStatistics``.
+        units_per_token: see ``SiteStatistics``; that of a site is one per position.
     """
 
     folders: Mapping[Need, Path]
@@ -85,7 +86,7 @@ class StatisticsStore:
         return SiteStatistics(
             self._read("input_gram", site.input_name, site),
             self._read("output_gradient_gram", site.name, site),
-            self.units_per_token,
+            self.units_per_token / site.positions_per_token,
         )
 
     def _read(self, kind: Need, key: str, site: LinearSite) -> Tensor | None:
@@ -140,8 +141,7 @@ def _input_grams(
     weight = 1.0  # of a token of the running part
 
     def add(name: str, x: Tensor) -> None:
-        flat = x.detach()[real]  # (tokens, in)
-        add_gram(grams[name], flat, weight)
+        add_gram(grams[name], counted_positions(x.detach(), real), weight)
 
     total = sum(part.tokens for part in parts)
     done = 0
@@ -155,7 +155,8 @@ def _input_grams(
                 module(**named_inputs(model, inputs, mask))
                 done += int(mask.sum())
                 progress("input statistics", done, total)
-    return {name: mirrored(gram) / total for name, gram in grams.items()}
+    often = positions(sites)
+    return {name: mirrored(gram) / (total * often[name]) for name, gram in grams.items()}
 
 
 def _gradient_grams(
@@ -178,7 +179,18 @@ def _gradient_grams(
 
     fisher_pass(model, watched, watch, parts, generator, "gradient statistics", progress)
     total = sum(part.tokens for part in parts)
-    return {name: mirrored(gram) / total for name, gram in grams.items()}
+    often = positions(sites)
+    return {name: mirrored(gram) / (total * often[name]) for name, gram in grams.items()}
+
+
+def counted_positions(x: Tensor, real: Tensor) -> Tensor:
+    """Leave padding out of what a site reads, ``(positions, in_features)``; images have none.
+
+    Args:
+        x: ``(..., in_features)``.
+        real: ``(rows, tokens)``, true where no padding is.
+    """
+    return x[real] if x.shape[:-1] == real.shape else x.flatten(0, -2)
 
 
 def fisher_pass(

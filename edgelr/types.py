@@ -51,6 +51,8 @@ class LinearSite:
 
     ``input_name`` names the distinct input that the site reads: sites with the same name see the
     same tensor (query, key and value, for instance) and share one input Gram.
+    ``positions_per_token`` tells how often it runs for each token that is counted: once, but in
+    models whose stages see an image at several resolutions.
     """
 
     name: str
@@ -60,6 +62,7 @@ class LinearSite:
     role: str
     block: int | None
     input_name: str
+    positions_per_token: float = 1.0
 
     @property
     def parameters(self) -> int:
@@ -179,7 +182,10 @@ class LoadedModel:
 class ModelShape:
     """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0.
 
-    ``vocab_size`` is that of the logits, and 0 for models that answer no tokens.
+    ``vocab_size`` is that of the logits, and 0 for models that answer no tokens. Where stages see
+    an image at several resolutions, the sizes are those of the first stage, which takes most; it
+    has ``positions_per_token`` positions for each token of the last one, and every position
+    attends to those of its ``window`` only.
     """
 
     layers: int
@@ -189,6 +195,8 @@ class ModelShape:
     kv_heads: int
     head_size: int
     vocab_size: int
+    positions_per_token: float = 1.0
+    window: int | None = None
 
 
 # --- statistics and decompositions -------------------------------------------------------------

@@ -14,28 +14,31 @@ import torch
 import transformers
 from PIL import Image
 
-from edgelr import pipeline
+from edgelr import pipeline, rescale
 from edgelr.bench.ground import common_ground
 from edgelr.bench.question import Question
 from edgelr.cache import Cache
 from edgelr.calibration import from_images
-from edgelr.compressed import all_answers, loss_increase, multiplied
+from edgelr.compressed import all_answers, installed, loss_increase, multiplied
 from edgelr.device import load_profile
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS
-from edgelr.factors import FactorSet
+from edgelr.factoring import make_factors
+from edgelr.factors import FactorSet, LowRank
+from edgelr.graph.build import build
+from edgelr.graph.workload import read_workload
 from edgelr.heal.distillation import batches, mean_distillation_loss, pieces
 from edgelr.images import list_images, listed
 from edgelr.load import load
-from edgelr.losses import backward
-from edgelr.planning import examine
+from edgelr.losses import answers, backward
+from edgelr.planning import dense_export, examine
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import open_session
 from edgelr.runtime.validate import accuracy
 from edgelr.settings import Settings
 from edgelr.shapes import shape_of
-from edgelr.sites import find_sites, weight_of
+from edgelr.sites import find_sites, positions, weight_of
 from edgelr.statistics import units_per_token
 from edgelr.table import find_table
 from edgelr.types import LoadedModel, Report
@@ -63,7 +66,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_image_has_its_patches_and_what_the_family_adds(tiny_models: Models) -> None:
-    for family, added in (("vit", 1), ("deit", 2), ("dinov2", 1), ("beit", 1)):
+    for family, added in (("vit", 1), ("deit", 2), ("dinov2", 1), ("beit", 1), ("swin", 0)):
         model = tiny_models[family]
         assert model.image is not None
         assert model.image.tokens == PATCHES + added, family
@@ -103,6 +106,74 @@ def test_linears_of_patches_are_sites_and_heads_are_not(tiny_models: Models) -> 
     assert len(sites) == 2 * 6
     assert all(name.startswith("vit.layers.") for name in sites)
     assert find_table(tiny_models[IMAGE_PIVOT]) is None
+
+
+def test_stages_see_an_image_at_resolutions_of_their_own(tiny_models: Models) -> None:
+    """Of 10 x 10 positions, windows of 4 x 4 read 12 x 12; the second has 5 x 5 and reads 8 x 8."""
+    often = positions(find_sites(tiny_models["swin"]))
+    found = {name.removeprefix("encoder."): round(25 * each) for name, each in often.items()}
+    stages = {"layers.0.": (100, 144), "layers.1.": (25, 64)}
+    blocks = {f"{stage}blocks.{block}.": sizes for stage, sizes in stages.items() for block in "01"}
+    for prefix, (plain, padded) in blocks.items():
+        assert found[f"{prefix}mlp.fc1"] == found[f"{prefix}mlp.fc2"] == plain
+        assert found[f"{prefix}attention.q_proj"] == found[f"{prefix}attention.o_proj"] == padded
+    assert found["layers.0.downsample.reduction"] == 25
+
+
+def test_derivatives_of_an_image_are_summed_over_its_windows(
+    tiny_models: Models, tmp_path: Path
+) -> None:
+    model = tiny_models["swin"]
+    rows, sites = random_rows(model, 3, 0), find_sites(model)
+    factors: FactorSet = {site.name: full(model, site.name) for site in sites}
+    found = rescale._collect(model, factors, [rows], 0, tmp_path, print, positions(sites))
+    derivatives = torch.cat([piece for piece, _ in found.pieces()]) * found.unit
+    scales = torch.ones(len(found.unit), requires_grad=True)
+    scaled: FactorSet = {
+        name: LowRank(each.down, each.up * scales[found.columns[name], None])
+        for name, each in factors.items()
+        if isinstance(each, LowRank)
+    }
+    with torch.enable_grad(), installed(model.module, scaled):
+        vectors = answers(model, torch.tensor(rows.inputs), torch.tensor(rows.mask))
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+    for vector, drawn, each in zip(vectors, noise, derivatives, strict=True):
+        (expected,) = torch.autograd.grad((vector * drawn).sum(), scales, retain_graph=True)
+        torch.testing.assert_close(each, expected, atol=2e-3 * float(expected.max()), rtol=2e-3)
+
+
+@pytest.mark.breadth
+def test_products_are_counted_for_every_position(
+    tiny_models: Models, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = tiny_models["swin"]
+    dense, sites = (
+        dense_export(model, session_cache(tmp_path_factory), Recorder()),
+        find_sites(model),
+    )
+    factors = {site.name: product(weight_of(model, site.name), 8) for site in sites}
+    path = tmp_path / "model.onnx"
+    build(model, dense.traced, sites, factors, path, "float32")
+    sizes = {site: (site.parameters, 8 * (site.in_features + site.out_features)) for site in sites}
+    for index, graph in enumerate((dense.bundle.model_path, path)):
+        found = read_workload(graph, model.image).products
+        work = sum(each.inputs * each.outputs * each.positions_per_token for each in found)
+        expected = sum(size[index] * site.positions_per_token for site, size in sizes.items())
+        assert work == pytest.approx(expected)
+
+
+@pytest.mark.breadth
+def test_what_has_stages_is_not_refitted(tiny_models: Models, photos: Path, tmp_path: Path) -> None:
+    settings = quick(tiny_models["swin"], photos, recipe="mpifa")
+    device, cache = load_profile("generic-cpu"), Cache(tmp_path)
+    made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    with pytest.raises(InputError, match=r"at another resolution.*without a refit"):
+        make_factors(made, cache, Recorder())
+
+
+def full(model: LoadedModel, name: str) -> LowRank:
+    u, s, v = torch.linalg.svd(weight_of(model, name).T, full_matrices=False)
+    return LowRank(u * s, v)
 
 
 def test_lengths_are_not_asked_of_an_image(tiny_models: Models, photos: Path) -> None:
@@ -228,6 +299,7 @@ class Exported:
         pytest.param((IMAGE_PIVOT, "int8"), marks=pytest.mark.breadth),
         ("dinov2", "float16"),
         pytest.param(("dinov2", "float32"), marks=pytest.mark.breadth),
+        pytest.param(("swin", "float32"), marks=pytest.mark.breadth),
     ],
     ids="-".join,
 )
@@ -260,17 +332,20 @@ def test_a_bundle_answers_like_torch_and_is_judged_and_timed(exported: Exported)
     assert report.validation.gate.metric == metric
     assert report.validation.metrics[0].samples == 10  # a quarter of the photos
     assert report.comparison is not None
+    assert model.image is not None
+    tokens = model.image.tokens
     phases = [(each.key, each.tokens) for each in report.comparison.bundle.phases]
-    assert phases == [("forward 26", 26), ("forward 8x26", 26)]
-    assert report.budget.context_tokens == 26
+    assert phases == [(f"forward {tokens}", tokens), (f"forward 8x{tokens}", tokens)]
+    assert report.budget.context_tokens == tokens
     assert report.budget.cache_bytes == 0
 
 
 def test_the_manifest_tells_how_images_are_prepared(exported: Exported) -> None:
     manifest = read_bundle(exported.folder, verify=True).manifest
     assert manifest.image == exported.model.image
-    assert manifest.context_tokens == 26
-    assert manifest.tokens_read(7) == manifest.tokens_read(128) == 26
+    assert manifest.image is not None
+    tokens = manifest.image.tokens
+    assert manifest.context_tokens == manifest.tokens_read(7) == manifest.tokens_read(128) == tokens
 
 
 def test_the_example_of_the_card_answers_like_the_bundle(exported: Exported, photos: Path) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from edgelr import statistics
 from edgelr.calibration import Calibration, from_samples, weights
 from edgelr.losses import pool
-from edgelr.sites import find_sites
+from edgelr.sites import find_sites, positions
 from edgelr.statistics import units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import MakeModel, collected, random_ids, random_rows, tiny_texts
@@ -84,9 +84,11 @@ def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Te
             for root in roots:
                 found = torch.autograd.grad(target, list(outputs.values()), root, retain_graph=True)
                 for name, gradient in zip(outputs, found, strict=True):
-                    gram = gradient[0].T @ gradient[0]
+                    gradient = gradient.flatten(0, -2)  # an image may have several windows
+                    gram = gradient.T @ gradient
                     total[name] = total[name] + gram if name in total else gram
-    return {name: gram / texts.tokens for name, gram in total.items()}
+    often = positions(find_sites(model))
+    return {name: gram / (texts.tokens * often[name]) for name, gram in total.items()}
 
 
 @every_exporter
@@ -99,12 +101,14 @@ def test_input_grams_are_the_weighted_mean_over_the_real_tokens(
     parts = [tiny_texts(model), random_rows(model, 4, 7)]
     store = collected(model, parts, tmp_path / "store")
     expected = {site.name: 0.0 for site in find_sites(model)}
+    often = positions(find_sites(model))
     with torch.no_grad(), watched(model) as (inputs, _):
         for part, weight in zip(parts, weights(parts), strict=True):
             for row in one_by_one(part):
                 model.module(**{model.module.main_input_name: row})
                 for name, x in inputs.items():
-                    expected[name] = expected[name] + x[0].T @ x[0] * (weight / part.tokens)
+                    flat, share = x.flatten(0, -2), weight / (part.tokens * often[name])
+                    expected[name] = expected[name] + flat.T @ flat * share
     for site in find_sites(model):
         found = store.of(site).input_gram
         torch.testing.assert_close(found, expected[site.name], rtol=1e-4, atol=1e-5)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgelr.graph.residency import PRODUCTS, QUANTIZED_PRODUCT, precision_of_bits
 from edgelr.graph.save import load_graph
 from edgelr.latency import Product, Workload
-from edgelr.types import WeightPrecision
+from edgelr.types import ImageInput, WeightPrecision
 
 _FLOATS: dict[ir.DataType, WeightPrecision] = {
     ir.DataType.FLOAT: "float32",
@@ -18,16 +22,34 @@ _FLOATS: dict[ir.DataType, WeightPrecision] = {
 _FREE = ("Constant", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Identity")  # no value moves
 
 
-def read_workload(path: Path) -> Workload:
-    """List the products of a graph file; its weights are not read."""
-    products, others = [], 0
-    for node in load_graph(path).graph:
+def read_workload(path: Path, image: ImageInput | None = None) -> Workload:
+    """List the products of a graph file; its weights are not read.
+
+    Args:
+        path: of the graph.
+        image: that it reads: its products may have more positions than the image has tokens.
+    """
+    model, products, others = load_graph(path), [], 0
+    if image is not None:
+        ShapeInferencePass()(model)
+    for node in model.graph:
         product = _product(node)
         if product is not None:
-            products.append(product)
+            often = 1.0 if image is None else _positions(node) / image.tokens
+            products.append(replace(product, positions_per_token=often))
         elif node.op_type not in _FREE:
             others += 1
     return Workload(tuple(products), others)
+
+
+def _positions(node: ir.Node) -> int:
+    """Count the rows that a node multiplies for one image: its axes but the last, of one batch.
+
+    A free axis is the number of images, or a multiple of it that its name spells.
+    """
+    known = [value.shape for value in (node.inputs[0], *node.outputs) if value and value.shape]
+    axes = [str(axis) for axis in known[0][:-1]] if known else []
+    return math.prod(int(number) for axis in axes for number in re.findall(r"\b\d+\b", axis))
 
 
 def _product(node: ir.Node) -> Product | None:

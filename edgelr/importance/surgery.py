@@ -14,7 +14,7 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -74,6 +74,7 @@ def collect_importance(
     folder: Path,
     seed: int,
     progress: Progress,
+    positions: Mapping[str, float] | None = None,
 ) -> None:
     """Write the decomposition of every site into ``folder``, reweighted, in order of importance.
 
@@ -86,13 +87,15 @@ def collect_importance(
         seed: of the sampled labels or probes.
         progress: called with ``("component importance", done, total)`` in tokens, then
             ``("component order", done, total)`` in sites.
+        positions: how often a site runs for each token, see ``LinearSite``; once where none says.
     """
     sums = _summed(model, spectra, parts, seed, progress)
     tokens = sum(part.tokens for part in parts)
     for done, name in enumerate(spectra.loss, start=1):
         plain = nested(spectra, name)
-        unit = _units(plain)
-        fisher = sums.pop(name).fisher(tokens) * (unit[:, None] * unit) / units_per_token
+        unit, often = _units(plain), (positions or {}).get(name, 1.0)
+        units = unit[:, None] * unit / (units_per_token / often)
+        fisher = sums.pop(name).fisher(round(tokens * often)) * units
         write_spectrum(folder, name, reweighted(plain, fisher))
         progress("component order", done, len(spectra.loss))
 

@@ -36,7 +36,8 @@ def embed(folder: Path, paths: list[str]) -> Any:
     for path in paths:
         pixels = prepare(path, manifest["image"]).astype(dtype)
         hidden = session.run(["last_hidden_state"], {"pixel_values": pixels})[0]
-        vectors.append(hidden[0, 0].astype(np.float32))  # the first token stands for the image
+        tokens = hidden[0].astype(np.float32)
+        vectors.append(tokens[0] if manifest["pooling"] == "cls" else tokens.mean(0))
     return np.array([vector / np.linalg.norm(vector) for vector in vectors])
 
 

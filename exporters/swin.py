@@ -1,0 +1,50 @@
+"""Swin: vision transformers of stages, whose attention looks through windows that shift."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from exporters.vit import VIT
+
+if TYPE_CHECKING:
+    from transformers import SwinConfig
+
+
+def tiny_swin() -> SwinConfig:
+    """Two stages; windows shift in the first, and do not divide what it sees."""
+    from transformers import SwinConfig
+
+    return SwinConfig(
+        image_size=20,
+        patch_size=2,
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[2, 3],
+        window_size=4,
+        mlp_ratio=1.5,
+    )
+
+
+def first_stage(config: Any) -> dict[str, Any]:
+    """The sizes of the stage that sees most positions; every further one halves both edges."""
+    width, heads = config.embed_dim, config.num_heads[0]
+    return {
+        "layers": sum(config.depths),
+        "hidden_size": width,
+        "intermediate_size": int(config.mlp_ratio * width),
+        "attention_heads": heads,
+        "head_size": width // heads,
+        "positions_per_token": 4.0 ** (len(config.depths) - 1),
+        "window": config.window_size**2,
+    }
+
+
+SWIN = replace(
+    VIT,
+    model_types=("swin",),
+    tiny_config=tiny_swin,
+    shape=first_stage,
+    pooling="mean",
+    load_options=(("add_pooling_layer", False),),
+)
