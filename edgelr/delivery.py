@@ -29,7 +29,7 @@ from edgelr.runtime import jobs, measure
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.runtime.child import Worker
 from edgelr.settings import Settings
-from edgelr.text import EvaluationSize
+from edgelr.text import PROMPTS, EvaluationSize
 from edgelr.types import (
     Comparison,
     ExportBundle,
@@ -45,6 +45,7 @@ PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
 GREEDY_TOKENS = 64
 EVALUATION = EvaluationSize(chunks=8, length=1024, sentences=500)
+EVALUATION_TEXT = "evaluation.txt"  # in the scratch folder
 WHOLE_NOTE = (
     "MatMulNBits multiplies in eight bits (accuracy level {level}). Parity is that of the same "
     "weights at level 1, in float32; accuracy and latency are those of the file that ships."
@@ -52,13 +53,6 @@ WHOLE_NOTE = (
 HALF_NOTE = (
     "The bundle ships in float16. Parity and accuracy are those of the same plan in float32 on the "
     "CPU; the float16 file was loaded there and compared with it."
-)
-PROMPTS = (
-    "The capital of France is",
-    "Photosynthesis is the process by which",
-    "def fibonacci(n):\n    ",
-    "In 1905, Albert Einstein published a paper that",
-    "A short list of things to pack for a walk in the mountains: water,",
 )
 
 
@@ -154,7 +148,7 @@ def validate(
         error = jobs.twin_error(bundle, twin, place.scratch / "answers.npz")
         parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
     listener.progress("parity", 1, 1)
-    text = place.scratch / "evaluation.txt"
+    text = place.scratch / EVALUATION_TEXT
     text.write_text(subject.texts.evaluation, encoding="utf-8")
     metrics = jobs.accuracy(
         made.dense.bundle, checked, text, size=EVALUATION, progress=listener.progress

@@ -72,10 +72,15 @@ def read_pixels(paths: Sequence[Path], image: ImageInput) -> NDArray[np.float32]
     Raises:
         InputError: a file is no image that Pillow can read.
     """
-    return np.stack([_pixels(path, image) for path in paths])
+    return np.stack([normalized(read_picture(path, image), image) for path in paths])
 
 
-def _pixels(path: Path, image: ImageInput) -> NDArray[np.float32]:
+def read_picture(path: Path, image: ImageInput) -> NDArray[np.uint8]:
+    """Read an image at the size that the model reads, ``(side, side, 3)``.
+
+    Raises:
+        InputError: the file is no image that Pillow can read.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError  # measuring needs no Pillow
 
     try:
@@ -91,10 +96,15 @@ def _pixels(path: Path, image: ImageInput) -> NDArray[np.float32]:
     if image.cropped:
         top, left = ((edge - image.side) // 2 for edge in pixels.shape[:2])
         pixels = pixels[top : top + image.side, left : left + image.side]
+    return pixels
+
+
+def normalized(pixels: NDArray[np.uint8], image: ImageInput) -> NDArray[np.float32]:
+    """Scale and shift the colours of ``(side, side, 3)`` to ``(3, side, side)``."""
     scaled = (pixels.astype(np.float64) * image.scale).astype(np.float32)
     mean, std = (np.array(colours, np.float32) for colours in (image.mean, image.std))
-    normalized: NDArray[np.float32] = (scaled - mean) / std
-    return normalized.transpose(2, 0, 1)
+    values: NDArray[np.float32] = (scaled - mean) / std
+    return values.transpose(2, 0, 1)
 
 
 def _size(picture: Image.Image, image: ImageInput) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgelr import aims, costs, delivery, factoring, planning, reporting, workplace
+from edgelr import aims, costs, delivery, factoring, planning, regression, reporting, workplace
 from edgelr.cache import Cache
 from edgelr.clock import Clock
 from edgelr.device import DeviceProfile
@@ -97,6 +97,10 @@ def export(
             bundle, twin = delivery.write_bundle(made, factored, place)
         with clock.time("validation"):
             validation = delivery.validate(made, bundle, twin, place, listener)
+        if settings.with_tests:
+            with clock.time("tests"):
+                text = place.scratch / delivery.EVALUATION_TEXT
+                regression.write_tests(made.dense.bundle, bundle, text, listener)
         with clock.time("measurement"):
             comparison, dense = delivery.measure_both(made, bundle, twin, cache, listener)
         report = reporting.make_report(

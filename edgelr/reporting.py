@@ -125,7 +125,8 @@ def write_results(
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
     (folder / "README.md").write_text(
-        model_card(report, bundle.manifest.image is not None), encoding="utf-8"
+        model_card(report, bundle.manifest.image is not None, settings.with_tests),
+        encoding="utf-8",
     )
     seal(folder, bundle.manifest, report.validation)
 

@@ -56,6 +56,7 @@ class Settings(BaseModel):
     provider: Literal["cpu", "cuda"] | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    with_tests: bool = False
 
     @model_validator(mode="after")
     def _one_aim(self) -> Settings:

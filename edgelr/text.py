@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 DEFAULT_TEXT = "Python's pydoc_data.topics"
+PROMPTS = (  # that bundles are compared on, token by token
+    "The capital of France is",
+    "Photosynthesis is the process by which",
+    "def fibonacci(n):\n    ",
+    "In 1905, Albert Einstein published a paper that",
+    "A short list of things to pack for a walk in the mountains: water,",
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _CHARACTERS = range(20, 401)  # shorter is a heading, longer is no sentence
 _MOST_CHARACTERS = 16  # per token, in prose: more text than this is never needed

@@ -42,6 +42,7 @@ from edgelr.sites import find_sites, positions, weight_of
 from edgelr.statistics import units_per_token
 from edgelr.table import find_table
 from edgelr.types import LoadedModel, Report
+from tests.bundle_tests import run_bundle_tests
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
 from tests.exports import IMAGE_PIVOT, Recorder, quick_settings, session_cache
 from tests.test_heal import product
@@ -312,7 +313,7 @@ def exported(
     name, precision = request.param
     model = tiny_models[name]
     aim = {"keep": 0.8} if precision.startswith("float") else {"keep": None}
-    settings = quick(model, photos, precision=precision, **aim)
+    settings = quick(model, photos, precision=precision, with_tests=True, **aim)
     folder = tmp_path_factory.mktemp("images") / "bundle"
     cache = session_cache(tmp_path_factory)
     report = pipeline.export(
@@ -338,6 +339,12 @@ def test_a_bundle_answers_like_torch_and_is_judged_and_timed(exported: Exported)
     assert phases == [(f"forward {tokens}", tokens), (f"forward 8x{tokens}", tokens)]
     assert report.budget.context_tokens == tokens
     assert report.budget.cache_bytes == 0
+
+
+def test_it_passes_its_own_tests(exported: Exported) -> None:
+    (found,) = run_bundle_tests([exported.folder]).values()
+    assert found
+    assert all(found.values()), found
 
 
 def test_the_manifest_tells_how_images_are_prepared(exported: Exported) -> None:

@@ -32,7 +32,7 @@ LAYERS = (
     "planning",
     "aims costs factoring rivals correction",
     "workplace",
-    "delivery reporting",
+    "delivery regression reporting",
     "pipeline inspection onnx_source",
     "recheck catalogue bench sweep detect",
     "cli __main__",

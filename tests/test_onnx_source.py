@@ -30,6 +30,7 @@ from edgelr.runtime import measure
 from edgelr.runtime.bundle import read_bundle
 from edgelr.settings import make_settings
 from edgelr.types import ExportBundle, Report
+from tests.bundle_tests import run_bundle_tests
 from tests.exports import Recorder
 from tests.foreign_graphs import Builder, mlp, random, run
 
@@ -76,8 +77,14 @@ def bundle(
     source: Path, inputs: Path, cache: Cache, tmp_path_factory: pytest.TempPathFactory
 ) -> ExportBundle:
     out = tmp_path_factory.mktemp("out") / "bundle"
-    exported(source, out, cache, keep=0.7, calibration=(str(inputs),))
+    exported(source, out, cache, keep=0.7, calibration=(str(inputs),), with_tests=True)
     return read_bundle(out, verify=True)
+
+
+def test_it_passes_its_own_tests(bundle: ExportBundle) -> None:
+    (found,) = run_bundle_tests([bundle.folder]).values()
+    assert found
+    assert all(found.values()), found
 
 
 # --- numbers -----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from edgelr.runtime.bundle import read_bundle
 from edgelr.settings import read_settings
 from edgelr.tasks import METRICS
 from edgelr.types import ExportBundle, LoadedModel, Report
+from tests.bundle_tests import run_bundle_tests
 from tests.exports import Recorder, make_place, quick_settings, session_cache
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +59,7 @@ def exported(
     name, _, profile = request.param.partition("/")
     model = tiny_models[name]
     folder = tmp_path_factory.mktemp("export") / "bundle"
-    settings = quick_settings(model.folder, profile=profile, keep=0.6)
+    settings = quick_settings(model.folder, profile=profile, keep=0.6, with_tests=True)
     report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
     dense = pipeline.dense_bundle(settings, cache, Recorder()).folder
     return Exported(folder, report, dense)
@@ -130,6 +131,12 @@ def test_a_bundle_is_validated_again_without_torch(exported: Exported) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["gate"]["metric"] == METRICS[exported.report.task]
+
+
+def test_it_passes_its_own_tests(exported: Exported) -> None:
+    (found,) = run_bundle_tests([exported.folder]).values()
+    assert found
+    assert all(found.values()), found
 
 
 def test_a_damaged_bundle_is_refused(exported: Exported, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ from edgelr.cli.options import (
     Rounds,
     Seed,
     TaskName,
+    WithTests,
 )
 from edgelr.errors import GateError
 
@@ -88,6 +89,7 @@ def export(
     provider: Provider = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = None,
+    with_tests: WithTests = None,
     config: Config = None,
     plan: Annotated[
         Optional[Path],  # noqa: UP045

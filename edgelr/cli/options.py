@@ -118,6 +118,10 @@ RemoteCode = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option("--trust-remote-code", help="Run code that comes with the model."),
 ]
+WithTests = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--with-tests", help="Write tests into the bundle: pytest DIR/tests."),
+]
 Config = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("-c", "--config", help="edgelr.yaml with any of these options."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgelr import workplace
+from edgelr import regression, workplace
 from edgelr.cache import Cache
 from edgelr.clock import Clock
 from edgelr.device import DeviceProfile
@@ -60,6 +60,9 @@ def export(
             bundle = proof.write_bundle(made, place.bundle)
         with clock.time("validation"):
             validation = proof.validate(made, bundle, place.scratch, listener)
+        if settings.with_tests:
+            with clock.time("tests"):
+                regression.write_tests(made.subject.dense, bundle, None, listener)
         with clock.time("measurement"):
             comparison = proof.measure_both(made.subject, bundle, listener)
         report = make_report(made, bundle, validation, comparison, clock.seconds, command)

@@ -56,12 +56,18 @@ CLASSIFY_IMAGE = """## Run it
 With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
 this as `classify_image.py` and run `python classify_image.py FOLDER photo.jpg`"""
 
+TEST = """## Test it
+
+`pytest FOLDER/tests` checks, with onnxruntime and without edgelr, that the files are whole, that
+the bundle answers as it did when it was exported, and that it is still within the accuracy gate of
+the original. `tests/conftest.py` says how to test another execution provider."""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
 
 
-def model_card(report: Report, reads_images: bool = False) -> str:
+def model_card(report: Report, reads_images: bool = False, has_tests: bool = False) -> str:
     """Write the README.md of the bundle that ``report`` is about."""
     sections = [
         _front_matter(report, reads_images),
@@ -71,6 +77,7 @@ def model_card(report: Report, reads_images: bool = False) -> str:
         draw(tables.size_table(report)),
         _accuracy(report),
         *_how_to_run(report.task, reads_images),
+        *([TEST] if has_tests else []),
         "## How it was made",
         fence("bash", report.command),
         PROOF,

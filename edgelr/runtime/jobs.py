@@ -117,6 +117,19 @@ def operators(
     return TypeAdapter(list[OperatorTime]).validate_python(_call("operators", arguments | run))
 
 
+def write_references(
+    original: ExportBundle, bundle: ExportBundle, text: Path | None, folder: Path
+) -> None:
+    """Run ``references.write_references`` in a child."""
+    arguments = {
+        "original": _path(original),
+        "bundle": _path(bundle),
+        "text": str(text.resolve()) if text else None,
+        "folder": str(folder.resolve()),
+    }
+    _call("write_references", arguments)
+
+
 def sample_tokens(
     bundle: ExportBundle,
     count_tokens: int,

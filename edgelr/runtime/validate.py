@@ -57,7 +57,7 @@ def accuracy(
             f"Expected one task. Compare a bundle with its own dense export."
         )
     samples = _samples(reference, text, size or EvaluationSize())
-    first, second = (_open(bundle, provider, threads) for bundle in (reference, candidate))
+    first, second = (open_runner(bundle, provider, threads) for bundle in (reference, candidate))
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
     return tuple(chain.from_iterable(comparisons))
 
@@ -83,7 +83,7 @@ def parity(
     Raises:
         InputError: ``answers`` cannot be read.
     """
-    runner = _open(bundle, provider, threads)
+    runner = open_runner(bundle, provider, threads)
     with _open_answers(answers, runner) as arrays:
         if isinstance(runner, Decoder):
             return _decoder_parity(runner, arrays, limit)
@@ -102,7 +102,7 @@ def twin_error(
     The largest difference is divided by the largest output of the twin: the errors of float16 and
     of whole numbers are relative.
     """
-    runners = [_open(bundle, "cpu", threads) for bundle in (shipped, twin)]
+    runners = [open_runner(bundle, "cpu", threads) for bundle in (shipped, twin)]
     with _open_answers(answers, runners[0]) as arrays:
         rows = _rows(runners[0], arrays)
     worst = 0.0
@@ -205,7 +205,8 @@ def _outputs(runner: Runner, row: Array) -> Array:
     return outputs
 
 
-def _open(bundle: ExportBundle, provider: str, threads: int | None) -> Runner:
+def open_runner(bundle: ExportBundle, provider: str, threads: int | None) -> Runner:
+    """Open what runs a bundle of this task."""
     if bundle.manifest.image is not None:
         return ImageEncoder.open(bundle, provider, threads)
     kind = Decoder if bundle.manifest.task == "text-generation" else Encoder

@@ -121,6 +121,15 @@ def _twin_error(_progress: Progress, shipped: str, twin: str, answers: str, **op
     return twin_error(*pair, Path(answers), **options)
 
 
+def _write_references(
+    _progress: Progress, original: str, bundle: str, text: str | None, folder: str
+) -> None:
+    from edgelr.runtime.references import write_references
+
+    pair = (read_bundle(Path(original)), read_bundle(Path(bundle)))
+    write_references(*pair, Path(text) if text else None, Path(folder))
+
+
 def _sample_tokens(progress: Progress, bundle: str, out: str, **options: Any) -> None:
     from edgelr.runtime.sampling import sample_tokens
 
@@ -149,6 +158,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tensor_accuracy": _tensor_accuracy,
     "parity": _parity,
     "twin_error": _twin_error,
+    "write_references": _write_references,
     "sample_tokens": _sample_tokens,
     "time_graphs": _time_graphs,
     "operators": _operators,

@@ -1,0 +1,116 @@
+"""Does this encoder still answer as it did when it was exported?
+
+    pytest tests
+
+Needs numpy, onnxruntime, tokenizers and pytest. conftest.py says which provider is tested, and how
+closely. `stored` holds texts, and what the original and this bundle answered to them.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from tokenizers import Tokenizer
+
+TOGETHER = 4  # texts whose whole outputs are stored
+
+
+def run(session: ort.InferenceSession, ids: Any, mask: Any) -> Any:
+    """Run token ids ``(rows, tokens)``; return hidden states, or logits."""
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    inputs = {item.name for item in session.get_inputs()}
+    names = [item.name for item in session.get_outputs()]
+    output = "last_hidden_state" if "last_hidden_state" in names else names[0]
+    wanted = {name: value for name, value in feeds.items() if name in inputs}
+    return session.run([output], wanted)[0].astype(np.float32)
+
+
+def answer(output: Any, manifest: Any) -> Any:
+    """Return the unit vector of a text ``(1, features)``, or its logits ``(decisions, labels)``."""
+    if manifest["task"] != "feature-extraction":
+        return output.reshape(-1, output.shape[-1])
+    vector = output[0] if manifest["pooling"] == "cls" else output.mean(axis=0)
+    return vector[None] / np.linalg.norm(vector)
+
+
+def difference(found: Any, wanted: Any, expected: Any) -> float:
+    """Return the largest difference as a share of the largest output; NaN is infinite."""
+    worst = float(np.abs(found.astype(np.float64) - wanted).max()) / expected["scale"]
+    return worst if np.isfinite(worst) else float("inf")
+
+
+@pytest.fixture(scope="session")
+def rows(stored: Any) -> list[Any]:
+    """Return the token ids of every text, ``(1, length)``."""
+    pairs = zip(stored["ids"], stored["lengths"], strict=True)
+    return [ids[None, :length] for ids, length in pairs]
+
+
+@pytest.fixture(scope="session")
+def alone(session: ort.InferenceSession, rows: Any) -> list[Any]:
+    """Run every text alone."""
+    return [run(session, ids, np.ones_like(ids))[0] for ids in rows]
+
+
+def test_the_files_are_those_that_were_exported(folder: Path, manifest: Any) -> None:
+    for file in manifest["files"]:
+        found = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
+        assert found == file["sha256"], file["path"]
+
+
+def test_the_bundle_passed_its_accuracy_gate(manifest: Any) -> None:
+    assert manifest["gate_passed"]
+
+
+def test_the_tokenizer_gives_the_stored_ids(folder: Path, manifest: Any, stored: Any) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    longest = (tokenizer.truncation or {}).get("max_length", manifest["context_tokens"])
+    tokenizer.enable_truncation(min(longest, manifest["context_tokens"]))
+    tokenizer.no_padding()
+    for text, ids, length in zip(stored["texts"], stored["ids"], stored["lengths"], strict=True):
+        assert tokenizer.encode(str(text)).ids == ids[:length].tolist(), str(text)
+
+
+def test_outputs_are_those_of_the_export(alone: Any, stored: Any, expected: Any) -> None:
+    for index, found in enumerate(alone[:TOGETHER]):
+        assert difference(found, stored[f"output_{index}"], expected) <= expected["tolerance"]
+
+
+def test_answers_are_those_of_the_export(
+    alone: Any, manifest: Any, stored: Any, expected: Any
+) -> None:
+    found = np.concatenate([answer(output, manifest) for output in alone])
+    # a vector has length 1: its scale is its own
+    scale = {"scale": 1.0} if manifest["task"] == "feature-extraction" else expected
+    assert difference(found, stored["answers"], scale) <= expected["tolerance"]
+
+
+def test_answers_are_within_the_gate_of_the_original(
+    alone: Any, manifest: Any, stored: Any, expected: Any
+) -> None:
+    found = np.concatenate([answer(output, manifest) for output in alone])
+    original = stored["original_answers"]
+    if manifest["task"] == "feature-extraction":
+        agreement = float((found * original).sum(axis=-1).mean())
+    elif expected["several_labels"]:
+        agreement = float(((found > 0) == (original > 0)).mean())
+    else:
+        agreement = float((found.argmax(axis=-1) == original.argmax(axis=-1)).mean())
+    assert agreement >= expected["limit"], f"{expected['metric']} is {agreement:.4f}"
+
+
+def test_padded_texts_answer_like_texts_alone(
+    session: ort.InferenceSession, rows: Any, alone: Any, expected: Any
+) -> None:
+    longest = max(ids.shape[1] for ids in rows[:TOGETHER])
+    padded = np.zeros((len(rows[:TOGETHER]), longest), np.int64)
+    mask = np.zeros_like(padded)
+    for row, ids in enumerate(rows[:TOGETHER]):
+        padded[row, : ids.shape[1]] = ids[0]
+        mask[row, : ids.shape[1]] = 1
+    for found, wanted in zip(run(session, padded, mask), alone[:TOGETHER], strict=True):
+        same = found[: len(wanted)] if wanted.ndim == 2 else found
+        assert difference(same, wanted, expected) <= expected["tolerance"]

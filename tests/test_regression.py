@@ -1,0 +1,114 @@
+"""The tests of a bundle: they pass where it is whole, and fail on each of twelve faults."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edgelr import pipeline
+from edgelr.device import load_profile
+from edgelr.runtime.bundle import read_bundle
+from tests.bundle_tests import Outcomes, run_bundle_tests
+from tests.conftest import write_tiny
+from tests.exports import Recorder, quick_settings, session_cache
+from tests.faults import FAULTS, Fault, nothing, random_head, truncated_sidecar, wrong_zero_point
+
+CHECKSUMS = "test_the_files_are_those_that_were_exported"
+PLANTED = [
+    *((kind, fault) for kind in ("decoder", "encoder") for fault in FAULTS),
+    ("decoder", random_head),
+    ("whole numbers", wrong_zero_point),
+]
+Bundles = dict[str, Path]
+
+
+def write_biased(folder: Path, name: str) -> Path:
+    """Write a tiny model whose biases are not zero: one that is dropped has to be missed."""
+    write_tiny(folder, name)
+    path, generator = folder / "model.safetensors", np.random.default_rng(0)
+    weights = load_file(path)
+    for key, values in weights.items():
+        if key.endswith("bias"):
+            weights[key] = 0.1 * generator.standard_normal(values.shape).astype(values.dtype)
+    save_file(weights, path, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    root, cache = tmp_path_factory.mktemp("regression"), session_cache(tmp_path_factory)
+    decoder, encoder = (write_biased(root / f"model-{name}", name) for name in ("qwen2", "bert"))
+    wanted = {"decoder": (decoder, {}), "encoder": (encoder, {}),
+              "whole numbers": (decoder, {"precision": "int8", "keep": 0.45})}  # fmt: skip
+    found = {}
+    for name, (model, changes) in wanted.items():
+        found[name] = root / name
+        settings = quick_settings(model, **{"keep": 0.6, "with_tests": True, **changes})
+        device = load_profile("generic-cpu")
+        pipeline.export(settings, device, found[name], cache, Recorder(), "edgelr")
+    return found
+
+
+@pytest.fixture(scope="module")
+def planted(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Copy a bundle, and plant a fault into the copy."""
+    root = tmp_path_factory.mktemp("planted")
+
+    def plant(kind: str, fault: Fault) -> Path:
+        folder = root / f"{kind}-{fault.__name__}"
+        if not folder.exists():
+            shutil.copytree(bundles[kind], folder, ignore=shutil.ignore_patterns("__pycache__"))
+            fault(folder)
+        return folder
+
+    return plant
+
+
+@pytest.fixture(scope="module")
+def outcomes(bundles: Bundles, planted: Callable[..., Path]) -> Outcomes:
+    """Run the tests of every bundle, whole and faulty, in one process."""
+    faulty = [planted(kind, fault) for kind, fault in PLANTED]
+    again = [planted(kind, nothing) for kind in bundles]
+    return run_bundle_tests([*bundles.values(), *again, *faulty])
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "whole numbers"])
+def test_a_whole_bundle_passes_its_tests(
+    kind: str, bundles: Bundles, planted: Callable[..., Path], outcomes: Outcomes
+) -> None:
+    """Again as a copy in another folder, with its checksums written again."""
+    for folder in (bundles[kind], planted(kind, nothing)):
+        found = outcomes[str(folder)]
+        assert len(found) >= 7
+        assert all(found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"), PLANTED, ids=[f"{fault.__name__}-{kind}" for kind, fault in PLANTED]
+)
+def test_a_fault_is_found_by_its_answers(
+    kind: str, fault: Fault, planted: Callable[..., Path], outcomes: Outcomes
+) -> None:
+    """And not by the checksums, which say that all is well; but for a file that is cut."""
+    found = outcomes[str(planted(kind, fault))]
+    assert found[CHECKSUMS] == (fault is not truncated_sidecar)
+    others = {name: passed for name, passed in found.items() if name != CHECKSUMS}
+    assert not all(others.values())
+
+
+@pytest.mark.slow
+def test_a_whole_bundle_passes_twenty_times_of_twenty(bundles: Bundles) -> None:
+    for _ in range(20):
+        outcomes = run_bundle_tests(list(bundles.values()))
+        assert all(passed for found in outcomes.values() for passed in found.values())
+
+
+def test_the_tests_are_listed_in_the_manifest(bundles: Bundles) -> None:
+    files = {file.path for file in read_bundle(bundles["decoder"], verify=True).manifest.files}
+    names = ("conftest.py", "test_accuracy.py", "references.npz", "expected.json")
+    assert {f"tests/{name}" for name in names} <= files
