@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine, platform, python_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgelr import __version__
 from edgelr.allocate import write_plan
@@ -19,6 +20,8 @@ from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
 from edgelr.report.card import model_card
+from edgelr.report.figures import KEPT_SHARES
+from edgelr.report.html import to_html
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime.bundle import MANIFEST, describe_files, write_manifest
@@ -26,12 +29,16 @@ from edgelr.settings import Settings, write_settings
 from edgelr.types import (
     Comparison,
     ExportBundle,
+    LossCheck,
     Manifest,
+    Plan,
     Report,
     Validation,
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgelr.factoring import Factored
     from edgelr.planning import Planned
 
@@ -75,6 +82,7 @@ def make_report(
         buffers + budget.fixed_weight_bytes + made.plan.resident_bytes,
     )
     headroom = made.budget.weight_bytes - made.plan.resident_bytes
+    loss = _loss_check(made, validation)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -98,7 +106,9 @@ def make_report(
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         peak_bytes=peak_bytes(),
         environment=environment(),
-        notes=(*_notes(made), *factored.notes, *_prediction_note(made, validation)),
+        notes=(*_notes(made), *factored.notes, *_prediction_note(loss)),
+        loss=loss,
+        spectra=remaining_losses(made.plan, made.spectra.loss),
     )
 
 
@@ -124,6 +134,7 @@ def write_results(
     (inner / "lock.json").write_text(json.dumps(lock, indent=2) + "\n")
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
+    (reports / f"{report.profile}.html").write_text(to_html(report), encoding="utf-8")
     (folder / "README.md").write_text(
         model_card(report, bundle.manifest.image is not None, settings.with_tests),
         encoding="utf-8",
@@ -196,23 +207,54 @@ def _notes(made: Planned) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _prediction_note(made: Planned, validation: Validation) -> tuple[str, ...]:
-    """Say how far the predicted loss is from the measured one, where they have the same unit."""
-    if not METHODS.get(made.subject.recipe.method).predicts_loss or not made.plan.predicted_loss:
-        return ()
+def _loss_check(made: Planned, validation: Validation) -> LossCheck | None:
+    """Set the measured loss beside the predicted one, where they have the same unit."""
+    predicted = made.plan.predicted_loss
+    if not METHODS.get(made.subject.recipe.method).predicts_loss or not predicted:
+        return None
     found = {metric.name: metric for metric in validation.metrics}
     if "perplexity" in found and found["perplexity"].baseline:
         measured = math.log(found["perplexity"].value / found["perplexity"].baseline)
-        unit = "nats per token"
-    elif "mean_cosine" in found:
-        measured, unit = 1 - found["mean_cosine"].value, "of cosine distance"
-    elif "kl_divergence" in found:
-        measured, unit = found["kl_divergence"].value, "nats"
-    else:
+        return LossCheck(predicted, measured, "nats per token")
+    if "mean_cosine" in found:
+        return LossCheck(predicted, 1 - found["mean_cosine"].value, "of cosine distance")
+    if "kl_divergence" in found:
+        return LossCheck(predicted, found["kl_divergence"].value, "nats")
+    return None
+
+
+def _prediction_note(loss: LossCheck | None) -> tuple[str, ...]:
+    """Say how far the predicted loss is from the measured one."""
+    if loss is None:
         return ()
-    predicted = made.plan.predicted_loss
     text = (
-        f"The plan predicted a loss of {predicted:.4f} {unit} on its calibration text; measured on "
-        f"the evaluation text: {measured:.4f}, {measured / predicted:.2f} times as much."
+        f"The plan predicted a loss of {loss.predicted:.4f} {loss.unit} on its calibration text; "
+        f"measured on the evaluation text: {loss.measured:.4f}, "
+        f"{loss.measured / loss.predicted:.2f} times as much."
     )
     return (text,)
+
+
+def remaining_losses(
+    plan: Plan, losses: Mapping[str, NDArray[Any]]
+) -> dict[str, tuple[float, ...]]:
+    """Sample what the loss of every linear falls to while components are added.
+
+    Args:
+        plan: names the linears and their groups.
+        losses: predicted loss of every group at every rank, ``(k + 1,)``.
+
+    Returns:
+        By linear, its loss at each of ``KEPT_SHARES`` of its components, over that without any; no
+        entry where a method has no factors of these ranks.
+    """
+    found = {}
+    for site in plan.sites:
+        loss = losses.get(site.group or site.name)
+        if loss is None or not 0 < loss[0] < math.inf:
+            continue
+        ranks = [round(share * (len(loss) - 1)) for share in KEPT_SHARES]
+        shares = [float(f"{loss[rank] / loss[0]:.4g}") for rank in ranks]
+        if all(map(math.isfinite, shares)):
+            found[site.name] = tuple(shares)
+    return found

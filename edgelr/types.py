@@ -620,6 +620,15 @@ class Prediction:
     resident_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class LossCheck:
+    """The loss of a plan: predicted on its calibration text, measured on the evaluation text."""
+
+    predicted: float
+    measured: float
+    unit: str
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that is known about one bundle on one device (``reports/<profile>.json``)."""
@@ -647,3 +656,5 @@ class Report:
     peak_bytes: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    loss: LossCheck | None = None
+    spectra: dict[str, tuple[float, ...]] = field(default_factory=dict)

@@ -78,7 +78,7 @@ def test_the_bundle_has_the_files_of_the_design(exported: Exported) -> None:
     name = "model.onnx" if profile == "generic-cpu" else "model_fp16.onnx"
     expected = {"README.md", "config.json", "tokenizer.json", f"onnx/{name}", f"onnx/{name}.data"}
     expected |= {f"edgelr/{file}" for file in ("plan.json", "manifest.json", "lock.json")}
-    expected |= {f"reports/{profile}.json", f"reports/{profile}.md"}
+    expected |= {f"reports/{profile}.{kind}" for kind in ("json", "md", "html")}
     expected |= {"genai_config.json"} if decodes else set()
     found = {
         path.relative_to(exported.folder).as_posix()
@@ -109,6 +109,9 @@ def test_the_report_is_whole_and_survives_the_disk(exported: Exported) -> None:
     assert report.validation.passed
     assert report.comparison is not None
     assert report.comparison.ratios
+    assert set(report.spectra) == {site.name for site in report.plan.sites}
+    assert report.loss is not None
+    assert report.loss.predicted == report.plan.predicted_loss
 
 
 def test_the_lock_names_what_reproduces_the_bundle(exported: Exported) -> None:

@@ -10,7 +10,7 @@ from edgelr.device import is_this_machine
 from edgelr.onnx_source.planning import Planned
 from edgelr.onnx_source.subject import RANDOM_NOTE
 from edgelr.report.schema import SCHEMA_VERSION
-from edgelr.types import Comparison, ExportBundle, Report, Validation
+from edgelr.types import Comparison, ExportBundle, LossCheck, Report, Validation
 
 
 def make_report(
@@ -24,6 +24,11 @@ def make_report(
     """Collect everything that is known about the bundle. Nothing is predicted of its latency."""
     subject, device = made.subject, made.subject.device
     headroom = made.budget.weight_bytes - made.plan.resident_bytes
+    found = {metric.name: metric.value for metric in validation.metrics}
+    loss = None
+    if made.plan.predicted_loss:
+        distance = 1 - found["mean_cosine"]
+        loss = LossCheck(made.plan.predicted_loss, distance, "of cosine distance")
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -47,7 +52,9 @@ def make_report(
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         peak_bytes=reporting.peak_bytes(),
         environment=reporting.environment(),
-        notes=_notes(made, validation),
+        notes=_notes(made, loss),
+        loss=loss,
+        spectra=reporting.remaining_losses(made.plan, made.table.loss),
     )
 
 
@@ -70,18 +77,17 @@ def _lock(made: Planned) -> dict[str, object]:
     }
 
 
-def _notes(made: Planned, validation: Validation) -> tuple[str, ...]:
-    subject, found = made.subject, {metric.name: metric for metric in validation.metrics}
+def _notes(made: Planned, loss: LossCheck | None) -> tuple[str, ...]:
+    subject = made.subject
     notes = [f"Calibrated on: {subject.calibrated_on}."]
     if subject.drawn:
         notes.append(RANDOM_NOTE)
     if subject.linears.refused:
         left = ", ".join(f"{name} ({why})" for name, why in subject.linears.refused.items())
         notes.append(f"Left as they are: {left}.")
-    if made.plan.predicted_loss:
+    if loss is not None:
         notes.append(
-            f"The plan predicted a mean cosine distance of {made.plan.predicted_loss:.4f} on its "
-            f"calibration inputs; measured on the held-out ones: "
-            f"{1 - found['mean_cosine'].value:.4f}."
+            f"The plan predicted a mean cosine distance of {loss.predicted:.4f} on its "
+            f"calibration inputs; measured on the held-out ones: {loss.measured:.4f}."
         )
     return tuple(notes)

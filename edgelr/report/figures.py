@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "not measured"
 MIB = 2**20
+KEPT_SHARES = tuple(part / 10 for part in range(1, 10))  # of components, in ``Report.spectra``
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,32 @@ def figure(value: float | None) -> str:
 def verdicts(report: Report) -> list[Verdict]:
     """Say whether the bundle fits, whether it is accurate enough, and whether answers agree."""
     return [_fit(report), _gate(report.validation), _parity(report.validation)]
+
+
+def speed_verdict(report: Report) -> Verdict:
+    """Say whether the bundle is faster; on another machine than the device nothing is proven."""
+    if report.comparison is None:
+        return Verdict(None, f"Latency: {NOT_MEASURED}.")
+    ratios = report.comparison.ratios
+    times = ", ".join(f"{name} in {ratio:.3f}" for name, ratio in ratios.items())
+    told = f"{times} of the original's time"
+    if not report.host_is_device:
+        text = f"Not timed on {report.profile_title}; on this host it runs {told}."
+        return Verdict(None, f"{text}{_predicted_speed(report)}")
+    faster = all(ratio < 1 for ratio in ratios.values())
+    word = "Faster" if faster else "Not faster in every phase"
+    return Verdict(faster, f"{word}, measured on {report.profile_title}: {told}.")
+
+
+def _predicted_speed(report: Report) -> str:
+    if report.prediction is None:
+        return ""
+    times = ", ".join(
+        f"{phase.key} in {phase.bundle_ms / phase.dense_ms:.3f}"
+        for phase in report.prediction.phases
+        if phase.dense_ms
+    )
+    return f" PREDICTED for the device: {times}."
 
 
 def measured_heading(report: Report) -> str:

@@ -21,7 +21,7 @@ from edgelr.report.figures import (
 )
 
 if TYPE_CHECKING:
-    from edgelr.types import Plan, Report, Validation
+    from edgelr.types import Comparison, Plan, Report, Validation
 
 PREDICTED = (
     "From the profile's rates, node by node: a roofline, or tables that were measured on the "
@@ -78,15 +78,10 @@ def _measured(report: Report) -> list[str]:
     comparison = report.comparison
     if comparison is None:
         return ["## Latency and memory", f"Latency: {NOT_MEASURED}.", f"Memory: {NOT_MEASURED}."]
-    bundle = comparison.bundle
-    told = (
-        f"{bundle.provider}, {bundle.precision}, {bundle.threads} thread(s), dense and bundle "
-        f"alternately. Times are p50 / p90 / p99; `bundle / dense` is the median over repetitions."
-    )
     return [
         f"## {measured_heading(report)}: latency and memory",
         "" if report.host_is_device else NOT_THE_DEVICE,
-        told,
+        measured_sentence(comparison, "`"),
         draw(tables.latency_table(comparison)),
         draw(tables.memory_table(comparison)),
     ]
@@ -103,13 +98,28 @@ def _predicted(report: Report) -> list[str]:
 
 
 def _plan(plan: Plan) -> list[str]:
-    told = (
-        f"Recipe `{plan.recipe}`, allocator `{plan.allocator}`: {mib(plan.planned_bytes)} MiB "
-        f"planned of {mib(plan.budget_bytes)} MiB allowed, {percent(plan.kept)} of the "
-        f"factorizable weights kept; predicted loss {figure(plan.predicted_loss)}."
-    )
     reasons = [f"{count} dense: {reason}" for reason, count in tables.dense_reasons(plan)]
-    return ["## Plan", told, draw(tables.role_table(plan)), _bullets(reasons)]
+    return ["## Plan", plan_sentence(plan, "`"), draw(tables.role_table(plan)), _bullets(reasons)]
+
+
+def plan_sentence(plan: Plan, quote: str) -> str:
+    """Say what a plan keeps; names stand between ``quote``."""
+    return (
+        f"Recipe {quote}{plan.recipe}{quote}, allocator {quote}{plan.allocator}{quote}: "
+        f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed, "
+        f"{percent(plan.kept)} of the factorizable weights kept; predicted loss "
+        f"{figure(plan.predicted_loss)}."
+    )
+
+
+def measured_sentence(comparison: Comparison, quote: str = "") -> str:
+    """Say how latency was measured."""
+    bundle = comparison.bundle
+    return (
+        f"{bundle.provider}, {bundle.precision}, {bundle.threads} thread(s), dense and bundle "
+        f"alternately. Times are p50 / p90 / p99; {quote}bundle / dense{quote} is the median over "
+        f"repetitions."
+    )
 
 
 def _run(report: Report) -> list[str]:

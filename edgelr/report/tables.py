@@ -159,11 +159,68 @@ def role_table(plan: Plan) -> Table:
     """Summarize the plan by role: what a site is called inside its block."""
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
-        roles.setdefault(_role(site), []).append(site)
+        roles.setdefault(role_of(site), []).append(site)
     kinds = sorted({_kind(site) for site in plan.sites})
     rows = [_role_row(role, sites, kinds) for role, sites in roles.items()]
     rows.append(_role_row("all", list(plan.sites), kinds))
     return Table(("role", "sites", *kinds, "kept"), tuple(rows))
+
+
+def ledger_table(report: Report) -> Table:
+    """Say what became of the bytes of the original file: by form, and all that no plan touches."""
+    kinds: dict[str, list[SitePlan]] = {}
+    for site in report.plan.sites:
+        kinds.setdefault(_kind(site), []).append(site)
+    plan = report.plan
+    rows = [
+        _ledger_row(
+            f"linears as {kind}",
+            str(len(sites)),
+            sum(site.dense_bytes for site in sites),
+            sum(site.candidate.bytes for site in sites),
+        )
+        for kind, sites in sorted(kinds.items())
+    ]
+    rest = (
+        report.dense_file_bytes - plan.dense_bytes,
+        report.bundle_file_bytes - plan.planned_bytes,
+    )
+    rows.append(_ledger_row("all else: embeddings, norms, the graph", "–", *rest))
+    total = (report.dense_file_bytes, report.bundle_file_bytes)
+    rows.append(_ledger_row("model files", str(len(plan.sites)), *total))
+    return Table(("what", "linears", "original MiB", "bundle MiB", "saved MiB"), tuple(rows))
+
+
+def site_table(plan: Plan) -> Table:
+    """Show what every linear becomes, and why."""
+    columns = (
+        "linear", "in", "out", "form", "precision", "rank", "of", "original MiB", "MiB", "kept",
+        "PREDICTED loss", "with", "reason",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            site.name,
+            str(site.in_features),
+            str(site.out_features),
+            site.candidate.form,
+            site.candidate.precision,
+            str(site.candidate.rank),
+            str(full_rank(site)),
+            mib(site.dense_bytes),
+            mib(site.candidate.bytes),
+            percent(site.candidate.bytes / site.dense_bytes) if site.dense_bytes else "–",
+            figure(site.candidate.predicted_loss),
+            site.group or "–",
+            site.reason,
+        )
+        for site in plan.sites
+    )
+    return Table(columns, rows)
+
+
+def full_rank(site: SitePlan) -> int:
+    """Count the components of a dense weight."""
+    return min(site.in_features, site.out_features)
 
 
 def dense_reasons(plan: Plan) -> list[tuple[str, int]]:
@@ -179,6 +236,11 @@ def _limit(value: float | None) -> str:
 def _size_row(label: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
     kept = percent(bundle_bytes / dense_bytes) if dense_bytes else "–"
     return label, mib(dense_bytes), mib(bundle_bytes), kept
+
+
+def _ledger_row(label: str, count: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
+    sizes = (dense_bytes, bundle_bytes, dense_bytes - bundle_bytes)
+    return label, count, *map(mib, sizes)
 
 
 def _times(phase: PhaseLatency, percentiles: bool) -> str:
@@ -206,9 +268,15 @@ def _size_or_dash(size: int | None) -> str:
     return "–" if size is None else mib(size)
 
 
-def _role(site: SitePlan) -> str:
+def role_of(site: SitePlan) -> str:
     """What a site is called inside its block, or its operator where exporters only count."""
-    return re.sub(r"[._@]\d+$", "", re.split(r"\.\d+\.", site.name)[-1])
+    return re.sub(r"[._@]\d+$", "", re.split(r"\.(?:\d+[./])+", site.name)[-1])
+
+
+def layer_of(site: SitePlan) -> str:
+    """Number of the block that a site is in, or of the site; empty where its name has none."""
+    blocks = re.findall(r"\.(\d+)(?=[./])", site.name)
+    return ".".join(blocks or re.findall(r"[._@](\d+)$", site.name))
 
 
 def _kind(site: SitePlan) -> str:
