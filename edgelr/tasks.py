@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgelr.types import Task
 
-Loss = Literal["next_token", "embedding", "label", "token_label"]
+Loss = Literal["next_token", "target_token", "embedding", "label", "token_label"]
 MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
 
 
@@ -20,8 +20,9 @@ class TaskTraits:
         architecture: what names in ``config.architectures`` hold; empty where they do not tell.
         output: what the graph answers.
         loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model. ``label`` and ``token_label``: the same, one for a text or an image, or
-            for each token. ``embedding``: squared distance of the pooled, normalized embedding.
+            from the model; ``target_token``: of what a decoder makes of what its encoder read.
+            ``label`` and ``token_label``: the same, one for a text or an image, or for each token.
+            ``embedding``: squared distance of the pooled, normalized embedding.
         metric: that the accuracy gate judges.
     """
 
@@ -35,6 +36,11 @@ class TaskTraits:
     def by_row(self) -> bool:
         """Whether a text or an image has one loss, and not each of its tokens."""
         return self.loss in ("embedding", "label")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether an encoder reads one thing, and a decoder another: see ``types.Pair``."""
+        return self.loss == "target_token"
 
 
 TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
@@ -57,6 +63,9 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
         "logits",
         "label",
         "top1_agreement",
+    ),
+    "text2text-generation": TaskTraits(
+        "AutoModelForSeq2SeqLM", "ForConditionalGeneration", "logits", "target_token", "perplexity"
     ),
     "token-classification": TaskTraits(
         "AutoModelForTokenClassification",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +28,7 @@ Task = Literal[
     "text-classification",
     "token-classification",
     "image-classification",
+    "text2text-generation",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]
@@ -49,7 +50,9 @@ class LinearSite:
     """One dense linear of the model, ``y = x @ weight.T + bias``.
 
     ``input_name`` names the distinct input that the site reads: sites with the same name see the
-    same tensor (query, key and value, for instance) and share one input Gram.
+    same tensor (query, key and value, for instance) and share one input Gram. Of a model with an
+    encoder and a decoder, ``reads_source`` tells those that run on the positions of the source:
+    the encoder's, and the keys and values of cross attention.
     """
 
     name: str
@@ -59,6 +62,7 @@ class LinearSite:
     role: str
     block: int | None
     input_name: str
+    reads_source: bool = False
 
     @property
     def parameters(self) -> int:
@@ -148,6 +152,22 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Rows of a model that has an encoder and a decoder; arrays, or tensors.
+
+    Attributes:
+        source: that the encoder reads: token ids ``(rows, source length)``.
+        source_mask: ``(rows, source positions)``, 1 for what is no padding.
+        target: ids ``(rows, length + 1)``. The decoder reads all but the last, from its start token
+            on, and predicts all but the first.
+    """
+
+    source: Any  # NDArray[Any] | Tensor
+    source_mask: Any
+    target: Any
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory, with what is needed to trace it and to run it again.
 
@@ -176,7 +196,8 @@ class LoadedModel:
 class ModelShape:
     """The sizes that decide about memory. Encoders keep no cache: their ``kv_heads`` is 0.
 
-    Models that read images have no vocabulary: their ``vocab_size`` is 0.
+    Models that read images have no vocabulary: their ``vocab_size`` is 0. With an encoder and a
+    decoder, sizes are the decoder's, which also keeps keys and values of ``source_tokens``.
     """
 
     layers: int
@@ -186,6 +207,7 @@ class ModelShape:
     kv_heads: int
     head_size: int
     vocab_size: int
+    source_tokens: int = 0
 
 
 # --- statistics and decompositions -------------------------------------------------------------
@@ -341,8 +363,9 @@ class Residency:
 class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
-    ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed,
-    ``image`` for those that read text; an image has always ``context_tokens`` tokens.
+    ``model_file`` is relative to the folder; so is ``encoder_file``, where the encoder has a graph
+    of its own: both have their weights in one file. ``pooling`` is None for models that do not
+    embed, ``image`` for those that read text; an image has always ``context_tokens`` tokens.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -366,6 +389,7 @@ class Manifest:
     shape: ModelShape | None = None
     residency: Residency | None = None
     files: tuple[BundleFile, ...] = ()
+    encoder_file: str | None = None
 
     def tokens_read(self, asked: int) -> int:
         """Tokens of one input: as many as are asked for and fit; an image has always its own."""
@@ -384,10 +408,16 @@ class ExportBundle:
         return self.folder / self.manifest.model_file
 
     @property
+    def encoder_path(self) -> Path | None:
+        name = self.manifest.encoder_file
+        return None if name is None else self.folder / name
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of the graph file and its sidecar."""
+        """Bytes of the graph files and their sidecar."""
         sidecar = self.model_path.with_name(self.model_path.name + ".data")
-        return self.model_path.stat().st_size + (sidecar.stat().st_size if sidecar.exists() else 0)
+        paths = (self.model_path, self.encoder_path, sidecar)
+        return sum(path.stat().st_size for path in paths if path is not None and path.exists())
 
     def resident_bytes(self, provider: str) -> int | None:
         """Memory of the weights; a GPU holds them as they are stored. None where it is unknown."""
