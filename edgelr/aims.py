@@ -15,7 +15,7 @@ from edgelr.compressed import gate_increase
 from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import measured_loss
 from edgelr.gate import loss_limit
-from edgelr.graph.residency import read_residency
+from edgelr.graph.residency import read_residencies
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, can_predict, device_runs, slower_than_dense
@@ -145,7 +145,7 @@ def _fixed_residency(subject: Subject, dense: DenseExport) -> int:
     if table is not None:
         twice = provider == "cpu" and has_tied_head(subject.model)
         planned += table.parameters * (2 if twice else 1)
-    whole = read_residency(dense.bundle.model_path, provider).bytes
+    whole = read_residencies(dense.bundle.model_path, provider).bytes
     width = PRECISION_BYTES[subject.precision]
     return (whole - PRECISION_BYTES["float32"] * planned) * width // PRECISION_BYTES["float32"]
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from edgelr.cache import digest
 from edgelr.errors import InputError
 from edgelr.text import mask_tokens
+from edgelr.types import Pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,12 +26,14 @@ class Calibration:
     """Rows that a model reads: a text each for encoders, chunks for decoders, or an image each.
 
     Attributes:
-        inputs: token ids ``(rows, length)``, int64; or pixels ``(rows, 3, side, side)``, float32.
+        inputs: token ids ``(rows, length)``, int64; or pixels ``(rows, 3, side, side)``, float32;
+            or a pair.
         mask: ``(rows, length)``, 1 for real tokens; an image has as many as the model makes of it.
+            Of a pair: those that are predicted.
         description: what the text was, for the report.
     """
 
-    inputs: NDArray[Any]
+    inputs: Any  # NDArray[Any] | Pair
     mask: NDArray[np.int64]
     description: str
 
@@ -39,22 +42,29 @@ class Calibration:
         return int(self.mask.sum())
 
     @property
+    def source_tokens(self) -> int:
+        """Tokens that the encoder of a pair reads."""
+        return int(self.inputs.source_mask.sum())
+
+    @property
     def length(self) -> int:
-        """Tokens of a row, with padding."""
-        return int(self.mask.shape[1])
+        """Tokens of a row, with padding; of a pair, those of both."""
+        source = self.inputs.source_mask.shape[1] if isinstance(self.inputs, Pair) else 0
+        return int(self.mask.shape[1] + source)
 
     @property
     def key(self) -> str:
         """Hash of the tokens or pixels themselves."""
-        parts = (sha256(part.tobytes()).hexdigest() for part in (self.inputs, self.mask))
-        return digest(self.inputs.shape, *parts)
+        inputs = _arrays(self.inputs) if isinstance(self.inputs, Pair) else (self.inputs,)
+        parts = (sha256(part.tobytes()).hexdigest() for part in (*inputs, self.mask))
+        return digest(*(part.shape for part in inputs), *parts)
 
-    def batches(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    def batches(self, rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield ``(inputs, mask)`` of up to ``rows`` rows, cut to the longest row of the batch."""
-        for start in range(0, len(self.inputs), rows):
-            inputs, mask = self.inputs[start : start + rows], self.mask[start : start + rows]
-            longest = int(mask.sum(axis=1).max())
-            yield (inputs[:, :longest] if self._of_tokens else inputs), mask[:, :longest]
+        for start in range(0, len(self.mask), rows):
+            part = self._taken(slice(start, start + rows))
+            longest = int(part.mask.sum(axis=1).max())
+            yield part._cut(longest), part.mask[:, :longest]
 
     def rows(self) -> Iterator[tuple[NDArray[Any], int]]:
         """Yield every row without its padding, and how many tokens it has."""
@@ -64,14 +74,33 @@ class Calibration:
 
     def first(self, tokens: int) -> Calibration:
         """Keep rows spread evenly over the whole, until about ``tokens`` tokens are kept."""
-        rows = max(1, round(len(self.inputs) * min(1.0, tokens / self.tokens)))
-        chosen = np.linspace(0, len(self.inputs) - 1, rows).astype(int)
-        return Calibration(self.inputs[chosen], self.mask[chosen], self.description)
+        rows = max(1, round(len(self.mask) * min(1.0, tokens / self.tokens)))
+        return self._taken(np.linspace(0, len(self.mask) - 1, rows).astype(int))
+
+    def _taken(self, rows: slice | NDArray[Any]) -> Calibration:
+        if isinstance(self.inputs, Pair):
+            inputs: Any = Pair(*(array[rows] for array in _arrays(self.inputs)))
+        else:
+            inputs = self.inputs[rows]
+        return Calibration(inputs, self.mask[rows], self.description)
+
+    def _cut(self, longest: int) -> Any:
+        """Cut padding away; what is not one number per token stays whole."""
+        if isinstance(self.inputs, Pair):
+            source, mask, target = _arrays(self.inputs)
+            width = int(mask.sum(axis=1).max())
+            source = source[:, :width] if source.ndim == 2 else source
+            return Pair(source, mask[:, :width], target[:, : longest + 1])
+        return self.inputs[:, :longest] if self._of_tokens else self.inputs
 
     @property
     def _of_tokens(self) -> bool:
         """Whether inputs are one number per token, so that what cuts tokens cuts them."""
-        return self.inputs.ndim == 2
+        return bool(self.inputs.ndim == 2)
+
+
+def _arrays(pair: Pair) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return pair.source, pair.source_mask, pair.target
 
 
 def from_chunks(
@@ -132,6 +161,22 @@ def from_texts(
 def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
     """Wrap rows that were sampled from the model, ``(rows, length)``."""
     return Calibration(ids, np.ones_like(ids), description)
+
+
+def from_pairs(sources: Calibration, targets: list[list[int]]) -> Calibration:
+    """Join sources with the targets that a decoder makes of them.
+
+    Args:
+        sources: texts.
+        targets: for every row, from the start token on; at least two tokens.
+    """
+    longest = max(len(target) for target in targets)
+    ids = np.zeros((len(targets), longest), dtype=np.int64)
+    mask = np.zeros((len(targets), longest - 1), dtype=np.int64)
+    for row, target in enumerate(targets):
+        ids[row, : len(target)] = target
+        mask[row, : len(target) - 1] = 1
+    return Calibration(Pair(sources.inputs, sources.mask, ids), mask, sources.description)
 
 
 def from_images(pixels: NDArray[np.float32], tokens: int, description: str) -> Calibration:

@@ -13,12 +13,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from edgelr import targets
 from edgelr.calibration import Calibration
 from edgelr.factors import Factors, FactorSet
 from edgelr.forms import apply, dense_weight
-from edgelr.losses import answers, counted, divergence, named_inputs, total_variation
+from edgelr.losses import (
+    answers,
+    as_tensors,
+    counted,
+    divergence,
+    named_inputs,
+    total_variation,
+)
 from edgelr.tasks import TASKS
-from edgelr.types import LoadedModel
+from edgelr.types import LoadedModel, Pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +98,8 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
 @torch.no_grad()
 def mean_loss(model: LoadedModel, texts: Calibration) -> float:
     """Mean next-token cross entropy of a decoder, in nats per token."""
+    if TASKS[model.task].has_pairs:
+        return _mean_target_loss(model, texts)
     total, count = 0.0, 0
     for ids, mask in _tensors(texts):
         logits = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -100,6 +110,18 @@ def mean_loss(model: LoadedModel, texts: Calibration) -> float:
         total += float(losses[real].double().sum())
         count += int(real.sum())
     return total / count
+
+
+def _mean_target_loss(model: LoadedModel, texts: Calibration) -> float:
+    """Mean cross entropy of the targets of pairs, in nats per token."""
+    total = 0.0
+    for pair, mask in _tensors(texts):
+        logits = answers(model, pair, mask)
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), pair.target[:, 1:].flatten(), reduction="none"
+        )
+        total += float(losses[mask.flatten().bool()].double().sum())
+    return total / texts.tokens
 
 
 @torch.no_grad()
@@ -131,7 +153,7 @@ def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     of divergence from the labels' probabilities of now for one that labels.
     """
     loss = TASKS[model.task].loss
-    if loss == "next_token":
+    if loss in ("next_token", "target_token"):
         dense_loss = mean_loss(model, held_out)
         return lambda: mean_loss(model, held_out) - dense_loss
     original = all_answers(model, held_out)
@@ -183,7 +205,9 @@ def write_answers(
         path: of the ``.npz``; see ``runtime.validate.parity``.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    if model.task == "text-generation":
+    if TASKS[model.task].has_pairs:
+        arrays = _pair_answers(model, prompts, new_tokens)
+    elif model.task == "text-generation":
         longest = max(len(prompt) for prompt in prompts)
         padded = [np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]
         arrays["prompts"] = np.array(padded, np.int64)
@@ -203,6 +227,22 @@ def write_answers(
     np.savez(path, allow_pickle=False, **arrays)
 
 
+def _pair_answers(
+    model: LoadedModel, sources: Sequence[NDArray[Any]], new_tokens: int
+) -> dict[str, NDArray[Any]]:
+    """Greedy targets of sources, and the logits of all their tokens."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for index, source in enumerate(sources):
+        ids = torch.tensor(source[None])
+        mask = torch.ones(ids.shape[:2], dtype=torch.int64)
+        (target,) = targets.answer(model, ids, mask, new_tokens, stops=False)
+        pair = Pair(ids, mask, torch.tensor([target]))
+        arrays[f"source_{index}"] = source
+        arrays[f"target_{index}"] = np.array(target)
+        arrays[f"output_{index}"] = answers(model, pair, mask)[0].numpy()
+    return arrays
+
+
 def _continue(
     module: nn.Module, prompt: Sequence[int], new_tokens: int
 ) -> tuple[np.ndarray, list[int]]:
@@ -219,7 +259,7 @@ def _continue(
     return logits, tokens
 
 
-def _tensors(texts: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+def _tensors(texts: Calibration) -> Iterator[tuple[Any, Tensor]]:
     rows = max(1, math.ceil(EVALUATION_BATCH_TOKENS / texts.length))
     for inputs, mask in texts.batches(rows):
-        yield torch.tensor(inputs), torch.tensor(mask)
+        yield as_tensors(inputs, mask)

@@ -27,11 +27,13 @@ class Exporter:
         model_types: values of ``config.model_type`` that this family answers to.
         tasks: what its models are made for; the first is that of a model that does not say.
         trace: writes the dense float32 graph ``model.onnx`` of ``(module, model folder)`` into a
-            folder; the last argument is an example of its inputs.
+            folder; the last argument is an example of its inputs. An encoder and a decoder are two
+            graphs, each in a folder of its name: see ``exporters/sequences.py``.
         fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
             ``trace`` already emits fused attention.
         example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``; of
-            models that read images, from ``(config, batch, side in pixels)``.
+            models that read images, from ``(config, batch, side in pixels)``. A decoder beside an
+            encoder has ``decoder_input_ids``, of another length.
         tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
         keep_dense: last name components of linears that are not edgelr's to split.
         node_names: replacements that turn a module's name into its node's path in the graph.
@@ -44,6 +46,8 @@ class Exporter:
         pooling: how an image's tokens become its embedding.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
+        longest_text: computes, from the configuration, the longest text; None where it says so
+            itself, as ``max_position_embeddings``.
         load_options: further keyword arguments of ``from_pretrained`` for the first task.
         cache_in_place: the graph writes new keys and values into the tensors of the past, where it
             is given them as outputs too (GroupQueryAttention with a shared buffer).
@@ -62,6 +66,7 @@ class Exporter:
     shape: Callable[[Any], dict[str, Any]] | None = None
     pooling: Pooling = "cls"
     positions_after_padding: bool = False
+    longest_text: Callable[[Any], int] | None = None
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False
 

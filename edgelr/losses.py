@@ -6,43 +6,80 @@ or an image; where these may have several labels, each of them is a decision bet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from edgelr.tasks import TASKS, decides_each_label
+from edgelr.types import Pair
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from edgelr.types import LoadedModel
+
+Inputs: TypeAlias = Union["Tensor", Pair]
 
 SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 
 
-def named_inputs(model: LoadedModel, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Name the arguments of a forward pass: of token ids with their mask, or of pixels.
+def as_tensors(inputs: NDArray[Any] | Pair, mask: NDArray[Any]) -> tuple[Inputs, Tensor]:
+    """Turn what a calibration yields into tensors."""
+    if not isinstance(inputs, Pair):
+        return torch.tensor(inputs), torch.tensor(mask)
+    arrays = (inputs.source, inputs.source_mask, inputs.target)
+    return Pair(*map(torch.tensor, arrays)), torch.tensor(mask)
+
+
+def named_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, Tensor]:
+    """Name the arguments of a forward pass: of token ids with their mask, of pixels, or of a pair.
 
     Args:
         model: tells what it reads.
-        inputs: token ids ``(rows, length)``, or pixels ``(rows, 3, side, side)``.
-        mask: ``(rows, length)``, 1 for real tokens; an image has no others.
+        inputs: token ids ``(rows, length)``, or pixels ``(rows, 3, side, side)``; or a pair.
+        mask: ``(rows, length)``, 1 for real tokens; an image has no others. Of a pair, for those
+            that are predicted: a decoder never looks ahead, at what is padding.
     """
+    if isinstance(inputs, Pair):
+        read = {"decoder_input_ids": inputs.target[:, :-1]}
+        return {"input_ids": inputs.source, "attention_mask": inputs.source_mask, **read}
     if model.image is not None:
         return {"pixel_values": inputs}
     return {"input_ids": inputs, "attention_mask": mask}
 
 
-def _differentiable_inputs(model: LoadedModel, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def _differentiable_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, Tensor]:
     """The same arguments, of which one wants a gradient: parameters want none."""
+    if isinstance(inputs, Pair):
+        return named_inputs(model, inputs, mask)  # see ``_embedding_gradients``
     if model.image is not None:
         return {"pixel_values": inputs.detach().requires_grad_()}
     embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
     return {"inputs_embeds": embed(inputs).requires_grad_(), "attention_mask": mask}
 
 
-def answers(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+@contextmanager
+def _embedding_gradients(module: nn.Module) -> Iterator[None]:
+    """Let what every table of embeddings gives want a gradient while the block runs."""
+
+    def want(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        output.requires_grad_()
+
+    tables = (each for each in module.modules() if isinstance(each, nn.Embedding))
+    handles = [table.register_forward_hook(want) for table in tables]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def answers(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Run a batch; the arguments are those of ``named_inputs``.
 
     Returns:
@@ -51,20 +88,20 @@ def answers(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
     return _compared(model, mask, named_inputs(model, inputs, mask))
 
 
-def counted(answered: Tensor, model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+def counted(answered: Tensor, model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Tell which decisions have a loss, ``(rows, decisions)``; an embedding counts once."""
     if TASKS[model.task].by_row:
         return torch.ones(answered.shape[:-1], dtype=torch.bool)
     return decided_tokens(model, inputs, mask)
 
 
-def decided_tokens(model: LoadedModel, inputs: Tensor, mask: Tensor) -> Tensor:
+def decided_tokens(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Tell which tokens have a loss, ``(rows, length)``: no padding, or only what is masked."""
     real = mask.bool()
     return real if model.mask_token is None else real & (inputs == model.mask_token)
 
 
-def backward(model: LoadedModel, inputs: Tensor, mask: Tensor, generator: torch.Generator) -> None:
+def backward(model: LoadedModel, inputs: Inputs, mask: Tensor, generator: torch.Generator) -> None:
     """Send back gradients whose second moment is the Fisher information of the model.
 
     Logits: the gradient of the cross entropy against labels sampled from the model itself,
@@ -74,7 +111,9 @@ def backward(model: LoadedModel, inputs: Tensor, mask: Tensor, generator: torch.
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
     half the squared distance of the embeddings, which is one minus their cosine.
     """
-    answered = _compared(model, mask, _differentiable_inputs(model, inputs, mask))
+    pairs = isinstance(inputs, Pair)
+    with _embedding_gradients(model.module) if pairs else nullcontext():
+        answered = _compared(model, mask, _differentiable_inputs(model, inputs, mask))
     if TASKS[model.task].loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return
@@ -117,7 +156,7 @@ def decisions_per_row(model: LoadedModel) -> int:
 
 def _compared(model: LoadedModel, mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     traits = TASKS[model.task]
-    options = {"use_cache": False} if traits.loss == "next_token" else {}
+    options = {"use_cache": False} if traits.loss.endswith("_token") else {}
     output = model.module(**inputs, **options)
     found: Tensor = getattr(output, traits.output)
     if traits.loss == "embedding":  # float64: cosines near 1 are compared

@@ -18,10 +18,11 @@ from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
+from edgelr.files import encoder_file, graph_file
 from edgelr.gate import profile_drop
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
-from edgelr.graph.residency import read_residency
+from edgelr.graph.residency import read_residencies
 from edgelr.images import read_pixels, spread_evenly
 from edgelr.load import load
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
@@ -227,20 +228,21 @@ def load_model(settings: Settings, cache: Cache) -> LoadedModel:
 def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseExport:
     """Export the original model, once per model and version of the exporters."""
     versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
+    name = graph_file(model.task, "float32")
 
     def write(folder: Path) -> None:
         listener.progress("dense export", 0, 1)
         trace(model, folder)
         bundle = folder / "float32"
         (bundle / "onnx").mkdir(parents=True)
-        path = bundle / "onnx" / "model.onnx"
-        opset, ir_version = build(model, folder / "model.onnx", (), {}, path, "float32")
+        path = bundle / "onnx" / name
+        opset, ir_version = build(model, folder / name, (), {}, path, "float32")
         if model.exporter.fuse is None:  # the two graphs are one: keep it once
             for file in folder.glob("model.onnx*"):
                 file.unlink()
         copy_companions(model.folder, bundle)
         write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", shape_of(model)[1])
-        for file in (folder / "traced").glob("*.onnx*"):
+        for file in (folder / "traced").rglob("*.onnx*"):
             file.unlink()
         write_manifest(bundle, dense_manifest(model, "float32", opset, ir_version, path))
         listener.progress("dense export", 1, 1)
@@ -249,7 +251,7 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
         "dense", digest(DENSE_FORMAT, model.digest, model.pooling, versions), write
     )
     bundle = read_bundle(folder / "float32")
-    traced = folder / "model.onnx"
+    traced = folder / name
     return DenseExport(folder, traced if traced.exists() else bundle.model_path, bundle)
 
 
@@ -257,10 +259,12 @@ def dense_manifest(
     model: LoadedModel, precision: Precision, opset: int, ir_version: int, graph: Path
 ) -> Manifest:
     """Describe a dense export, whose ``graph`` file is written."""
+    encoder = encoder_file(model.task, precision)
     return Manifest(
         task=model.task,
         precision=precision,
-        model_file="onnx/model.onnx",
+        model_file=f"onnx/{graph_file(model.task, precision)}",
+        encoder_file=f"onnx/{encoder}" if encoder else None,
         source=model.source,
         revision=model.revision,
         digest=model.digest,
@@ -272,7 +276,7 @@ def dense_manifest(
         cache_in_place=model.exporter.cache_in_place,
         image=model.image,
         shape=shape_of(model)[0],
-        residency=read_residency(graph, "cpu"),
+        residency=read_residencies(graph, "cpu"),
     )
 
 

@@ -253,7 +253,8 @@ def _collect(
     columns, width = {}, 0
     for name, each in products.items():
         columns[name] = slice(width, width := width + each.down.shape[1])
-    whole, image = TASKS[model.task].by_row, model.image
+    image = model.image
+    whole = TASKS[model.task].by_row or TASKS[model.task].has_pairs  # positions of two lengths
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _FILE).open("wb") as file:
         writer = _Writer(file, width)

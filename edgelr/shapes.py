@@ -14,28 +14,36 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     if model.exporter.shape is not None:
         named = model.exporter.shape(config)
         return ModelShape(**named, kv_heads=0, vocab_size=0), _longest(config, model)
-    sizes = _named_alike(config, model.image is not None)
+    pairs = TASKS[model.task].has_pairs
+    sizes = _named_alike(config, model.image is not None or pairs)
     heads = sizes.num_attention_heads
     widen = model.exporter.intermediate_size
-    generates = model.task == "text-generation"
+    generates = model.task == "text-generation" or pairs
+    longest = _longest(config, model)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     shape = ModelShape(
-        layers=sizes.num_layers,
+        layers=_decoder_layers(config) if pairs else sizes.num_layers,
         hidden_size=sizes.hidden_size,
         intermediate_size=getattr(config, widen) if isinstance(widen, str) else widen(config),
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
         vocab_size=sizes.vocab_size if TASKS[model.task].answers_tokens else 0,
+        source_tokens=longest if pairs else 0,
     )
-    return shape, _longest(config, model)
+    return shape, longest
 
 
-def _named_alike(config: Any, reads_images: bool) -> Any:
-    """Give sizes one name each; image models, and what optimum does not know, have the usual."""
+def _decoder_layers(config: Any) -> int:
+    """T5's name for it, and that of everyone else."""
+    return int(getattr(config, "num_decoder_layers", None) or config.decoder_layers)
+
+
+def _named_alike(config: Any, usual: bool) -> Any:
+    """Give sizes one name each; most models that do not decode text alone have the usual ones."""
     from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
 
-    if reads_images:
+    if usual:
         return NormalizedTextConfig(config)
     try:
         return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
@@ -50,6 +58,8 @@ def _longest(config: Any, model: LoadedModel) -> int:
     """
     if model.image is not None:
         return model.image.tokens
+    if model.exporter.longest_text is not None:
+        return model.exporter.longest_text(config)
     longest = int(config.max_position_embeddings)
     if model.exporter.positions_after_padding:
         longest -= config.pad_token_id + 1

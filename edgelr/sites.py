@@ -36,7 +36,7 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
         for name, module in model.module.named_modules()
         if isinstance(module, nn.Linear) and _is_ours(name, module, model)
     }
-    inputs, often = _read_inputs(model, linears)
+    inputs, often, of_source = _read_inputs(model, linears)
     if not inputs:
         raise InputError(
             f"{model.source} has no linear that can be factorized: of its modules, none is an "
@@ -44,7 +44,8 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
             f"family: {', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
         )
     return tuple(
-        _site(name, linears[name], input_name, often[name]) for name, input_name in inputs.items()
+        _site(name, linears[name], input_name, often[name], input_name in of_source)
+        for name, input_name in inputs.items()
     )
 
 
@@ -97,10 +98,10 @@ def _same_role(sites: tuple[LinearSite, ...], span: int = 2) -> list[SiteGroup]:
     key, value, gate and up, but neither the attention's output nor ``down``.
     """
     sharing = {site.role for group in _same_input(sites) for site in group.sites}
-    roles: dict[tuple[str, int], list[LinearSite]] = {}
+    roles: dict[tuple[str, str, int], list[LinearSite]] = {}
     for site in sites:
         if site.block is not None and site.role in sharing:
-            roles.setdefault((site.role, site.block // span), []).append(site)
+            roles.setdefault((_stack(site), site.role, site.block // span), []).append(site)
     shapes = {key: {(s.in_features, s.out_features) for s in group} for key, group in roles.items()}
     return [
         SiteGroup(_joined(group), tuple(group), "blocks")
@@ -111,17 +112,22 @@ def _same_role(sites: tuple[LinearSite, ...], span: int = 2) -> list[SiteGroup]:
 
 def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[SiteGroup]:
     """Pairs of one block whose second site has the transposed shape of the first."""
-    found = {(site.block, site.role): site for site in sites}
+    found = {(_stack(site), site.block, site.role): site for site in sites}
     groups = []
-    for (block, role), first in found.items():
+    for (stack, block, role), first in found.items():
         for second_role in (second for wanted, second in pairs if wanted == role):
-            second = found.get((block, second_role))
+            second = found.get((stack, block, second_role))
             if second and (second.out_features, second.in_features) == (
                 first.in_features,
                 first.out_features,
             ):
                 groups.append(SiteGroup(_joined([first, second]), (first, second), "tied"))
     return groups
+
+
+def _stack(site: LinearSite) -> str:
+    """Name the blocks that a site's block is one of: an encoder and a decoder number their own."""
+    return site.name.removesuffix(f"{site.block}.{site.role}")
 
 
 def _joined(sites: list[LinearSite]) -> str:
@@ -160,7 +166,9 @@ def positions(sites: tuple[LinearSite, ...]) -> dict[str, float]:
     return {site.name: site.positions_per_token for site in sites}
 
 
-def _site(name: str, linear: nn.Linear, input_name: str, often: float) -> LinearSite:
+def _site(
+    name: str, linear: nn.Linear, input_name: str, often: float, reads_source: bool
+) -> LinearSite:
     block = re.search(r"\.(\d+)\.", name)
     return LinearSite(
         name=name,
@@ -171,13 +179,16 @@ def _site(name: str, linear: nn.Linear, input_name: str, often: float) -> Linear
         block=int(block[1]) if block else None,
         input_name=input_name,
         positions_per_token=often,
+        reads_source=reads_source,
     )
 
 
 def _read_inputs(
     model: LoadedModel, linears: dict[str, nn.Linear]
-) -> tuple[dict[str, str], dict[str, float]]:
+) -> tuple[dict[str, str], dict[str, float], set[str]]:
     """Run once and note, in order, which linear first read each distinct input tensor.
+
+    Of these, the second set has those that are about the source of a pair.
 
     Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
     its relative positions: a Gram of their inputs would not tell what an error costs. What runs
@@ -190,13 +201,19 @@ def _read_inputs(
     runs: dict[str, int] = {}
     unfit: set[str] = set()
     often: dict[str, float] = {}
+    of_source: set[str] = set()
+    probe = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
+    target = probe.get("decoder_input_ids")
     tokens = PROBE_TOKENS if model.image is None else model.image.tokens
 
     def note(name: str, x: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        often[name] = x.shape[:-1].numel() / (PROBE_ROWS * tokens)
-        if runs[name] > 1 or not _is_of_rows(x, tokens, model.image is not None):
+        of_target = target is not None and x.shape[:-1] == target.shape
+        often[name] = 1.0 if of_target else x.shape[:-1].numel() / (PROBE_ROWS * tokens)
+        if runs[name] > 1 or not (of_target or _is_of_rows(x, tokens, model.image is not None)):
             unfit.add(name)
+        if target is not None and not of_target:
+            of_source.add(name)
         for tensor, readers in readings:
             if tensor is x:
                 readers.append(name)
@@ -209,13 +226,13 @@ def _read_inputs(
     ]
     try:
         with torch.no_grad():
-            model.module(**model.example_inputs(PROBE_ROWS, PROBE_TOKENS))
+            model.module(**probe)
     finally:
         for hook in hooks:
             hook.remove()
     fit = [[name for name in readers if name not in unfit] for _, readers in readings]
     first = {name: readers[0] for readers in fit for name in readers}
-    return {name: first[name] for name in runs if name in first}, often
+    return {name: first[name] for name in runs if name in first}, often, of_source
 
 
 def _is_of_rows(x: Tensor, tokens: int, image: bool) -> bool:

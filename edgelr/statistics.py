@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -18,10 +18,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgelr import calibration as calibrations
-from edgelr.losses import backward, decided_tokens, decisions_per_row, named_inputs
+from edgelr.losses import (
+    as_tensors,
+    backward,
+    decided_tokens,
+    decisions_per_row,
+    named_inputs,
+)
 from edgelr.sites import positions
 from edgelr.tasks import TASKS
-from edgelr.types import LinearSite, LoadedModel, SiteStatistics
+from edgelr.types import LinearSite, LoadedModel, Pair, SiteStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,12 +142,14 @@ def _input_grams(
 ) -> dict[str, Tensor]:
     """Mean of ``x x^T`` for every distinct input, ``{input_name: (in, in)}``."""
     grams = {site.input_name: torch.zeros(site.in_features, site.in_features) for site in sites}
+    of_source = {site.input_name for site in sites if site.reads_source}
     watched = {name: model.module.get_submodule(name) for name in grams}
-    real = torch.ones(0, dtype=torch.bool)  # which positions of the running batch are no padding
-    weight = 1.0  # of a token of the running part
+    real = source_real = torch.ones(0, dtype=torch.bool)  # what is no padding in the running batch
+    weight = source_weight = 1.0  # of a token of the running part
 
     def add(name: str, x: Tensor) -> None:
-        add_gram(grams[name], counted_positions(x.detach(), real), weight)
+        own = (source_real, source_weight) if name in of_source else (real, weight)
+        add_gram(grams[name], counted_positions(x.detach(), own[0]), own[1])
 
     total = sum(part.tokens for part in parts)
     done = 0
@@ -150,8 +158,12 @@ def _input_grams(
     with torch.no_grad(), input_hooks(watched, add):
         for part, share in zip(parts, calibrations.weights(parts), strict=True):
             weight = share * total / part.tokens
+            if of_source:
+                source_weight = share * total / part.source_tokens
             for inputs, mask in _batches([part], INPUT_BATCH_TOKENS):
                 real = mask.bool()
+                if isinstance(inputs, Pair):
+                    source_real = inputs.source_mask.bool()
                 module(**named_inputs(model, inputs, mask))
                 done += int(mask.sum())
                 progress("input statistics", done, total)
@@ -166,7 +178,10 @@ def _gradient_grams(
     generator: torch.Generator,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """Mean of ``g g^T`` for every site, ``{site: (out, out)}``; padding has no gradient."""
+    """Mean of ``g g^T`` for every site, ``{site: (out, out)}``; padding has no gradient.
+
+    Of a pair, the mean is over the tokens that are predicted, wherever a site is: a loss is theirs.
+    """
     grams = {site.name: torch.zeros(site.out_features, site.out_features) for site in sites}
     watched = {name: model.module.get_submodule(name) for name in grams}
 
@@ -247,15 +262,15 @@ def mirrored(gram: Tensor) -> Tensor:
 
 def _batches(
     parts: list[Calibration], tokens: int, cut: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Tensor]]:
     """Yield inputs and mask of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
     for part in parts:
         for inputs, mask in part.batches(max(1, tokens // part.length)):
-            ids_or_pixels, real = torch.tensor(inputs), torch.tensor(mask)
-            if cut:
-                yield from zip(ids_or_pixels.split(tokens, 1), real.split(tokens, 1), strict=True)
+            given, real = as_tensors(inputs, mask)
+            if cut and not isinstance(given, Pair):
+                yield from zip(given.split(tokens, 1), real.split(tokens, 1), strict=True)
             else:
-                yield ids_or_pixels, real
+                yield given, real
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgelr.types import Task
 
-Loss = Literal["next_token", "embedding", "label", "token_label", "mask_label"]
+Loss = Literal["next_token", "target_token", "embedding", "label", "token_label", "mask_label"]
 MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
 
 
@@ -20,9 +20,10 @@ class TaskTraits:
         architecture: what names in ``config.architectures`` hold; empty where they do not tell.
         output: what the graph answers.
         loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model. ``label``, ``token_label`` and ``mask_label``: the same, one for a text
-            or an image, for each token, or for each that is masked. ``embedding``: squared distance
-            of the pooled, normalized embedding.
+            from the model; ``target_token``: of what a decoder makes of what its encoder read.
+            ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
+            each token, or for each that is masked. ``embedding``: squared distance of the pooled,
+            normalized embedding.
         metric: that the accuracy gate judges.
     """
 
@@ -40,7 +41,12 @@ class TaskTraits:
     @property
     def answers_tokens(self) -> bool:
         """Whether what is answered is a token of the vocabulary."""
-        return self.loss in ("next_token", "mask_label")
+        return self.loss in ("next_token", "target_token", "mask_label")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether an encoder reads one thing, and a decoder another: see ``types.Pair``."""
+        return self.loss == "target_token"
 
 
 TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
@@ -63,6 +69,9 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
         "logits",
         "label",
         "top1_agreement",
+    ),
+    "text2text-generation": TaskTraits(
+        "AutoModelForSeq2SeqLM", "ForConditionalGeneration", "logits", "target_token", "perplexity"
     ),
     "token-classification": TaskTraits(
         "AutoModelForTokenClassification",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +29,7 @@ Task = Literal[
     "token-classification",
     "fill-mask",
     "image-classification",
+    "text2text-generation",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]
@@ -52,7 +53,9 @@ class LinearSite:
     ``input_name`` names the distinct input that the site reads: sites with the same name see the
     same tensor (query, key and value, for instance) and share one input Gram.
     ``positions_per_token`` tells how often it runs for each token that is counted: once, but in
-    models whose stages see an image at several resolutions.
+    models whose stages see an image at several resolutions. Of a model with an encoder and a
+    decoder, ``reads_source`` tells those that run on the positions of the source: the encoder's,
+    and the keys and values of cross attention.
     """
 
     name: str
@@ -63,6 +66,7 @@ class LinearSite:
     block: int | None
     input_name: str
     positions_per_token: float = 1.0
+    reads_source: bool = False
 
     @property
     def parameters(self) -> int:
@@ -152,6 +156,22 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Rows of a model that has an encoder and a decoder; arrays, or tensors.
+
+    Attributes:
+        source: that the encoder reads: token ids ``(rows, source length)``.
+        source_mask: ``(rows, source positions)``, 1 for what is no padding.
+        target: ids ``(rows, length + 1)``. The decoder reads all but the last, from its start token
+            on, and predicts all but the first.
+    """
+
+    source: Any  # NDArray[Any] | Tensor
+    source_mask: Any
+    target: Any
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory, with what is needed to trace it and to run it again.
 
@@ -185,7 +205,8 @@ class ModelShape:
     ``vocab_size`` is that of the logits, and 0 for models that answer no tokens. Where stages see
     an image at several resolutions, the sizes are those of the first stage, which takes most; it
     has ``positions_per_token`` positions for each token of the last one, and every position
-    attends to those of its ``window`` only.
+    attends to those of its ``window`` only. With an encoder and a decoder, sizes are the decoder's,
+    which also keeps keys and values of ``source_tokens``.
     """
 
     layers: int
@@ -197,6 +218,7 @@ class ModelShape:
     vocab_size: int
     positions_per_token: float = 1.0
     window: int | None = None
+    source_tokens: int = 0
 
 
 # --- statistics and decompositions -------------------------------------------------------------
@@ -352,9 +374,10 @@ class Residency:
 class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
-    ``model_file`` is relative to the folder. ``pooling`` is None for models that do not embed,
-    ``mask_token`` for those that fill in no token, ``image`` for those that read text; an image has
-    always ``context_tokens`` tokens.
+    ``model_file`` is relative to the folder; so is ``encoder_file``, where the encoder has a graph
+    of its own: both have their weights in one file. ``pooling`` is None for models that do not
+    embed, ``mask_token`` for those that fill in no token, ``image`` for those that read text; an
+    image has always ``context_tokens`` tokens.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -379,6 +402,7 @@ class Manifest:
     shape: ModelShape | None = None
     residency: Residency | None = None
     files: tuple[BundleFile, ...] = ()
+    encoder_file: str | None = None
 
     def tokens_read(self, asked: int) -> int:
         """Tokens of one input: as many as are asked for and fit; an image has always its own."""
@@ -397,10 +421,16 @@ class ExportBundle:
         return self.folder / self.manifest.model_file
 
     @property
+    def encoder_path(self) -> Path | None:
+        name = self.manifest.encoder_file
+        return None if name is None else self.folder / name
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of the graph file and its sidecar."""
+        """Bytes of the graph files and their sidecar."""
         sidecar = self.model_path.with_name(self.model_path.name + ".data")
-        return self.model_path.stat().st_size + (sidecar.stat().st_size if sidecar.exists() else 0)
+        paths = (self.model_path, self.encoder_path, sidecar)
+        return sum(path.stat().st_size for path in paths if path is not None and path.exists())
 
     def resident_bytes(self, provider: str) -> int | None:
         """Memory of the weights; a GPU holds them as they are stored. None where it is unknown."""

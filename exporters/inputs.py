@@ -32,6 +32,16 @@ def padded_text_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]
     return inputs
 
 
+def source_and_target_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
+    """A padded batch for an encoder, and shorter rows ``(batch, tokens // 2 + 1)`` for a decoder.
+
+    The two lengths differ, which tells what reads the one and what the other.
+    """
+    target = _token_ids(config, "feature-extraction", batch, tokens // 2 + 1)
+    inputs = padded_text_batch(config, batch, tokens)
+    return {**inputs, "decoder_input_ids": target}
+
+
 def pixel_batch(config: Any, batch: int, side: int) -> dict[str, Tensor]:
     """Random pixels ``(batch, channels, side, side)`` of images that are prepared already."""
     import torch

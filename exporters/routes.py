@@ -72,16 +72,20 @@ def trace_images_with_transformers(
 
 
 def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> None:
+    with quiet():
+        traced_by_transformers(module, example, **shapes).save_pretrained(out)
+
+
+def traced_by_transformers(module: Any, example: dict[str, Any], **shapes: Any) -> Any:
+    """Trace a module; see ``OnnxConfig`` for what may be said of shapes."""
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects
-    with _quiet():
-        exported = OnnxExporter().export(module, example, config=config)
-        exported.save_pretrained(out)
+    return OnnxExporter().export(module, example, config=config)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Swallow what tracing prints and warns about its own experimental state."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -100,5 +104,5 @@ def fuse_with_transformers(model: Any) -> None:
     """
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
-    with _quiet():
+    with quiet():
         fuse_for_onnxruntime(model, "cuda")

@@ -15,10 +15,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from edgelr.cache import Cache
-from edgelr.calibration import Calibration, from_images, from_samples
+from edgelr.calibration import Calibration, from_images, from_pairs, from_samples
 from edgelr.exporter import EXPORTERS
 from edgelr.load import load
-from edgelr.losses import named_inputs
+from edgelr.losses import as_tensors, named_inputs
 from edgelr.methods import Need
 from edgelr.sites import find_sites
 from edgelr.statistics import StatisticsStore, collect, units_per_token
@@ -99,7 +99,7 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
         eos_token="</s>",
         unk_token="<unk>",
         mask_token="<unk>",  # every character has a token: it stands in no text
-        model_max_length=config.max_position_embeddings,
+        model_max_length=getattr(config, "max_position_embeddings", 72),
     ).save_pretrained(folder)
     return folder
 
@@ -113,7 +113,13 @@ def random_pixels(rows: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Calibration:
-    """Random ids without padding, or random images, which have tokens of their own number."""
+    """Random ids without padding, or random images, which have tokens of their own number.
+
+    Of pairs, sources of ``tokens`` and targets that are three longer.
+    """
+    if TASKS[model.task].has_pairs:
+        targets = random_ids(rows, tokens + 4, seed + 100).tolist()
+        return from_pairs(from_samples(random_ids(rows, tokens, seed), "random"), targets)
     if model.image is None:
         return from_samples(random_ids(rows, tokens, seed), "random")
     pixels = random_pixels(rows, model.image.side, seed)
@@ -123,14 +129,14 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
 def tiny_inputs(model: LoadedModel, rows: int = 2, tokens: int = 9) -> dict[str, torch.Tensor]:
     """Arguments of a forward pass on ``random_rows``."""
     given = random_rows(model, rows, tokens)
-    return named_inputs(model, torch.tensor(given.inputs), torch.tensor(given.mask))
+    return named_inputs(model, *as_tensors(given.inputs, given.mask))
 
 
 def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding.
 
     Every fourth is masked for a model that fills masks. Three images of noise for a model that
-    reads images.
+    reads images. Pairs have these texts as sources, and targets of 4, 6 and 3 predicted tokens.
     """
     if model.image is not None:
         pixels = random_pixels(3, model.image.side).repeat(copies, 0)
@@ -141,7 +147,12 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     ids = random_ids(3, 9, seed=5)
     if model.mask_token is not None:
         ids[:, 2::4] = model.mask_token
-    return Calibration(ids.repeat(copies, 0), mask.repeat(copies, 0), "texts")
+    texts = Calibration(ids.repeat(copies, 0), mask.repeat(copies, 0), "texts")
+    if TASKS[model.task].has_pairs:
+        targets = random_ids(3, 7, seed=7).tolist()
+        cut = [row[:length] for row, length in zip(targets, (5, 7, 4), strict=True)]
+        return from_pairs(texts, [row for row in cut for _ in range(copies)])
+    return texts
 
 
 def collected(

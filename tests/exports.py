@@ -14,13 +14,17 @@ import torch
 
 from edgelr.cache import Cache
 from edgelr.exporter import EXPORTERS
-from edgelr.losses import named_inputs
+from edgelr.files import encoder_beside
+from edgelr.losses import as_tensors, named_inputs
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import open_session
 from edgelr.settings import Settings, make_settings
-from edgelr.types import Budget, LoadedModel, Plan
+from edgelr.targets import start_of
+from edgelr.tasks import TASKS
+from edgelr.types import Budget, LoadedModel, Pair, Plan
 from edgelr.workplace import Workplace
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
@@ -28,16 +32,19 @@ FILLING = "bert:fill-mask"
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
+PAIR_PIVOT = "t5"
 
 
 def _marked(name: str) -> Any:
-    if name in (*TASK_PIVOTS, IMAGE_PIVOT, FILLING):
+    if name in (*TASK_PIVOTS, IMAGE_PIVOT, PAIR_PIVOT, FILLING):
         return name
     # the heads that fill masks differ in names only
     slow = name.endswith(":fill-mask")
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
+PAIRS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].has_pairs]
+ONE_GRAPH = [name for name in EXPORTERS.names() if name not in PAIRS]
 # every family at every task that it is made for
 CASES = [
     _marked(name)
@@ -45,13 +52,14 @@ CASES = [
     for name in (family, *(f"{family}:{task}" for task in exporter.tasks[1:]))
 ]
 every_exporter = pytest.mark.parametrize(
-    "exporter", [*map(_marked, EXPORTERS.names()), *LABELLING, IMAGE_PIVOT]
+    "exporter", [*map(_marked, ONE_GRAPH), *LABELLING, IMAGE_PIVOT]
 )
+every_pair = pytest.mark.parametrize("exporter", [*map(_marked, PAIRS)])
 every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 
 
-Batch: TypeAlias = tuple[np.ndarray, np.ndarray]
+Batch: TypeAlias = tuple[Any, np.ndarray]
 
 
 @dataclass
@@ -97,12 +105,21 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
         return rng.standard_normal(shape, np.float32), np.ones((rows, model.image.tokens), int)
     mask = np.ones((rows, tokens), np.int64)
     mask[0, tokens - padded :] = 0
-    return rng.integers(4, 150, (rows, tokens)), mask
+    ids = rng.integers(4, 150, (rows, tokens))
+    if TASKS[model.task].has_pairs:
+        length = tokens // 2 + 1
+        target = rng.integers(4, 150, (rows, length + 1))
+        return Pair(ids, mask, target), np.ones((rows, length), np.int64)
+    return ids, mask
 
 
-def run_graph(model: LoadedModel, path: Path, inputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def run_graph(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> np.ndarray:
     """What a graph file answers, where the mask is 1."""
     session = open_session(path, "cpu", 1)
+    encoder = encoder_beside(path)
+    if encoder is not None:
+        runner = PairRunner(open_session(encoder, "cpu", 1), session, start_of(model))
+        return runner.forced(inputs.source, inputs.target, inputs.source_mask)
     if model.image is not None:
         return ImageEncoder(session, model.image).run(inputs)
     if model.task == "text-generation":
@@ -111,11 +128,13 @@ def run_graph(model: LoadedModel, path: Path, inputs: np.ndarray, mask: np.ndarr
     return _counted(Encoder(session).run(inputs, mask), mask)
 
 
-def run_torch(model: LoadedModel, inputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:
     """The same of the model in torch."""
-    given = named_inputs(model, torch.tensor(inputs), torch.tensor(mask))
+    given = named_inputs(model, *as_tensors(inputs, mask))
     with torch.no_grad():
         outputs = model.module(**given)[0].numpy()
+    if isinstance(inputs, Pair):
+        return outputs
     return outputs if model.image is not None else _counted(outputs, mask)
 
 

@@ -14,6 +14,7 @@ from edgelr.compressed import installed
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
 from edgelr.factors import FactorSet, LowRank
+from edgelr.files import encoder_beside, graph_file
 from edgelr.forms import pivot
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
@@ -49,7 +50,7 @@ def factors_of(model: LoadedModel, share: float) -> FactorSet:
 
 
 def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
-    path = folder / "model.onnx"
+    path = folder / graph_file(model.task, "float32")
     build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
     return path
 
@@ -59,7 +60,10 @@ def fusions(path: Path) -> Counter[str]:
 
     Attention is MultiHeadAttention with the dense products before it.
     """
-    found = Counter(node.op_type for node in load_graph(path).graph if node.domain)
+    paths = filter(None, (path, encoder_beside(path)))
+    found = Counter(
+        node.op_type for each in paths for node in load_graph(each).graph if node.domain
+    )
     found["MultiHeadAttention"] += found.pop("Attention", 0)
     return found
 
@@ -75,6 +79,9 @@ def test_a_declaration_is_complete(name: str) -> None:
     if inputs.keys() == {"pixel_values"}:
         assert inputs["pixel_values"].shape == (3, 3, 7, 7)
         return
+    target = inputs.pop("decoder_input_ids", None)
+    assert (target is not None) == TASKS[exporter.tasks[0]].has_pairs
+    assert target is None or target.shape == (3, 4)
     assert {tuple(tensor.shape) for tensor in inputs.values()} == {(3, 7)}
     assert int(inputs["input_ids"].max()) < config.vocab_size
 

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types tasks factors blocks registry cache settings text images clock samples",
+    (
+        "errors types tasks factors blocks registry cache settings text images clock samples files "
+        "generation"
+    ),
     "exporter device",
     "processors",
-    "load shapes sites calibration losses statistics texts gate",
+    "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
     "candidates",
     "allocators recipes",
@@ -49,7 +52,7 @@ DOORS = {
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "
         "compressed refit heal importance quantization table rescale factoring rivals inspection "
-        "exporters"
+        "exporters targets"
     ),
     "PIL": "images",
     "transformers": "load processors exporters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,14 +10,16 @@ import onnx_ir as ir
 
 from edgelr.blocks import Blocks
 from edgelr.factors import FactorSet
+from edgelr.files import DECODER, ENCODER, encoder_beside
 from edgelr.graph.apart import name_products_apart
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import EXACT, factorize_linears
-from edgelr.graph.save import load_graph, save_graph
+from edgelr.graph.save import load_graph, save_graph, save_graphs
 from edgelr.graph.table import quantize_table
-from edgelr.graph.tidy import share_tied_table, tidy_decoder
+from edgelr.graph.tidy import rename_first_norms, share_tied_head, tidy_decoder
 from edgelr.sites import weight_of
+from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, Precision
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
@@ -26,16 +28,22 @@ EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 12  # neither 0 nor 1, which tracing would spe
 
 
 def trace(model: LoadedModel, folder: Path) -> None:
-    """Write the dense float32 graph ``model.onnx`` into ``folder``, with its linears unpacked."""
+    """Write the dense float32 graph, or both of a pair, into ``folder``; linears are unpacked."""
     traced = folder / "traced"
     traced.mkdir()
     example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
     model.exporter.trace(model.module, model.folder, traced, example)
+    if TASKS[model.task].has_pairs:
+        graphs = {name: load_graph(traced / name / "model.onnx") for name in (DECODER, ENCODER)}
+        share_tied_head(graphs[DECODER])
+        written = {folder / f"{name}.onnx": graph for name, graph in graphs.items()}
+        save_graphs(written, LATEST_OPSET, LATEST_IR_VERSION)
+        return
     graph = load_graph(traced / "model.onnx")
     if model.task == "text-generation":
         tidy_decoder(graph)
     else:
-        share_tied_table(graph)
+        share_tied_head(graph)
     save_graph(graph, folder / "model.onnx", LATEST_OPSET, LATEST_IR_VERSION)
 
 
@@ -52,6 +60,8 @@ def build(
     accuracy_level: int = EXACT,
 ) -> tuple[int, int]:
     """Write the graph in which the sites of ``factors`` are factorized; none gives dense.
+
+    Of a pair, both graphs: ``traced`` and ``path`` are the decoder's, and the encoder's are beside.
 
     Args:
         model: its weights verify the binding.
@@ -70,9 +80,42 @@ def build(
     """
     graph = load_graph(traced)
     chosen = [site for site in sites if site.name in factors]
+    own = [site for site in chosen if not site.reads_source]
+    _rewrite(model, graph, own, factors, blocks, accuracy_level)
+    for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
+        stored = (blocks or {})[f"{name}.weight"]
+        quantize_table(graph.graph, name, weight_of(model, name).numpy(), stored, accuracy_level)
+    written = {path: graph}
+    encoder, encoder_path = encoder_beside(traced), encoder_beside(path)
+    if encoder is not None and encoder_path is not None:
+        written[encoder_path] = load_graph(encoder)
+        others = [site for site in chosen if site.reads_source]
+        _rewrite(model, written[encoder_path], others, factors, blocks, accuracy_level)
+    if precision == "float16":
+        for half in written.values():
+            to_float16(half)
+    if len(written) == 1:
+        save_graph(graph, path, max_opset, ir_version)
+    else:
+        save_graphs(written, max_opset, ir_version)
+    if precision == "float32":  # what the CPU multiplies in; a GPU would hold the table twice
+        for file in written:
+            name_products_apart(file)
+    return graph.opset_imports[""], graph.ir_version
+
+
+def _rewrite(
+    model: LoadedModel,
+    graph: ir.Model,
+    sites: Sequence[LinearSite],
+    factors: FactorSet,
+    blocks: Mapping[str, Blocks] | None,
+    accuracy_level: int,
+) -> None:
+    """Factorize the sites of one graph, and fuse it."""
     bindings = bind(
         graph.graph,
-        chosen,
+        sites,
         lambda name: weight_of(model, name).numpy(),
         model.exporter.node_names,
     )
@@ -80,15 +123,7 @@ def build(
     if model.exporter.fuse is not None:
         with _held_back(graph):
             model.exporter.fuse(graph)
-    for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
-        stored = (blocks or {})[f"{name}.weight"]
-        quantize_table(graph.graph, name, weight_of(model, name).numpy(), stored, accuracy_level)
-    if precision == "float16":
-        to_float16(graph)
-    save_graph(graph, path, max_opset, ir_version)
-    if precision == "float32":  # what the CPU multiplies in; a GPU would hold the table twice
-        name_products_apart(path)
-    return graph.opset_imports[""], graph.ir_version
+        rename_first_norms(graph.graph)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgelr.candidates import packed_bytes
+from edgelr.files import encoder_beside
 from edgelr.graph.apart import PRODUCTS
 from edgelr.graph.save import load_graph, weight_bytes
 from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
@@ -46,6 +47,17 @@ def read_residency(path: Path, provider: str) -> Residency:
     )
     whole_numbers = any(node.op_type == QUANTIZED_PRODUCT for node, _ in replaced)
     return Residency(packed, mapped, whole_numbers)
+
+
+def read_residencies(path: Path, provider: str) -> Residency:
+    """Add up the weights of a graph file and, where it has one, of the encoder's beside it."""
+    encoder = encoder_beside(path)
+    parts = [read_residency(each, provider) for each in (path, encoder) if each is not None]
+    return Residency(
+        sum(part.packed_bytes for part in parts),
+        sum(part.mapped_bytes for part in parts),
+        any(part.whole_numbers for part in parts),
+    )
 
 
 def precision_of_bits(bits: int) -> WeightPrecision:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ from edgelr.graph.apart import name_once
 
 ALIGNED_FROM_BYTES = 2**20  # onnx_ir lets larger tensors start at a multiple of this alignment
 ALIGNMENT_BYTES = 2**16
+SIDECAR_FROM_BYTES = 1024  # smaller tensors are part of the graph file
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -40,14 +42,46 @@ def save_graph(
         EdgelrError: an operator has no equal form in that operator set, or the checker refuses
             the file.
     """
+    _prepare(model, max_opset, ir_version)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SIDECAR_FROM_BYTES)
+    if check:
+        _check(path)
+
+
+def save_graphs(models: Mapping[Path, ir.Model], max_opset: int, ir_version: int) -> None:
+    """Write several graphs into one folder, with one sidecar, that of the first.
+
+    What two of them need is stored once; the arguments are those of ``save_graph``.
+    """
+    shared: dict[tuple[object, ...], ir.TensorProtocol] = {}
+    users: dict[tuple[object, ...], list[ir.Value]] = {}
+    for model in models.values():
+        _prepare(model, max_opset, ir_version)
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.nbytes > SIDECAR_FROM_BYTES:
+                content = sha256(tensor.tobytes()).hexdigest()
+                key = (tensor.dtype, *tensor.shape.numpy(), content)
+                shared.setdefault(key, tensor)
+                users.setdefault(key, []).append(value)
+    first = next(iter(models))
+    stored = ir.external_data.convert_tensors_to_external(
+        list(shared.values()), first.parent, f"{first.name}.data"
+    )
+    for key, tensor in zip(shared, stored, strict=True):
+        for value in users[key]:
+            value.const_value = tensor
+    for path, model in models.items():
+        ir.save(model, path)
+        _check(path)
+
+
+def _prepare(model: ir.Model, max_opset: int, ir_version: int) -> None:
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.DeduplicateInitializersPass()(model)
     _lower_opset(model, max_opset)
     model.ir_version = min(model.ir_version, ir_version)
     model.producer_name = "edgelr"
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
-    if check:
-        _check(path)
 
 
 def _check(path: Path) -> None:

@@ -32,46 +32,9 @@ def tidy_decoder(model: ir.Model) -> None:
     # The builder declares a wrong shape for one constant; an initializer brings its own.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _share_tied_table(graph)
-    _rename_first_norm(graph)
+    rename_first_norms(graph)
     _fix_head_size(graph)
     _accept_left_padding(graph)
-
-
-def share_tied_table(model: ir.Model) -> None:
-    """Store the table of a traced graph once, of which a tied head has a transposed copy, in place.
-
-    ::
-
-        table (V, H) ── Gather(ids)              table (V, H) ─┬─ Gather(ids)
-        copy (H, V) ─── MatMul(x)       becomes                └─ FusedMatMul(x, transB)
-    """
-    graph = model.graph
-    for head in [node for node in graph if node.op_type == "MatMul"]:
-        copy = head.inputs[1]
-        table = None if copy is None else _table_of(graph, copy)
-        if copy is None or table is None:
-            continue
-        _multiply_by_transposed(graph, head, table)
-        model.opset_imports.setdefault(MICROSOFT, 1)
-        if not copy.uses():
-            del graph.initializers[copy.name or ""]
-
-
-def _table_of(graph: ir.Graph, copy: ir.Value) -> ir.Value | None:
-    """Find the table from which rows are gathered, and that ``copy (H, V)`` is the transpose of."""
-    if copy.const_value is None or len(copy.const_value.shape) != 2:
-        return None
-    shape = tuple(reversed(copy.const_value.shape.numpy()))
-    for value in graph.initializers.values():
-        stored = value.const_value
-        if (
-            stored is not None
-            and tuple(stored.shape.numpy()) == shape
-            and any(use.node.op_type == "Gather" and use.idx == 0 for use in value.uses())
-            and np.array_equal(stored.numpy(), copy.const_value.numpy().T)
-        ):
-            return value
-    return None
 
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -122,12 +85,41 @@ def _share_tied_table(graph: ir.Graph) -> None:
             graph, "model.embed_tokens.weight", np.ascontiguousarray(weight.const_value.numpy().T)
         )
         ir.convenience.replace_all_uses_with(transpose.outputs[0], table)
-        _multiply_by_transposed(graph, heads[0], table)
+        multiply_by_transposed(graph, heads[0], table)
         graph.remove(transpose, safe=True)
         del graph.initializers[weight.name or ""]
 
 
-def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> None:
+def share_tied_head(model: ir.Model) -> None:
+    """Let a head that is tied to the table of embeddings multiply with the table itself.
+
+    Tracing transposes the head's weight, or stores it a second time as ``(H, V)``.
+    """
+    graph = model.graph
+    gathers = [node for node in graph if node.op_type == "Gather"]
+    for head in [node for node in graph if node.op_type == "MatMul"]:
+        for table in dict.fromkeys(node.inputs[0] for node in gathers):
+            weight = head.inputs[1]
+            if weight is None or table is None or not _is_transposed(weight, table):
+                continue
+            multiply_by_transposed(graph, head, table)
+            model.opset_imports.setdefault(MICROSOFT, 1)
+            break
+
+
+def _is_transposed(weight: ir.Value, table: ir.Value) -> bool:
+    producer = weight.producer()
+    if producer is not None:
+        return producer.op_type == "Transpose" and producer.inputs[0] is table
+    found, wanted = weight.const_value, table.const_value
+    if found is None or wanted is None or len(wanted.shape) != 2:
+        return False
+    if found.shape.numpy() != wanted.shape.numpy()[::-1]:
+        return False
+    return np.array_equal(found.numpy(), wanted.numpy().T)
+
+
+def multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> None:
     """Replace ``head`` by a product with ``table (V, H)`` transposed on the fly."""
     fused = ir.node(
         "FusedMatMul",
@@ -139,7 +131,7 @@ def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> 
     replace_node(graph, head, fused)
 
 
-def _rename_first_norm(graph: ir.Graph) -> None:
+def rename_first_norms(graph: ir.Graph) -> None:
     """Replace SimplifiedLayerNormalization, which ONNX Runtime alone knows in ONNX's own domain.
 
     ``norm(x + x)`` with four times the epsilon is ``norm(x)``: SkipSimplifiedLayerNormalization of

@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgelr.graph.residency import PRODUCTS, QUANTIZED_PRODUCT, precision_of_bits
+from edgelr.graph.apart import PRODUCTS
+from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
 from edgelr.graph.save import load_graph
 from edgelr.latency import Product, Workload
 from edgelr.types import ImageInput, WeightPrecision

@@ -36,9 +36,10 @@ def read_bundle(folder: Path, verify: bool = False) -> ExportBundle:
             f"Export the model again, or name another folder."
         )
     manifest = _parse(path)
-    _check_path(folder, manifest.model_file)
-    if not (folder / manifest.model_file).is_file():
-        raise InputError(_damaged(folder, manifest.model_file, "is missing"))
+    for name in filter(None, (manifest.model_file, manifest.encoder_file)):
+        _check_path(folder, name)
+        if not (folder / name).is_file():
+            raise InputError(_damaged(folder, name, "is missing"))
     for file in manifest.files:
         _check_file(folder, file, verify)
     return ExportBundle(folder, manifest)
@@ -75,6 +76,13 @@ def read_config(bundle: ExportBundle) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(_damaged(bundle.folder, path.name, "holds no JSON object"))
     return config
+
+
+def read_generation_config(bundle: ExportBundle) -> dict[str, Any]:
+    """Read the model's ``generation_config.json``; one that is not there says nothing."""
+    path = bundle.folder / "generation_config.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def read_tokenizer(bundle: ExportBundle) -> Tokenizer:

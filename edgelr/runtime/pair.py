@@ -1,0 +1,176 @@
+"""Run an encoder and a decoder: what a source is read as, and the target that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelr.errors import InputError
+from edgelr.generation import Start, read_start
+from edgelr.runtime.bundle import read_config, read_generation_config
+from edgelr.runtime.encoder import right_padded
+from edgelr.runtime.session import Array, Session, Value, open_session
+from edgelr.types import ExportBundle
+
+_PAST, _PRESENT = "past_key_values.", "present."
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the encoder made of a batch; it stays on the session's device.
+
+    Attributes:
+        mask: ``(rows, positions)``, 0 for padding.
+        values: keys and values of cross attention, by the decoder's names.
+    """
+
+    mask: Array
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Keys and values of the decoder's own tokens, by its names."""
+
+    values: dict[str, Value]
+
+
+class PairRunner:
+    """The graphs of an encoder and of its decoder.
+
+    Args:
+        encoder: a graph with ``input_ids`` and ``attention_mask``, and outputs
+            ``present.N.encoder.key/value``.
+        decoder: a graph with ``input_ids``, ``encoder_attention_mask``,
+            ``past_key_values.N.encoder.key/value`` and ``past_key_values.N.decoder.key/value``, and
+            outputs ``logits`` and ``present.N.decoder.key/value``.
+        start: how a target begins and ends.
+
+    Raises:
+        InputError: the graphs do not fit each other.
+    """
+
+    input_name = "source"
+
+    def __init__(self, encoder: Session, decoder: Session, start: Start) -> None:
+        self.encoder, self.session, self.start = encoder, decoder, start
+        past = [name for name in decoder.inputs if name.startswith(_PAST)]
+        self._cross = [name for name in past if ".encoder." in name]
+        self._own = [name for name in past if ".decoder." in name]
+        missing = {_present(name) for name in self._cross} - set(encoder.outputs)
+        missing |= {"logits", *map(_present, self._own)} - set(decoder.outputs)
+        if missing or not past:
+            raise InputError(
+                f"{encoder.path} and {decoder.path} are no pair that edgelr can run: they lack the "
+                f"outputs {sorted(missing)}. Expected keys and values of cross attention from the "
+                f"encoder, and logits from the decoder. Export the model with edgelr."
+            )
+
+    @classmethod
+    def open(
+        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
+    ) -> PairRunner:
+        """Open both graphs of a bundle."""
+        assert bundle.encoder_path is not None, "this bundle has one graph"
+        encoder = open_session(bundle.encoder_path, provider, threads)
+        decoder = open_session(bundle.model_path, provider, threads)
+        config = read_config(bundle)
+        return cls(encoder, decoder, read_start(config, read_generation_config(bundle)))
+
+    def read(self, source: Array, mask: Array | None = None) -> Source:
+        """Run the encoder.
+
+        Args:
+            source: token ids ``(rows, length)``.
+            mask: the same shape, 0 for padding; None for a batch without.
+        """
+        mask = np.ones(source.shape, np.int64) if mask is None else mask
+        feeds = {"input_ids": source, "attention_mask": mask}
+        wanted = {name: value for name, value in feeds.items() if name in self.encoder.inputs}
+        present = dict.fromkeys(map(_present, self._cross))
+        _, values = self.encoder.run(wanted, [], present)
+        return Source(mask, dict(zip(self._cross, values, strict=True)))
+
+    def logits(self, target: Array, source: Source, past: Past | None = None) -> tuple[Array, Past]:
+        """Run the decoder on new tokens, after those of ``past``.
+
+        Args:
+            target: ``(rows, tokens)``.
+            source: of as many rows.
+            past: what an earlier call returned; None for the beginning.
+
+        Returns:
+            Logits ``(rows, tokens, vocabulary)`` float32, and the longer past.
+        """
+        values = past.values if past is not None else self.empty_past(len(target), 0).values
+        feeds: dict[str, Array | Value] = {"input_ids": target, **source.values, **values}
+        if "encoder_attention_mask" in self.session.inputs:
+            feeds["encoder_attention_mask"] = source.mask
+        present = dict.fromkeys(map(_present, self._own))
+        (logits,), kept = self.session.run(feeds, ["logits"], present)
+        longer = Past(dict(zip(self._own, kept, strict=True)))
+        return logits.astype(np.float32, copy=False), longer
+
+    def empty_past(self, rows: int, tokens: int) -> Past:
+        """Make a past of so many tokens, all of them zero."""
+        made = {}
+        for name in self._own:
+            _, heads, _, size = self.session.inputs[name].shape
+            assert isinstance(heads, int)
+            assert isinstance(size, int)
+            made[name] = self.session.zeros(name, (rows, heads, tokens, size))
+        return Past(made)
+
+    def forced(self, source: Array, target: Array, mask: Array | None = None) -> Array:
+        """Predict every token of given targets.
+
+        Args:
+            source: ``(rows, length)``.
+            target: ``(rows, tokens + 1)``, from the start token on.
+            mask: of the source.
+
+        Returns:
+            Logits ``(rows, tokens, vocabulary)`` float32.
+        """
+        return self.logits(target[:, :-1], self.read(source, mask))[0]
+
+    def greedy(self, sources: Sequence[Array], new_tokens: int) -> list[list[int]]:
+        """Answer each source, alone, by the likeliest tokens; an end of text does not stop it.
+
+        Returns:
+            The new tokens of each; ties go to the lowest id.
+        """
+        return [self._answer(source[None], None, new_tokens, False)[0] for source in sources]
+
+    def answer(
+        self, sources: Sequence[Array], new_tokens: int, batch: int = _BATCH
+    ) -> list[list[int]]:
+        """Answer sources by their likeliest tokens, up to and with the end of the text."""
+        found: list[list[int]] = []
+        for start in range(0, len(sources), batch):
+            rows = [source.tolist() for source in sources[start : start + batch]]
+            found += self._answer(*right_padded(rows), new_tokens, True)
+        return found
+
+    def _answer(
+        self, source: Array, mask: Array | None, new_tokens: int, stops: bool
+    ) -> list[list[int]]:
+        read, past = self.read(source, mask), None
+        step = np.tile(np.array(self.start.tokens, np.int64), (len(source), 1))
+        rows: list[list[int]] = [[] for _ in source]
+        while len(rows[0]) < new_tokens:
+            logits, past = self.logits(step, read, past)
+            chosen = self.start.allowed(logits[:, -1]).argmax(-1)  # the first of equal values
+            for row, token in zip(rows, chosen.tolist(), strict=True):
+                row.append(token)
+            if stops and all(set(row) & set(self.start.ends) for row in rows):
+                break
+            step = chosen[:, None].astype(np.int64)
+        return [self.start.until_end(row) for row in rows] if stops else rows
+
+
+def _present(name: str) -> str:
+    return name.replace(_PAST, _PRESENT, 1)
