@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from edgelr.cache import Cache
 from edgelr.candidates import make_options
 from edgelr.graph.foreign import open_foreign
 from edgelr.graph.linears import find_linears
+from edgelr.onnx_source.source import open_source
 from edgelr.recipes import RECIPES
 from edgelr.settings import Settings
 from edgelr.types import Choice, LinearSite, SiteGroup, SiteSummary
@@ -32,8 +32,8 @@ def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
     The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
     normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
     """
-    is_graph = settings.model.endswith(".onnx")
-    sites, spectrum_of = _of_a_graph(settings) if is_graph else _of_a_model(settings, cache)
+    is_graph = settings.model.endswith(".onnx") or settings.task == "tensors"
+    sites, spectrum_of = (_of_a_graph if is_graph else _of_a_model)(settings, cache)
     spectra = {site.name: spectrum_of(site) for site in sites}
     classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
     return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
@@ -56,11 +56,10 @@ def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...
     return find_sites(model), spectrum
 
 
-def _of_a_graph(settings: Settings) -> tuple[tuple[LinearSite, ...], Spectrum]:
-    """The same of an ``.onnx`` file, without torch."""
-    linears = {
-        each.site.name: each for each in find_linears(open_foreign(Path(settings.model))).found
-    }
+def _of_a_graph(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+    """The same of an ``.onnx`` file, without torch, or of a module that is traced."""
+    graph = open_source(settings.model, cache).graph
+    linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
 
     def spectrum(site: LinearSite) -> NDArray[np.float64]:
         return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)

@@ -5,7 +5,6 @@ Weights come from safetensors or GGUF only: a pickled checkpoint can run code wh
 
 from __future__ import annotations
 
-import importlib
 import json
 import struct
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from edgelr.cache import Cache, digest, file_digest
 from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
+from edgelr.modules import call_factory
 from edgelr.processors import image_input
 from edgelr.tasks import TASKS
 from edgelr.types import ImageInput, LoadedModel, Pooling, Task
@@ -268,19 +268,12 @@ def _read_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def _from_factory(source: str, cache: Cache) -> Path:
     """Keep what ``package.module:factory`` returns as a Hugging Face folder."""
-    module_name, _, attribute = source.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{source} cannot be imported ({error}); expected package.module:factory, on the "
-            f"Python path, where factory() returns (model, tokenizer or image processor)."
-        ) from error
-    made = factory()
+    made = call_factory(source)
     if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
         raise InputError(
             f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
-            f"transformers, or (model, image processor). Let the factory return both."
+            f"transformers, or (model, image processor). Let the factory return both. Any other "
+            f"torch module is taken with --task tensors: see docs/models.md."
         )
     model, tokenizer = made
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}

@@ -20,7 +20,7 @@ LAYERS = (
         "generation"
     ),
     "exporter device",
-    "processors",
+    "processors modules",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
     "candidates",
@@ -52,7 +52,7 @@ DOORS = {
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "
         "compressed refit heal importance quantization table rescale factoring rivals inspection "
-        "exporters targets"
+        "modules exporters targets"
     ),
     "PIL": "images",
     "transformers": "load processors exporters",

@@ -48,8 +48,11 @@ def cache_of(resume: bool) -> Cache:
 
 
 def pipeline_of(settings: Settings) -> Any:
-    """Choose the module that tells the story of a source; that of a graph imports no torch."""
-    if settings.model.endswith(".onnx"):
+    """Choose the module that tells the story of a source; that of a graph imports no torch.
+
+    Of a torch module that is no model of transformers, the graph is traced.
+    """
+    if settings.model.endswith(".onnx") or settings.task == "tensors":
         from edgelr.onnx_source import pipeline as of_a_graph
 
         return of_a_graph

@@ -151,6 +151,7 @@ def plan(
     method: Method = None,
     allocator: Allocator = None,
     forms: Forms = None,
+    task: TaskName = None,
     precision: PrecisionName = None,
     keep: Keep = None,
     max_size: MaxSize = None,
@@ -181,7 +182,7 @@ def plan(
     with listener_of(quiet) as listener:
         made = pipeline.plan(settings, device, cache_of(resume), listener, Clock())
     write_plan(made.plan, out)
-    source = shlex.quote(settings.model)
+    source = shlex.quote(settings.model) + (f" --task {settings.task}" if settings.task else "")
     typer.echo(f"{out}  Next: edgelr export {source} --profile {settings.profile} --plan {out}")
 
 
@@ -189,6 +190,7 @@ def plan(
 def inspect(
     ctx: typer.Context,
     model: Model = None,
+    task: TaskName = None,
     keep: Keep = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = None,

@@ -32,7 +32,10 @@ Forms = Annotated[
 ]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--task", help="What the model is for, if its configuration does not tell."),
+    typer.Option(
+        "--task",
+        help="What the model is for, if its configuration does not tell; tensors: any module.",
+    ),
 ]
 PrecisionName = Annotated[
     Optional[str],  # noqa: UP045

@@ -77,9 +77,14 @@ def _is_linear(node: ir.Node) -> bool:
 
 def _keys(node: ir.Node) -> list[str]:
     """Module paths that the node may stand for: its scopes, and its own path."""
-    scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
     path = (node.name or "").strip("/").replace("/", ".")
-    return [*scopes[-2:-1], path.removesuffix(f".{node.op_type}")]
+    return [*module_of(node), path.removesuffix(f".{node.op_type}")]
+
+
+def module_of(node: ir.Node) -> list[str]:
+    """The path of the module that a node was traced in; none where the graph does not tell."""
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+    return scopes[-2:-1]
 
 
 def _renamed(name: str, node_names: tuple[tuple[str, str], ...]) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgelr.graph.bind import module_of
 from edgelr.types import LinearSite, Precision
 
 Array: TypeAlias = NDArray[Any]
@@ -192,7 +193,10 @@ def _integer(node: ir.Node, name: str, default: int) -> int:
 
 
 def _name(node: ir.Node, weight: ir.Value) -> str:
-    """Name a linear after its node's path, or else after its weight."""
+    """Name a linear after its module, its node's path, or else its weight."""
+    module = module_of(node)
+    if module and module[0]:
+        return module[0]
     path = (node.name or weight.name or "").strip("/").replace("/", ".")
     return path.removesuffix(f".{node.op_type}") or node.op_type
 

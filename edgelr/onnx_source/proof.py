@@ -17,6 +17,7 @@ from edgelr.graph.save import save_graph
 from edgelr.graph.split import split_linears
 from edgelr.onnx_source.original import dense_bundle, foreign_manifest, kept_samples
 from edgelr.onnx_source.planning import Planned
+from edgelr.onnx_source.source import open_source
 from edgelr.onnx_source.subject import Subject
 from edgelr.runtime import jobs, measure, tensors
 from edgelr.runtime.bundle import MANIFEST, read_bundle, write_manifest
@@ -97,7 +98,8 @@ def validate_again(
 
     Args:
         bundle: what is judged.
-        against: the original ``.onnx`` file, or a bundle of it; None takes the bundle's source.
+        against: the original ``.onnx`` file or module, or a bundle of it; None takes the bundle's
+            source.
         data: an ``.npz`` of inputs; None takes the samples that the bundle keeps.
         max_drop: overrides the limit of the bundle.
         provider: ``cpu`` or ``cuda``.
@@ -110,9 +112,11 @@ def validate_again(
     samples = load_samples(bundle.folder / SAMPLES)
     if data is not None:
         samples = read_samples(data, read_inputs(open_foreign(bundle.model_path)))
-    source = Path(against or bundle.manifest.source)
-    is_bundle = (source / MANIFEST).exists()
-    reference = read_bundle(source) if is_bundle else dense_bundle(source, cache)
+    source = against or bundle.manifest.source
+    if (Path(source) / MANIFEST).exists():
+        reference = read_bundle(Path(source))
+    else:
+        reference = dense_bundle(open_source(source, cache).graph, cache)
     if against is None and reference.manifest.digest != bundle.manifest.digest:
         raise InputError(
             f"{source} has changed since the bundle was made (digest {reference.manifest.digest}, "

@@ -16,6 +16,7 @@ from edgelr.graph.foreign import open_foreign
 from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.onnx_source.original import FORMAT, dense_bundle, digest_of, in_one_precision
+from edgelr.onnx_source.source import open_source
 from edgelr.recipes import Recipe
 from edgelr.runtime.tensors import open_tensors
 from edgelr.samples import GraphInput, Samples, count, feeds, random_samples, read_samples, take
@@ -76,16 +77,12 @@ class Subject:
     calibrated_on: str
     judged_on: str
     dense: ExportBundle
+    drawn: bool  # whether the inputs are random
 
     @property
     def max_drop(self) -> float:
         asked = self.settings.max_drop
         return profile_drop(self.device, "tensors") if asked is None else asked
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the inputs are random."""
-        return not self.settings.calibration
 
     @property
     def key(self) -> str:
@@ -102,27 +99,29 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             factorized, or the inputs do not fit it.
     """
     _require_settings(settings)
-    path = Path(settings.model)
-    deciding, held_out, names = choose_samples(settings, read_inputs(open_foreign(path)))
+    source = open_source(settings.model, cache)
+    path, inputs = source.graph, read_inputs(open_foreign(source.graph))
+    deciding, held_out, names = choose_samples(settings, inputs, source.inputs)
+    drawn = names[0].startswith(RANDOM)
     calibration, selection = divide(deciding)
     dense = dense_bundle(path, cache)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
         raise InputError(
-            f"{path} has no linear that can be factorized{_told(linears.refused)}. Expected "
-            f"MatMul, Gemm or 1x1 Conv nodes with constant weights in float32 or float16. Give the "
-            f"graph as it was before its weights were quantized."
+            f"{settings.model} has no linear that can be factorized{_told(linears.refused)}. "
+            f"Expected MatMul, Gemm or 1x1 Conv nodes with constant weights in float32 or float16. "
+            f"Give the graph as it was before its weights were quantized."
         )
     precision, linears = in_one_precision(linears)
     if settings.precision not in (None, precision):
         raise InputError(
-            f"--precision is {settings.precision}, and the weights of {path} are {precision}. A "
-            f"graph keeps its precision: leave --precision away."
+            f"--precision is {settings.precision}, and the weights of {settings.model} are "
+            f"{precision}. A graph keeps its precision: leave --precision away."
         )
     if linears.refused:
         listener.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
-    if not settings.calibration:
+    if drawn:
         listener.note(RANDOM_NOTE)
     return Subject(
         settings=settings,
@@ -137,17 +136,21 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
         calibrated_on=f"{names[0]} ({count(deciding)} samples)",
         judged_on=f"{names[1]} ({count(held_out)} samples)",
         dense=dense,
+        drawn=drawn,
     )
 
 
 def choose_samples(
-    settings: Settings, inputs: list[GraphInput]
+    settings: Settings, inputs: list[GraphInput], own: Path | None = None
 ) -> tuple[Samples, Samples, tuple[str, str]]:
     """Read or draw inputs: those to calibrate on, those to judge on, and what both are called.
 
-    One file serves both, a half each; ``evaluation`` names another one to judge on.
+    One file serves both, a half each; ``evaluation`` names another one to judge on. Where none is
+    given, a module's ``own`` are taken.
     """
-    if not settings.calibration:
+    if not settings.calibration and own is not None:
+        samples, origin = read_samples(own, inputs), "the module's inputs"
+    elif not settings.calibration:
         samples, origin = random_samples(inputs, settings.seed), RANDOM
     elif len(settings.calibration) == 1:
         path = Path(settings.calibration[0])
