@@ -29,19 +29,28 @@ def read_bundle(folder: Path, verify: bool = False) -> ExportBundle:
     Raises:
         InputError: there is no manifest, it cannot be read, or a file is missing or differs.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(
-            f"{folder} has no {MANIFEST}. Expected a folder that `edgelr export` wrote. "
-            f"Export the model again, or name another folder."
-        )
-    manifest = _parse(path)
+    manifest = read_manifest(folder)
     _check_path(folder, manifest.model_file)
     if not (folder / manifest.model_file).is_file():
         raise InputError(_damaged(folder, manifest.model_file, "is missing"))
     for file in manifest.files:
         _check_file(folder, file, verify)
     return ExportBundle(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder, without a look at the files that it lists.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {MANIFEST}. Expected a folder that `edgelr export` wrote. "
+            f"Export the model again, or name another folder."
+        )
+    return _parse(path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
