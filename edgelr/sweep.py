@@ -26,10 +26,13 @@ from edgelr.report.pareto import (
     SCHEMA_VERSION,
     Entry,
     Sweep,
+    entry_of,
+    judged,
     read_entry,
     to_json,
     write_entry,
 )
+from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
 from edgelr.rivals import dense_in
@@ -42,10 +45,7 @@ from edgelr.types import (
     AskedPrecision,
     ExportBundle,
     LoadedModel,
-    Metric,
     Precision,
-    Report,
-    Task,
     WeightPrecision,
 )
 
@@ -157,7 +157,7 @@ class _Maker:
             )  # fmt: skip
         except (BudgetError, InputError) as error:
             return Entry(device.profile.id, title, problem=str(error))
-        entry = _entry_of(report, title, folder.relative_to(self._out))
+        entry = entry_of(report, title, folder.relative_to(self._out))
         finished.write_bytes(f"{key}\n".encode() + write_entry(entry))
         return entry
 
@@ -199,7 +199,7 @@ class _Maker:
             lengths = (min(128, subject.context_tokens // 2),)
             found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
             latency = tuple(found.ratios.items())
-            entry = _judged(Entry("", title, latency=latency), metrics, subject.model.task)
+            entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
         key = digest(FORMAT, str(run.folder), subject.texts.evaluation)
@@ -249,6 +249,7 @@ def sweep(question: Question, out: Path, cache: Cache, listener: Listener, comma
     found = maker.collect(entries)
     (out / "sweep.json").write_text(to_json(found), encoding="utf-8")
     (out / "sweep.md").write_text(to_markdown(found), encoding="utf-8")
+    (out / "sweep.html").write_text(to_html(found), encoding="utf-8")
     for suffix in ("svg", "png"):
         write_sweep_plot(found, out / f"sweep.{suffix}")
     return found
@@ -264,30 +265,6 @@ def _require_names(profiles: tuple[str, ...]) -> None:
                 f"The profiles {found[device]} and {name} have the same id, {device!r}, and their "
                 f"bundles would replace each other. Give one of them another id."
             )
-
-
-def _entry_of(report: Report, title: str, folder: Path) -> Entry:
-    """Take from a report what is compared."""
-    assert report.validation is not None
-    assert report.comparison is not None
-    budget = report.budget
-    entry = Entry(
-        profile=report.profile,
-        name=title,
-        folder=folder.as_posix(),
-        file_bytes=report.bundle_file_bytes,
-        memory_bytes=budget.device_bytes - budget.reserved_bytes - report.headroom_bytes,
-        fits=report.fits,
-        passed=report.validation.passed,
-        latency=tuple(report.comparison.ratios.items()),
-    )
-    return _judged(entry, report.validation.metrics, report.task)
-
-
-def _judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
-    (judged,) = (metric for metric in metrics if metric.name == METRICS[task])
-    baseline = 1.0 if judged.baseline is None else judged.baseline  # one is like oneself
-    return replace(entry, value=judged.value, baseline=baseline)
 
 
 def _slug(title: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from edgelr.report import pareto_html
 from edgelr.report.html import to_html
+from edgelr.report.pareto import collect
 from tests.reports import make_report, wide
 
 pytestmark = pytest.mark.browser
@@ -69,7 +71,10 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "report.html"
-    found.write_text(to_html(wide(make_report())), encoding="utf-8")
+    report = wide(make_report())
+    found.write_text(to_html(report), encoding="utf-8")
+    several = collect([(Path("a/one"), report), (Path("another/of-a-long-name"), report)], "edgelr")
+    found.with_name("several.html").write_text(pareto_html.to_html(several), encoding="utf-8")
     return found
 
 
@@ -129,6 +134,20 @@ def test_drawings_are_as_wide_as_a_phone_lets_them_be_with_letters_that_can_be_r
     letters = opened.locator("#latency svg text").first
     size = "element => element.getScreenCTM().a * parseFloat(getComputedStyle(element).fontSize)"
     assert letters.evaluate(size) >= 9.5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_bundles_beside_each_other_fit_the_page_too(browser: Any, path: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.with_name("several.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert all(page.locator("section").evaluate_all("found => found.map(e => e.clientHeight > 60)"))
+    numbers = page.locator("svg").first.locator("g text").all_text_contents()
+    assert numbers == ["1", "2"]
+    assert said == []
+    page.close()
 
 
 def test_a_heading_sorts_its_table_with_the_mouse(opened: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from edgelr import __version__
-from edgelr.cli import catalogue, checks, comparisons, exports
+from edgelr.cli import catalogue, checks, comparisons, exports, reports
 from edgelr.cli.app import app
 
-__all__ = ["app", "catalogue", "checks", "comparisons", "exports", "main"]
+__all__ = ["app", "catalogue", "checks", "comparisons", "exports", "main", "reports"]
 
 
 @app.callback(invoke_without_command=True)

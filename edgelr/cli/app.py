@@ -12,7 +12,10 @@ from typer.core import TyperGroup
 
 from edgelr.errors import EdgelrError
 
-ORDER = ("export", "plan", "inspect", "validate", "measure", "report", "sweep", "bench", "list")
+ORDER = (
+    *("export", "plan", "inspect", "validate", "measure", "report", "diff"),
+    *("sweep", "bench", "list"),
+)
 
 
 class _Commands(TyperGroup):

@@ -1,4 +1,4 @@
-"""Commands on a finished bundle: validate, measure, report."""
+"""Commands that run a finished bundle: validate, measure."""
 
 from __future__ import annotations
 
@@ -146,30 +146,3 @@ def measure(
         typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
     else:
         print_measurements(found)
-
-
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Bundles.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print the reports of finished bundles."""
-    from edgelr.report.markdown import to_markdown
-    from edgelr.report.schema import from_json
-    from edgelr.report.terminal import print_report
-
-    for folder in folders:
-        found = sorted((folder / "reports").glob("*.json"))
-        if not found:
-            raise InputError(
-                f"{folder} has no reports/*.json; expected a bundle that 'edgelr export' finished."
-            )
-        for path in found:
-            text = path.read_text(encoding="utf-8")
-            if as_json:
-                typer.echo(text)
-            elif markdown:
-                typer.echo(to_markdown(from_json(text)))
-            else:
-                print_report(from_json(text))

@@ -10,13 +10,14 @@ import hashlib
 import re
 
 from edgelr.report.charts import Chart
-from edgelr.report.figures import Table, Verdict
+from edgelr.report.figures import NOT_MEASURED, Table, Verdict
 from edgelr.report.markup import Child, Markup, element, joined, text
 from edgelr.report.svg import draw, style_sheet
 
 MARKS = {True: ("good", "✓", "yes"), False: ("bad", "✗", "no"), None: ("open", "–", "not known")}
 MEASURED, PREDICTED = "measured", "predicted"
 NUMBER = r"-?[\d,]*\.?\d+(?:e[+-]?\d+)?"
+NO_FIGURE = ("–", NOT_MEASURED)
 FIGURE = re.compile(rf"{NUMBER}(?: %| of {NUMBER}|(?: / {NUMBER})+)?")
 
 
@@ -86,7 +87,7 @@ def drawn_table(
     numeric = [
         index
         for index in range(1, len(table.columns))
-        if any(FIGURE.fullmatch(row[index]) for row in table.rows)
+        if all(FIGURE.fullmatch(row[index]) or row[index] in NO_FIGURE for row in table.rows)
     ]
     rows = [_row(row, numeric) for row in table.rows]
     columns = (_heading(name, i in numeric, sortable) for i, name in enumerate(table.columns))
@@ -123,7 +124,7 @@ def _row(row: tuple[str, ...], numeric: list[int]) -> Markup:
 
 def _breakable(name: str) -> Markup:
     """Let a long name break into lines where its parts end."""
-    parts = re.split(r"(?<=[./_])", name)
+    parts = re.split(r"(?<=[./_])(?=\S)", name)
     return Markup("<wbr>".join(text(part) for part in parts))
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from edgelr.errors import InputError
+from edgelr.tasks import METRICS
+from edgelr.types import Metric, Report, Task
 
 SCHEMA_VERSION = 1
 
@@ -27,6 +32,7 @@ class Entry:
         latency: by phase, over that of the original in float32: measured in turns with it, on this
             machine and not on the device.
         problem: why there are no figures; empty where there are.
+        original_bytes: of the original's file, in the precision of the graph; 0 where unknown.
     """
 
     profile: str
@@ -40,6 +46,7 @@ class Entry:
     passed: bool = False
     latency: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    original_bytes: int = 0
 
     @property
     def loss(self) -> float:
@@ -90,10 +97,95 @@ def _beats(ours: Entry, theirs: Entry) -> bool:
     """Whether one entry is nowhere worse than another, and somewhere better."""
 
     def figures(entry: Entry) -> tuple[float, ...]:
-        return (entry.file_bytes, entry.loss, *(ratio for _, ratio in entry.latency))
+        times = dict(entry.latency)
+        return (entry.file_bytes, entry.loss, *(times[phase] for phase in phases))
 
+    phases = [phase for phase, _ in ours.latency if phase in dict(theirs.latency)]
     pairs = list(zip(figures(ours), figures(theirs), strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def entry_of(report: Report, title: str, folder: Path) -> Entry:
+    """Take from a report what is compared.
+
+    Raises:
+        InputError: the bundle was never validated, so that there is nothing to compare.
+    """
+    if report.validation is None:
+        raise InputError(
+            f"The accuracy of {folder} was not measured; expected a bundle that 'edgelr export' "
+            f"finished. Report it alone."
+        )
+    budget, comparison = report.budget, report.comparison
+    entry = Entry(
+        profile=report.profile,
+        name=title,
+        folder=folder.as_posix(),
+        file_bytes=report.bundle_file_bytes,
+        memory_bytes=budget.device_bytes - budget.reserved_bytes - report.headroom_bytes,
+        fits=report.fits,
+        passed=report.validation.passed,
+        latency=() if comparison is None else tuple(comparison.ratios.items()),
+        original_bytes=report.dense_file_bytes,
+    )
+    return judged(entry, report.validation.metrics, report.task)
+
+
+def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
+    """Add the figure that the gate judges, and the original's."""
+    (found,) = (metric for metric in metrics if metric.name == METRICS[task])
+    baseline = 1.0 if found.baseline is None else found.baseline  # one is like oneself
+    return replace(entry, value=found.value, baseline=baseline)
+
+
+def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:
+    """Put finished bundles beside each other, as a sweep does with those that it makes.
+
+    Raises:
+        InputError: their accuracy is not measured by one metric.
+    """
+    first = reports[0][1]
+    metrics = {METRICS[report.task]: folder for folder, report in reports}
+    if len(metrics) > 1:
+        told = ", ".join(f"{folder} by {metric}" for metric, folder in metrics.items())
+        raise InputError(
+            f"The bundles are judged by different metrics: {told}. Expected bundles of one task. "
+            f"Report them one by one."
+        )
+    names = [folder.name for folder, _ in reports]
+    entries = [
+        entry_of(report, name if names.count(name) == 1 else str(folder), folder)
+        for name, (folder, report) in zip(names, reports, strict=True)
+    ]
+    texts = {report.validation.text for _, report in reports if report.validation}
+    models = {report.digest for _, report in reports}
+    return Sweep(
+        schema_version=SCHEMA_VERSION,
+        created=max(report.created for _, report in reports),
+        command=command,
+        source=first.source if len(models) == 1 else f"{len(models)} different models",
+        digest=", ".join(sorted(models)),
+        metric=METRICS[first.task],
+        text=" and ".join(sorted(texts)),
+        calibration=(),
+        environment=first.environment,
+        entries=tuple(entries),
+    )
+
+
+def from_json(text: str) -> Sweep:
+    """Read a sweep that ``to_json`` wrote.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return TypeAdapter(Sweep).validate_json(text)
+    except ValidationError as error:
+        raise InputError(
+            f"The sweep cannot be read ({error.error_count()} problems, the first: "
+            f"{error.errors()[0]['msg']}); expected the sweep.json of 'edgelr sweep'. Run it again."
+        ) from error
 
 
 def to_json(found: Sweep) -> str:

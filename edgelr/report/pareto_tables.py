@@ -36,25 +36,31 @@ def recommendation(found: Sweep, profile: str) -> str:
     if best is None:
         return f"{profile}: nothing here fits the device and passes its gate."
     dense = [entry for entry in found.at(profile) if entry.name.startswith("dense")]
-    largest = max((entry.file_bytes for entry in dense), default=best.file_bytes)
+    largest = max((entry.file_bytes for entry in dense), default=best.original_bytes)
+    share = f"{percent(best.file_bytes / largest)} of the original; " if largest else ""
     return (
-        f"{profile}: ship {best.name} ({mib(best.file_bytes)} MiB, "
-        f"{percent(best.file_bytes / largest)} of the original; {found.metric} "
+        f"{profile}: ship {best.name} ({mib(best.file_bytes)} MiB, {share}{found.metric} "
         f"{figure(best.value)}, originally {figure(best.baseline)})."
     )
 
 
-def to_markdown(found: Sweep) -> str:
-    """Write the tables of every device, and how they were made."""
+def to_markdown(found: Sweep, plot: str = "sweep.svg") -> str:
+    """Write the tables of every device, and how they were made.
+
+    Args:
+        found: the entries.
+        plot: file of the plot beside it; empty where there is none.
+    """
     sections = [
         f"# {model_name(found.source)} on {', '.join(found.profiles)}",
         "\n".join(f"- **{recommendation(found, profile)}**" for profile in found.profiles),
         READING,
-        "![](sweep.svg)",
+        f"![]({plot})" if plot else "",
     ]
     for profile in found.profiles:
-        sections += [f"## {profile}", draw(device_table(found, profile)), _problems(found, profile)]
-    sections += ["## How it was made", fence("bash", found.command), _facts(found)]
+        sections += [f"## {profile}", draw(device_table(found, profile))]
+        sections.append(_bullets(problems(found, profile)))
+    sections += ["## How it was made", fence("bash", found.command), _bullets(facts(found))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -66,8 +72,8 @@ def print_sweep(found: Sweep, console: Console | None = None) -> None:
     console.width = min(console.width, MAX_COLUMNS)
     for profile in found.profiles:
         draw_table(console, profile, device_table(found, profile))
-        if problems := _problems(found, profile):
-            console.print(problems, markup=False, highlight=False)
+        for problem in problems(found, profile):
+            console.print(f"- {problem}", markup=False, highlight=False)
     console.print(READING, markup=False, highlight=False)
     for profile in found.profiles:
         console.print(recommendation(found, profile), markup=False, highlight=False, style="bold")
@@ -93,16 +99,22 @@ def _refusal(entry: Entry) -> str:
     return "" if entry.passed else "gate failed"
 
 
-def _problems(found: Sweep, profile: str) -> str:
+def problems(found: Sweep, profile: str) -> list[str]:
+    """Say why entries of a device have no figures."""
     failed = [entry for entry in found.entries if entry.profile == profile and entry.problem]
-    return "\n".join(f"- {entry.name}: {' '.join(entry.problem.split())}" for entry in failed)
+    return [f"{entry.name}: {' '.join(entry.problem.split())}" for entry in failed]
 
 
-def _facts(found: Sweep) -> str:
-    facts = (
+def facts(found: Sweep, quote: str = "`") -> list[str]:
+    """Say what the figures depend on; the weights' digest stands between ``quote``."""
+    calibrated = [f"calibrated on: {', '.join(found.calibration)}"] if found.calibration else []
+    return [
         *environment_facts(found.environment),
         f"accuracy on: {found.text}",
-        f"calibrated on: {', '.join(found.calibration)}",
-        f"created: {found.created}; weights: `{found.digest}`",
-    )
-    return "\n".join(f"- {fact}" for fact in facts)
+        *calibrated,
+        f"created: {found.created}; weights: {quote}{found.digest}{quote}",
+    ]
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -28,6 +28,7 @@ BAR = 9
 LETTER = 6.2  # average width of a letter of 11 pixels
 STRONG = 0.66  # of a colour, from which on the letters on it are those for strong colours
 CELL_HEIGHT, SMALL_CELL_HEIGHT = 17, 9
+SMALL_CELL = 21.0  # width of a field without a figure
 PLOT = (46, 14, 300, 210)  # left, top, width and height of the area of a scatter
 
 
@@ -164,10 +165,11 @@ def _step(step: Step, y: float, scale: float, name: str) -> list[Markup]:
 def _heat_map(chart: HeatMap) -> tuple[float, float, list[Markup]]:
     told = any(cell.text for _, cells in chart.rows for cell in cells)
     left = max([LETTER * len(label) for label, _ in chart.rows] + [10.0]) + 6
-    top = 0.62 * LETTER * max((len(column) for column in chart.columns), default=0) + 16
-    lean = 0.75 * top if told else 14.0  # how far the last label leans out to the right
-    width = max(30.0 if told else 15.0, (WIDTH - left - lean) / max(1, len(chart.columns)))
-    width = min(width, 46.0)
+    longest = LETTER * max((len(column) for column in chart.columns), default=0)
+    top = 0.62 * longest + 14 if told else 16.0
+    lean = 0.75 * longest if told else 6.0  # how far the last label leans out to the right
+    width = (WIDTH - left - lean) / max(1, len(chart.columns))
+    width = min(46.0, max(30.0, width)) if told else SMALL_CELL
     height = CELL_HEIGHT if told else SMALL_CELL_HEIGHT
     parts = [
         _leaning(left + (index + 0.45) * width, top - 5, column, told)

@@ -22,7 +22,7 @@ from edgelr.report.figures import (
 from edgelr.types import Comparison
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
     from edgelr.types import (
         Budget,
@@ -163,7 +163,8 @@ def draw_table(console: Console, title: str, table: Table) -> None:
 
     drawn = RichTable(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="right" if index else "left")
+        side: JustifyMethod = "right" if index else "left"
+        drawn.add_column(Text(column), justify=side, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)

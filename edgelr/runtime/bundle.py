@@ -29,13 +29,7 @@ def read_bundle(folder: Path, verify: bool = False) -> ExportBundle:
     Raises:
         InputError: there is no manifest, it cannot be read, or a file is missing or differs.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(
-            f"{folder} has no {MANIFEST}. Expected a folder that `edgelr export` wrote. "
-            f"Export the model again, or name another folder."
-        )
-    manifest = _parse(path)
+    manifest = read_manifest(folder)
     for name in filter(None, (manifest.model_file, manifest.encoder_file)):
         _check_path(folder, name)
         if not (folder / name).is_file():
@@ -43,6 +37,21 @@ def read_bundle(folder: Path, verify: bool = False) -> ExportBundle:
     for file in manifest.files:
         _check_file(folder, file, verify)
     return ExportBundle(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder, without a look at the files that it lists.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {MANIFEST}. Expected a folder that `edgelr export` wrote. "
+            f"Export the model again, or name another folder."
+        )
+    return _parse(path)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
