@@ -31,7 +31,7 @@ from edgelr.types import Plan
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
-COMPARED_TOKENS = 4096  # of held-out text: the same text before and after, so that few tell
+COMPARED_TOKENS = 4096  # of held-out text at most: the same text before and after: few tell
 REFIT_TOKENS = 16384  # read by every block twice, dense and compressed
 SCALE_TOKENS = 32768  # to learn as many scales from
 SCALE_BYTES = 2**32  # of their derivatives on the disk: large models learn from fewer tokens
@@ -189,7 +189,8 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
         scales = solve_scales(
             subject.model, factors, parts, seed, scratch, listener.progress, often
         )
-    increase = loss_increase(subject.model, selection(subject).first(COMPARED_TOKENS))
+    compared = min(COMPARED_TOKENS, sum(part.tokens for part in parts))
+    increase = loss_increase(subject.model, selection(subject).first(compared))
 
     def held_out(changed: FactorSet) -> float:
         with multiplied(subject.model.module, changed):
