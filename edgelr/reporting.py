@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgelr import __version__
 from edgelr.allocate import write_plan
 from edgelr.device import is_this_machine
+from edgelr.graph.companions import GENAI
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
@@ -124,9 +125,8 @@ def write_results(
     (inner / "lock.json").write_text(json.dumps(lock, indent=2) + "\n")
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
-    (folder / "README.md").write_text(
-        model_card(report, bundle.manifest.image is not None), encoding="utf-8"
-    )
+    card = model_card(report, bundle.manifest.image is not None, (folder / GENAI).exists())
+    (folder / "README.md").write_text(card, encoding="utf-8")
     seal(folder, bundle.manifest, report.validation)
 
 

@@ -31,7 +31,7 @@ def trace(model: LoadedModel, folder: Path) -> None:
     example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
     model.exporter.trace(model.module, model.folder, traced, example)
     graph = load_graph(traced / "model.onnx")
-    if model.task == "text-generation":
+    if model.task == "text-generation" and model.exporter.fuse is None:  # it was built, not traced
         tidy_decoder(graph)
     else:
         share_tied_table(graph)
