@@ -34,6 +34,8 @@ class Exporter:
         example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``; of
             models that read images, from ``(config, batch, side in pixels)``. A decoder beside an
             encoder has ``decoder_input_ids``, of another length.
+        prepare: changes a loaded module in place, before anything reads it: what is a linear under
+            another name becomes an ``nn.Linear``.
         tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
         keep_dense: last name components of linears that are not edgelr's to split.
         node_names: replacements that turn a module's name into its node's path in the graph.
@@ -59,6 +61,7 @@ class Exporter:
     example_inputs: Callable[[Any, int, int], dict[str, Any]]
     tiny_config: Callable[[], Any]
     fuse: Callable[[Any], None] | None = None
+    prepare: Callable[[Any], None] | None = None
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()
     tied_pairs: tuple[tuple[str, str], ...] = ()

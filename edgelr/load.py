@@ -113,6 +113,8 @@ def _from_folder(
             f"every shard of them. Copy or download the model again."
         ) from error
     _require_complete(info, source, task != exporter.tasks[0])
+    if exporter.prepare is not None:
+        exporter.prepare(module)
     module.eval().requires_grad_(False)
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgelr import __version__
 from edgelr.allocate import write_plan
 from edgelr.device import is_this_machine
+from edgelr.graph.companions import GENAI
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
@@ -135,10 +136,9 @@ def write_results(
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
     (reports / f"{report.profile}.html").write_text(to_html(report), encoding="utf-8")
-    (folder / "README.md").write_text(
-        model_card(report, bundle.manifest.image is not None, settings.with_tests),
-        encoding="utf-8",
-    )
+    reads_images, in_genai = bundle.manifest.image is not None, (folder / GENAI).exists()
+    card = model_card(report, reads_images, in_genai, settings.with_tests)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     seal(folder, bundle.manifest, report.validation)
 
 

@@ -71,6 +71,15 @@ def trace_images_with_transformers(
         module.set_attn_implementation(before)
 
 
+def trace_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
+    """Trace a decoder that no builder knows, with GroupQueryAttention in the place of its own."""
+    del folder, example
+    from exporters.tracing import export_decoder
+
+    with _quiet():
+        export_decoder(module, out / "model.onnx")
+
+
 def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> None:
     with quiet():
         traced_by_transformers(module, example, **shapes).save_pretrained(out)

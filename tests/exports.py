@@ -29,6 +29,8 @@ from edgelr.workplace import Workplace
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
+TRACED = "gpt2"  # a decoder that is traced, and not built
+SLOW = ("opt",)  # traced like the others, of which CI runs some
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
@@ -36,10 +38,9 @@ PAIR_PIVOT = "t5"
 
 
 def _marked(name: str) -> Any:
-    if name in (*TASK_PIVOTS, IMAGE_PIVOT, PAIR_PIVOT, FILLING):
+    if name in (*TASK_PIVOTS, IMAGE_PIVOT, PAIR_PIVOT, FILLING, TRACED):
         return name
-    # the heads that fill masks differ in names only
-    slow = name.endswith(":fill-mask")
+    slow = name in SLOW or name.endswith(":fill-mask")  # heads that differ in names only
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
@@ -51,6 +52,11 @@ CASES = [
     for family, exporter in EXPORTERS.items()
     for name in (family, *(f"{family}:{task}" for task in exporter.tasks[1:]))
 ]
+every_decoder = pytest.mark.parametrize(
+    "model",
+    [_marked(name) for name, each in EXPORTERS.items() if each.tasks[0] == "text-generation"],
+    indirect=True,
+)
 every_exporter = pytest.mark.parametrize(
     "exporter", [*map(_marked, ONE_GRAPH), *LABELLING, IMAGE_PIVOT]
 )

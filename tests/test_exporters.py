@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from edgelr.cache import Cache
 from edgelr.compressed import installed
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
@@ -19,13 +20,24 @@ from edgelr.forms import pivot
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
 from edgelr.planning import DenseExport, dense_export
+from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.shapes import shape_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
-from tests.exports import CASES, Recorder, batch, run_graph, run_torch, session_cache
+from tests.conftest import MakeModel, random_ids
+from tests.exports import (
+    CASES,
+    Recorder,
+    batch,
+    every_decoder,
+    run_graph,
+    run_torch,
+    session_cache,
+)
 
 NAMES = EXPORTERS.names()
+NEW_TOKENS = 9
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -114,6 +126,25 @@ def test_the_dense_graph_equals_torch(model: LoadedModel, dense: DenseExport) ->
         np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
 
 
+@every_decoder
+def test_a_padded_batch_goes_on_like_torch(model: LoadedModel, dense: DenseExport) -> None:
+    """Rows beside a longer one are given the tokens that each is given alone."""
+    prompts = [random_ids(1, length, seed=length)[0].tolist() for length in (7, 2, 11)]
+    decoder = Decoder.open(dense.bundle, threads=1)
+    ids, mask = left_padded(prompts, 0)
+    found, cache = [], decoder.empty_cache(len(prompts), mask.shape[1] + NEW_TOKENS)
+    for _ in range(NEW_TOKENS):
+        logits, cache = decoder.logits(ids, mask, cache)
+        ids = logits[:, -1:].argmax(-1)
+        mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
+        found.append(ids[:, 0].tolist())
+    options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
+    for row, prompt in enumerate(prompts):
+        whole = model.module.generate(torch.tensor([prompt]), **options)[0]  # type: ignore[operator]
+        assert [tokens[row] for tokens in found] == whole[len(prompt) :].tolist()
+    assert decoder.greedy(prompts[:1], NEW_TOKENS) == [[tokens[0] for tokens in found]]
+
+
 def test_the_longest_text_runs(model: LoadedModel, dense: DenseExport) -> None:
     inputs = batch(model, 1, shape_of(model)[1])
     found = run_graph(model, dense.bundle.model_path, *inputs)
@@ -147,3 +178,18 @@ def test_every_fusion_of_the_dense_graph_survives(
     found = fusions(write_graph(model, dense, factors_of(model, 0.5), tmp_path))
     assert found == fusions(dense.bundle.model_path)
     assert found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"] > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("gpt2", {"n_embd": 36}, "heads of 12.*multiples of 8"),
+        ("gpt_neox", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0,
+                                          "partial_rotary_factor": 0.25}}, "'dynamic' change"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_traced_is_refused(
+    make_model: MakeModel, family: str, changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        dense_export(make_model(family, **changes), Cache(tmp_path), Recorder())

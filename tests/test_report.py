@@ -130,6 +130,10 @@ def test_card_holds_the_examples_of_its_task(report: types.Report) -> None:
     assert decoder.startswith("---\nbase_model: owner/tiny-model\n")
     assert snippet("generate.py") in decoder
     assert snippet("generate_genai.py") in decoder
+    traced = model_card(report, in_genai=False)
+    assert snippet("generate.py") in traced
+    assert "generate_genai.py" not in traced
+    assert "it has no `genai_config.json`" in traced
     encoder = model_card(dataclasses.replace(report, task="feature-extraction"))
     assert snippet("embed.py") in encoder
     assert "genai" not in encoder

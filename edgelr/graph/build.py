@@ -40,7 +40,7 @@ def trace(model: LoadedModel, folder: Path) -> None:
         save_graphs(written, LATEST_OPSET, LATEST_IR_VERSION)
         return
     graph = load_graph(traced / "model.onnx")
-    if model.task == "text-generation":
+    if model.task == "text-generation" and model.exporter.fuse is None:  # it was built, not traced
         tidy_decoder(graph)
     else:
         share_tied_head(graph)

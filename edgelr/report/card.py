@@ -22,6 +22,9 @@ expects its chat template around it."""
 GENAI = """The same folder runs in
 [onnxruntime-genai](https://github.com/microsoft/onnxruntime-genai), and gives the same tokens:"""
 
+NO_GENAI = """[onnxruntime-genai](https://github.com/microsoft/onnxruntime-genai) does not run this
+folder: it has no `genai_config.json`."""
+
 EMBED = """## Run it
 
 With [onnxruntime](https://onnxruntime.ai) and
@@ -67,8 +70,17 @@ The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`
 checksums of all files in `edgelr/manifest.json`."""
 
 
-def model_card(report: Report, reads_images: bool = False, has_tests: bool = False) -> str:
-    """Write the README.md of the bundle that ``report`` is about."""
+def model_card(
+    report: Report, reads_images: bool = False, in_genai: bool = True, has_tests: bool = False
+) -> str:
+    """Write the README.md of the bundle that ``report`` is about.
+
+    Args:
+        report: its figures.
+        reads_images: whether the model does.
+        in_genai: whether onnxruntime-genai runs the folder of a decoder.
+        has_tests: whether tests travel with it.
+    """
     sections = [
         _front_matter(report, reads_images),
         f"# {model_name(report.source)}, compressed for {report.profile_title}",
@@ -76,7 +88,7 @@ def model_card(report: Report, reads_images: bool = False, has_tests: bool = Fal
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
         draw(tables.size_table(report)),
         _accuracy(report),
-        *_how_to_run(report.task, reads_images),
+        *_how_to_run(report.task, reads_images, in_genai),
         *([TEST] if has_tests else []),
         "## How it was made",
         fence("bash", report.command),
@@ -124,9 +136,11 @@ def _accuracy(report: Report) -> str:
     return f"{draw(tables.accuracy_table(validation))}\n\nMeasured on {validation.text}."
 
 
-def _how_to_run(task: Task, reads_images: bool) -> list[str]:
+def _how_to_run(task: Task, reads_images: bool, in_genai: bool) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
+        if not in_genai:
+            return [GENERATE, plain, NO_GENAI]
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]

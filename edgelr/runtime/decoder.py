@@ -162,12 +162,12 @@ class Decoder:
 
     def _cache_shape(self, port: Port, batch: int, tokens: int) -> tuple[int, int, int, int]:
         _, heads, _, head_size = port.shape
-        attention_heads = self.config["num_attention_heads"]
+        config = self.config
         if not isinstance(heads, int):
-            heads = int(self.config.get("num_key_value_heads") or attention_heads)
+            heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
         if not isinstance(head_size, int):
-            given = self.config.get("head_dim")
-            head_size = int(given or self.config["hidden_size"] // attention_heads)
+            given = config.get("head_dim")
+            head_size = int(given or config["hidden_size"] // config["num_attention_heads"])
         return batch, heads, tokens, head_size
 
 

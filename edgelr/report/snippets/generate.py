@@ -31,13 +31,12 @@ def make_cache(
     session: ort.InferenceSession, config: dict[str, Any], tokens: int
 ) -> dict[str, ort.OrtValue]:
     """Make room for keys and values, with the head count and the precision of the graph."""
-    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     device = "cuda" if session.get_providers()[0].startswith("CUDA") else "cpu"
     cache = {}
     for item in session.get_inputs():
         if item.name.startswith("past_key_values."):
             _, heads, _, size = item.shape
-            shape = (1, heads, tokens, size if isinstance(size, int) else head_size)
+            shape = (1, heads, tokens, size if isinstance(size, int) else config["head_dim"])
             room = np.zeros(shape, NUMPY_TYPES[item.type])
             cache[item.name] = ort.OrtValue.ortvalue_from_numpy(room, device)
     return cache
