@@ -42,6 +42,7 @@ class Exporter:
         shape: sizes by their names in ``types.ModelShape``, from the configuration, of models
             whose stages differ.
         pooling: how an image's tokens become its embedding.
+        convolutions: whether these are factorized, too.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
         load_options: further keyword arguments of ``from_pretrained`` for the first task.
@@ -61,6 +62,7 @@ class Exporter:
     intermediate_size: str | Callable[[Any], int] = "intermediate_size"
     shape: Callable[[Any], dict[str, Any]] | None = None
     pooling: Pooling = "cls"
+    convolutions: bool = False
     positions_after_padding: bool = False
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgelr import calibration as calibrations
+from edgelr.convolutions import features_last, read_features
 from edgelr.losses import backward, decisions_per_row, named_inputs
 from edgelr.sites import positions
 from edgelr.tasks import TASKS
@@ -134,7 +135,8 @@ def _input_grams(
     weight = 1.0  # of a token of the running part
 
     def add(name: str, x: Tensor) -> None:
-        add_gram(grams[name], counted_positions(x.detach(), real), weight)
+        for features in read_features(watched[name], x.detach()):
+            add_gram(grams[name], counted_positions(features, real), weight)
 
     total = sum(part.tokens for part in parts)
     done = 0
@@ -164,7 +166,7 @@ def _gradient_grams(
     watched = {name: model.module.get_submodule(name) for name in grams}
 
     def add(name: str, gradient: Tensor) -> None:
-        flat = gradient.flatten(0, -2)  # (tokens, out)
+        flat = features_last(watched[name], gradient).flatten(0, -2)  # (positions, out)
         add_gram(grams[name], flat)
 
     def watch(name: str, _module: nn.Module, _x: Tensor, output: Tensor) -> None:

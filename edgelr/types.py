@@ -51,7 +51,8 @@ class LinearSite:
     ``input_name`` names the distinct input that the site reads: sites with the same name see the
     same tensor (query, key and value, for instance) and share one input Gram.
     ``positions_per_token`` tells how often it runs for each token that is counted: once, but in
-    models whose stages see an image at several resolutions.
+    models whose stages see an image at several resolutions. A convolution is a linear on the
+    patches that its ``kernel``, height and width, covers.
     """
 
     name: str
@@ -62,6 +63,7 @@ class LinearSite:
     block: int | None
     input_name: str
     positions_per_token: float = 1.0
+    kernel: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> int:

@@ -17,7 +17,7 @@ SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples",
     "exporter device",
-    "processors modules",
+    "processors modules convolutions",
     "load shapes sites calibration losses statistics texts gate",
     "methods sharing forms",
     "candidates",
@@ -49,7 +49,7 @@ DOORS = {
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "
         "compressed refit heal importance quantization table rescale factoring rivals inspection "
-        "modules exporters"
+        "modules convolutions exporters"
     ),
     "PIL": "images",
     "transformers": "load processors exporters",
