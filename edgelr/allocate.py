@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from edgelr.allocators import ALLOCATORS
 from edgelr.allocators.cover import smallest_bytes
 from edgelr.candidates import (
+    CONVOLUTION_FORMS,
     QUANTIZED_FORMS,
     Options,
     largest_rank,
@@ -270,6 +271,8 @@ def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
 def _cost(site: SitePlan, group: SiteGroup, spectra: SpectrumTable) -> float:
     """Predicted loss of what a plan makes of a group; infinite where that cannot be made."""
     chosen = site.candidate
+    if group.sites[0].kernel and chosen.form not in CONVOLUTION_FORMS:
+        return math.inf
     if chosen.precision in PRECISION_BYTES:
         return 0.0 if chosen.form == "dense" else float(spectra.loss[group.name][chosen.rank])
     lost = spectra.quantized.get(group.name, {}).get(chosen.precision)

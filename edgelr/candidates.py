@@ -93,6 +93,7 @@ class Stored:
 LEAST_SAVING = 1 / 8  # of the dense bytes: what the further nodes of a small product cost in time
 INDEX_BYTES = 8
 PACKED_SCALE_BYTES = 4
+CONVOLUTION_FORMS: tuple[Form, ...] = ("dense", "low_rank")
 QUANTIZED_FORMS: tuple[Form, ...] = ("dense", "low_rank")
 
 Allocator = Callable[[list[Options], int], dict[str, Choice]]
@@ -260,6 +261,8 @@ def make_options(
             group that stays as it is.
         quantized: what is lost in the precisions of whole numbers.
     """
+    if group.sites[0].kernel:  # two convolutions are all that one becomes
+        forms = tuple(form for form in forms if form in CONVOLUTION_FORMS)
     known = {values: QuantizedLoss(0.0, loss), **(quantized or {})}
     weights = weights or (values,)
     dense, *rounded = [_dense(group, known[each].dense, each, values) for each in weights]

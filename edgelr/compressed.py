@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from edgelr import targets
 from edgelr.calibration import Calibration
-from edgelr.factors import Factors, FactorSet
+from edgelr.convolutions import convolved
+from edgelr.factors import Factors, FactorSet, LowRank
 from edgelr.forms import apply, dense_weight
 from edgelr.losses import (
     answers,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 EVALUATION_BATCH_TOKENS = 1024
+_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
 
 
 class FactorizedLinear(nn.Module):
@@ -56,6 +58,26 @@ class FactorizedLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class FactorizedConvolution(nn.Module):
+    """A convolution that computes as two, the second pointwise; it shows what the dense one shows.
+
+    Args:
+        dense: the convolution that it stands in for.
+        factors: of its weight as a matrix.
+    """
+
+    def __init__(self, dense: nn.Conv2d, factors: LowRank) -> None:
+        super().__init__()
+        self.dense, self.factors = dense, factors
+        for name in _GEOMETRY:  # models read them to pad
+            setattr(self, name, getattr(dense, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(images, in, ...)`` to ``(images, out, ...)``."""
+        hidden = convolved(self.dense, x, self.factors.down)
+        return functional.conv2d(hidden, self.factors.up.T[..., None, None], self.dense.bias)
+
+
 @contextmanager
 def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
     """Let the sites of ``module`` compute with their factors, for as long as the block runs.
@@ -67,13 +89,19 @@ def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
     try:
         with multiplied(module, {name: factors[name] for name in tables}):
             for name in dense.keys() - tables:
-                linear = dense[name]
-                assert isinstance(linear, nn.Linear)
-                module.set_submodule(name, FactorizedLinear(linear, factors[name]))
+                module.set_submodule(name, _factorized(dense[name], factors[name]))
             yield
     finally:
         for name, linear in dense.items():
             module.set_submodule(name, linear)
+
+
+def _factorized(dense: nn.Module, factors: Factors) -> nn.Module:
+    if isinstance(dense, nn.Linear):
+        return FactorizedLinear(dense, factors)
+    assert isinstance(dense, nn.Conv2d)
+    assert isinstance(factors, LowRank), "a convolution has no other form"
+    return FactorizedConvolution(dense, factors)
 
 
 @contextmanager
@@ -86,9 +114,9 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
     try:
         for name, each in factors.items():
             linear = module.get_submodule(name)
-            assert isinstance(linear, (nn.Linear, nn.Embedding))
+            assert isinstance(linear, (nn.Linear, nn.Conv2d, nn.Embedding))
             kept[name] = linear.weight.data
-            linear.weight.data = dense_weight(each).contiguous()
+            linear.weight.data = dense_weight(each).reshape(linear.weight.shape).contiguous()
         yield
     finally:
         for name, weight in kept.items():

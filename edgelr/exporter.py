@@ -46,6 +46,7 @@ class Exporter:
         shape: sizes by their names in ``types.ModelShape``, from the configuration, of models
             whose stages differ.
         pooling: how an image's tokens become its embedding.
+        convolutions: whether these are factorized, too.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
         longest_text: computes, from the configuration, the longest text; None where it says so
@@ -68,6 +69,7 @@ class Exporter:
     intermediate_size: str | Callable[[Any], int] = "intermediate_size"
     shape: Callable[[Any], dict[str, Any]] | None = None
     pooling: Pooling = "cls"
+    convolutions: bool = False
     positions_after_padding: bool = False
     longest_text: Callable[[Any], int] | None = None
     load_options: tuple[tuple[str, Any], ...] = ()

@@ -19,6 +19,7 @@ import transformers
 from safetensors import SafetensorError
 
 from edgelr.cache import Cache, digest, file_digest
+from edgelr.convolutions import fold_normalizations
 from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
 from edgelr.modules import call_factory
@@ -120,6 +121,8 @@ def _from_folder(
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
     with _quiet_transformers():  # without torchvision it says so, and does what it is asked to
         image = image_input(module, folder)
+    if image is not None and exporter.convolutions:
+        fold_normalizations(module, exporter.example_inputs(config, 1, image.side))
     if image is not None:  # the graph is traced for what its images are prepared to
         found = digest(found, asdict(image))
     mask_token = _mask_token(folder, source) if TASKS[task].loss == "mask_label" else None

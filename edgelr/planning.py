@@ -157,6 +157,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     context = settings.context_tokens or min(device.context_tokens, longest)
     sites = find_sites(model)
     values, weights = _precisions(settings.precision, device)
+    _require_floats(sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
@@ -190,6 +191,16 @@ def _require_lengths(model: LoadedModel, settings: Settings, longest: int) -> No
                 f"--{name} asks for {tokens:,} tokens; {model.source} takes {longest:,} {known}. "
                 f"{'Leave the option away' if model.image else 'Give a smaller number'}."
             )
+
+
+def _require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision, ...]) -> None:
+    """Refuse whole numbers for convolutions: MatMulNBits multiplies matrices."""
+    convolutions = [site.name for site in sites if site.kernel]
+    if convolutions and set(weights) & set(WEIGHT_BITS):
+        raise InputError(
+            f"--precision int8, int4 and auto store matrices, and {len(convolutions)} linears of "
+            f"this model are convolutions ({convolutions[0]}). Expected fp32 or fp16."
+        )
 
 
 def _precisions(

@@ -102,7 +102,8 @@ def _tokens(module: Any, side: int, folder: Path) -> int:
             f"({error}). Expected the size that it was trained with: change "
             f"preprocessor_config.json."
         ) from error
-    return int(found.last_hidden_state.shape[1])
+    hidden = found.last_hidden_state  # (1, tokens, features), or (1, features, height, width)
+    return int(hidden.shape[1] if hidden.ndim == 3 else hidden[0, 0].numel())
 
 
 def _colours(values: Any) -> tuple[float, float, float]:

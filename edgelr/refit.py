@@ -235,11 +235,13 @@ def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
             "No linear lies in a numbered block, and a refit goes block by block. Expected a model "
             "of blocks that follow each other: choose a recipe without a refit."
         )
-    staged = [s.name for group in groups for s in group.sites if s.positions_per_token != 1]
+    sites = (site for group in groups for site in group.sites)
+    staged = [each.name for each in sites if each.kernel or each.positions_per_token != 1]
     if staged:
         raise InputError(
-            f"{len(staged)} linears run on windows or at another resolution ({staged[0]}), and a "
-            f"refit goes through blocks of one size. Choose a recipe without a refit."
+            f"{len(staged)} linears are convolutions, or run on windows or at another resolution "
+            f"({staged[0]}), and a refit goes through blocks of one size. Choose a recipe without "
+            f"a refit."
         )
     return dict(sorted(blocks.items(), key=lambda item: int(item[0].rpartition(".")[2])))
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgelr.convolutions import features_last, first_product
 from edgelr.factors import FactorSet, LowRank
 from edgelr.statistics import fisher_pass
 from edgelr.tasks import TASKS
@@ -259,8 +260,9 @@ def _collect(
     with (folder / _FILE).open("wb") as file:
         writer = _Writer(file, width)
 
-        def add(name: str, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
-            p = (x @ products[name].down) * (gradient @ products[name].up.T)
+        def add(name: str, module: nn.Module, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
+            gradient = features_last(module, gradient)
+            p = first_product(module, x, products[name].down) * (gradient @ products[name].up.T)
             q = (gradient * plain).sum(-1) - p.sum(-1)
             if image is not None:  # windows of it lie one after another
                 each = round(image.tokens * positions.get(name, 1.0))
@@ -269,10 +271,11 @@ def _collect(
             writer.add(p, q, columns[name])
 
         def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-            assert isinstance(module, nn.Linear)
-            plain = output if module.bias is None else output - module.bias
-            x, plain = x.detach(), plain.detach()
-            output.register_hook(lambda gradient: add(name, x, plain, gradient))
+            assert isinstance(module, (nn.Linear, nn.Conv2d))
+            plain, x = features_last(module, output.detach()), x.detach()
+            if module.bias is not None:
+                plain = plain - module.bias
+            output.register_hook(lambda gradient: add(name, module, x, plain, gradient))
 
         def written(what: str, done: int, total: int) -> None:
             writer.flush()

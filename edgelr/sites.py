@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
 
+from edgelr.convolutions import features_last, is_convolution, matrix_of
 from edgelr.errors import InputError
 from edgelr.types import ALTERNATIVES, Grouping, LinearSite, LoadedModel, SiteGroup
 
@@ -18,15 +19,17 @@ if TYPE_CHECKING:
 PROBE_ROWS, PROBE_TOKENS = 3, 8  # three: of tables of positions, few have a multiple
 
 Pair = tuple[str, str]
+AnyLinear: TypeAlias = nn.Linear | nn.Conv2d
 
 
 def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
     """List the factorizable linears in the order in which one forward pass runs them.
 
-    A site is an ``nn.Linear`` that the pass runs once, on the features of every token, whose
-    weight nobody else uses (a tied head is not ours to split) and which the family does not keep
-    dense; of an image it may also see windows, or another resolution. Sites that were handed the
-    very same tensor share an ``input_name``: that of the first of them.
+    A site is an ``nn.Linear``, or in families that say so a convolution, that the pass runs once,
+    on the features of every token, whose weight nobody else uses (a tied head is not ours to
+    split) and which the family does not keep dense; of an image it may also see windows, or
+    another resolution. Sites that were handed the very same tensor share an ``input_name``: that
+    of the first of them.
 
     Raises:
         InputError: nothing is left to factorize.
@@ -34,7 +37,8 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
     linears = {
         name: module
         for name, module in model.module.named_modules()
-        if isinstance(module, nn.Linear) and _is_ours(name, module, model)
+        if isinstance(module, nn.Linear) or (model.exporter.convolutions and is_convolution(module))
+        if _is_ours(name, module, model)
     }
     inputs, often, of_source = _read_inputs(model, linears)
     if not inputs:
@@ -146,11 +150,11 @@ def _joined(sites: list[LinearSite]) -> str:
 def weight_of(model: LoadedModel, name: str) -> Tensor:
     """The weight ``(out_features, in_features)`` of a site, by name; or the token table."""
     linear = model.module.get_submodule(name)
-    assert isinstance(linear, (nn.Linear, nn.Embedding))
-    return linear.weight.detach()
+    assert isinstance(linear, (nn.Linear, nn.Conv2d, nn.Embedding))
+    return matrix_of(linear)
 
 
-def _is_ours(name: str, module: nn.Linear, model: LoadedModel) -> bool:
+def _is_ours(name: str, module: AnyLinear, model: LoadedModel) -> bool:
     if name.rpartition(".")[2] in model.exporter.keep_dense:
         return False
     owners = [
@@ -167,24 +171,26 @@ def positions(sites: tuple[LinearSite, ...]) -> dict[str, float]:
 
 
 def _site(
-    name: str, linear: nn.Linear, input_name: str, often: float, reads_source: bool
+    name: str, linear: AnyLinear, input_name: str, often: float, reads_source: bool
 ) -> LinearSite:
     block = re.search(r"\.(\d+)\.", name)
+    out_features, in_features = matrix_of(linear).shape
     return LinearSite(
         name=name,
-        in_features=linear.in_features,
-        out_features=linear.out_features,
+        in_features=in_features,
+        out_features=out_features,
         has_bias=linear.bias is not None,
         role=name[block.end() :] if block else name,
         block=int(block[1]) if block else None,
         input_name=input_name,
         positions_per_token=often,
         reads_source=reads_source,
+        kernel=linear.kernel_size if isinstance(linear, nn.Conv2d) else (),
     )
 
 
 def _read_inputs(
-    model: LoadedModel, linears: dict[str, nn.Linear]
+    model: LoadedModel, linears: dict[str, AnyLinear]
 ) -> tuple[dict[str, str], dict[str, float], set[str]]:
     """Run once and note, in order, which linear first read each distinct input tensor.
 
@@ -206,14 +212,18 @@ def _read_inputs(
     target = probe.get("decoder_input_ids")
     tokens = PROBE_TOKENS if model.image is None else model.image.tokens
 
-    def note(name: str, x: Tensor) -> None:
+    def note(name: str, x: Tensor, output: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        of_target = target is not None and x.shape[:-1] == target.shape
-        often[name] = 1.0 if of_target else x.shape[:-1].numel() / (PROBE_ROWS * tokens)
-        if runs[name] > 1 or not (of_target or _is_of_rows(x, tokens, model.image is not None)):
+        y = features_last(linears[name], output)
+        of_target = target is not None and y.shape[:-1] == target.shape
+        often[name] = 1.0 if of_target else y.shape[:-1].numel() / (PROBE_ROWS * tokens)
+        if runs[name] > 1 or not (of_target or _is_of_rows(y, tokens, model.image is not None)):
             unfit.add(name)
         if target is not None and not of_target:
             of_source.add(name)
+        if is_convolution(linears[name]):  # others make other patches of the same tensor
+            readings.append((x, [name]))
+            return
         for tensor, readers in readings:
             if tensor is x:
                 readers.append(name)
@@ -221,7 +231,7 @@ def _read_inputs(
         readings.append((x, [name]))
 
     hooks: list[RemovableHandle] = [
-        linear.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        linear.register_forward_hook(lambda _, args, output, name=name: note(name, args[0], output))
         for name, linear in linears.items()
     ]
     try:
@@ -235,9 +245,9 @@ def _read_inputs(
     return {name: first[name] for name in runs if name in first}, often, of_source
 
 
-def _is_of_rows(x: Tensor, tokens: int, image: bool) -> bool:
+def _is_of_rows(y: Tensor, tokens: int, image: bool) -> bool:
     """Tell whether a tensor has features of every token; of an image, of several positions."""
     if not image:
-        return x.shape[:-1] == (PROBE_ROWS, tokens)
-    count = x.shape[:-1].numel()
-    return count > PROBE_ROWS and len(x) % PROBE_ROWS == 0
+        return y.shape[:-1] == (PROBE_ROWS, tokens)
+    count = y.shape[:-1].numel()
+    return count > PROBE_ROWS and len(y) % PROBE_ROWS == 0

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgelr import calibration as calibrations
+from edgelr.convolutions import features_last, read_features
 from edgelr.losses import (
     as_tensors,
     backward,
@@ -149,7 +150,8 @@ def _input_grams(
 
     def add(name: str, x: Tensor) -> None:
         own = (source_real, source_weight) if name in of_source else (real, weight)
-        add_gram(grams[name], counted_positions(x.detach(), own[0]), own[1])
+        for features in read_features(watched[name], x.detach()):
+            add_gram(grams[name], counted_positions(features, own[0]), own[1])
 
     total = sum(part.tokens for part in parts)
     done = 0
@@ -186,7 +188,7 @@ def _gradient_grams(
     watched = {name: model.module.get_submodule(name) for name in grams}
 
     def add(name: str, gradient: Tensor) -> None:
-        flat = gradient.flatten(0, -2)  # (tokens, out)
+        flat = features_last(watched[name], gradient).flatten(0, -2)  # (positions, out)
         add_gram(grams[name], flat)
 
     def watch(name: str, _module: nn.Module, _x: Tensor, output: Tensor) -> None:

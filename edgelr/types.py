@@ -55,7 +55,8 @@ class LinearSite:
     ``positions_per_token`` tells how often it runs for each token that is counted: once, but in
     models whose stages see an image at several resolutions. Of a model with an encoder and a
     decoder, ``reads_source`` tells those that run on the positions of the source: the encoder's,
-    and the keys and values of cross attention.
+    and the keys and values of cross attention. A convolution is a linear on the patches that its
+    ``kernel``, height and width, covers.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LinearSite:
     input_name: str
     positions_per_token: float = 1.0
     reads_source: bool = False
+    kernel: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> int:

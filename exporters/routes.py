@@ -57,8 +57,6 @@ def trace_images_with_transformers(
     Nothing is padded, and an attention that transformers knows no mask for is given none; its own
     would be one of zeros, made anew for every batch.
     """
-    del folder
-    from torch.export import Dim
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -66,7 +64,7 @@ def trace_images_with_transformers(
     before = module.config._attn_implementation
     module.set_attn_implementation(UNMASKED)
     try:
-        _trace(module, example, out, dynamic_shapes={"pixel_values": {0: Dim.DYNAMIC}})
+        trace_pixels_with_transformers(module, folder, out, example)
     finally:
         module.set_attn_implementation(before)
 
@@ -78,6 +76,16 @@ def trace_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any])
 
     with _quiet():
         export_decoder(module, out / "model.onnx")
+
+
+def trace_pixels_with_transformers(
+    module: Any, folder: Path, out: Path, example: dict[str, Any]
+) -> None:
+    """Trace a model of images that has no attention."""
+    del folder
+    from torch.export import Dim
+
+    _trace(module, example, out, dynamic_shapes={"pixel_values": {0: Dim.DYNAMIC}})
 
 
 def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> None:

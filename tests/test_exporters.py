@@ -51,13 +51,14 @@ def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Dense
 
 
 def factors_of(model: LoadedModel, share: float) -> FactorSet:
-    """This share of every site's rank, each second one pivoted."""
+    """This share of every site's rank, each second one pivoted; convolutions cannot be."""
     factors: FactorSet = {}
     for index, site in enumerate(find_sites(model)):
         u, s, v = torch.linalg.svd(weight_of(model, site.name).double().T, full_matrices=False)
         rank = int(share * len(s))
         product = LowRank((u[:, :rank] * s[:rank]).float(), v[:rank].float())
-        factors[site.name] = pivot(product) if share < 1 and index % 2 else product
+        pivots = share < 1 and index % 2 and not site.kernel
+        factors[site.name] = pivot(product) if pivots else product
     return factors
 
 
@@ -177,7 +178,8 @@ def test_every_fusion_of_the_dense_graph_survives(
 ) -> None:
     found = fusions(write_graph(model, dense, factors_of(model, 0.5), tmp_path))
     assert found == fusions(dense.bundle.model_path)
-    assert found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"] > 0
+    fused = found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"]
+    assert fused > 0 or not shape_of(model)[0].attention_heads
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from torch import Tensor
 
 from edgelr import pipeline, rescale
 from edgelr.bench.ground import common_ground
@@ -121,10 +122,11 @@ def test_stages_see_an_image_at_resolutions_of_their_own(tiny_models: Models) ->
     assert found["layers.0.downsample.reduction"] == 25
 
 
-def test_derivatives_of_an_image_are_summed_over_its_windows(
-    tiny_models: Models, tmp_path: Path
+@pytest.mark.parametrize("name", ["swin", pytest.param("resnet", marks=pytest.mark.breadth)])
+def test_derivatives_of_an_image_are_summed_over_its_positions(
+    tiny_models: Models, name: str, tmp_path: Path
 ) -> None:
-    model = tiny_models["swin"]
+    model = tiny_models[name]
     rows, sites = random_rows(model, 3, 0), find_sites(model)
     factors: FactorSet = {site.name: full(model, site.name) for site in sites}
     found = rescale._collect(model, factors, [rows], 0, tmp_path, print, positions(sites))
@@ -136,18 +138,19 @@ def test_derivatives_of_an_image_are_summed_over_its_windows(
         if isinstance(each, LowRank)
     }
     with torch.enable_grad(), installed(model.module, scaled):
-        vectors = answers(model, torch.tensor(rows.inputs), torch.tensor(rows.mask))
-    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
-    for vector, drawn, each in zip(vectors, noise, derivatives, strict=True):
+        found_answers = answers(model, torch.tensor(rows.inputs), torch.tensor(rows.mask))
+    sent = sent_back(model, found_answers.detach(), torch.Generator().manual_seed(0))
+    for vector, drawn, each in zip(found_answers, sent, derivatives, strict=True):
         (expected,) = torch.autograd.grad((vector * drawn).sum(), scales, retain_graph=True)
         torch.testing.assert_close(each, expected, atol=2e-3 * float(expected.max()), rtol=2e-3)
 
 
 @pytest.mark.breadth
+@pytest.mark.parametrize("name", ["swin", "resnet"])
 def test_products_are_counted_for_every_position(
-    tiny_models: Models, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_models: Models, name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    model = tiny_models["swin"]
+    model = tiny_models[name]
     dense, sites = (
         dense_export(model, session_cache(tmp_path_factory), Recorder()),
         find_sites(model),
@@ -156,20 +159,39 @@ def test_products_are_counted_for_every_position(
     path = tmp_path / "model.onnx"
     build(model, dense.traced, sites, factors, path, "float32")
     sizes = {site: (site.parameters, 8 * (site.in_features + site.out_features)) for site in sites}
+    kept = 3 * 2 * 2 * 24 * 100 / 25 if name == "swin" else 96 * 5 / 9  # patches; the head
     for index, graph in enumerate((dense.bundle.model_path, path)):
         found = read_workload(graph, model.image).products
         work = sum(each.inputs * each.outputs * each.positions_per_token for each in found)
         expected = sum(size[index] * site.positions_per_token for site, size in sizes.items())
-        assert work == pytest.approx(expected)
+        assert work == pytest.approx(expected + kept)
 
 
 @pytest.mark.breadth
-def test_what_has_stages_is_not_refitted(tiny_models: Models, photos: Path, tmp_path: Path) -> None:
-    settings = quick(tiny_models["swin"], photos, recipe="mpifa")
+@pytest.mark.parametrize("name", ["swin", "resnet"])
+def test_what_has_stages_is_not_refitted(
+    tiny_models: Models, name: str, photos: Path, tmp_path: Path
+) -> None:
+    settings = quick(tiny_models[name], photos, recipe="mpifa", forms=("dense", "low_rank"))
     device, cache = load_profile("generic-cpu"), Cache(tmp_path)
     made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     with pytest.raises(InputError, match=r"at another resolution.*without a refit"):
         make_factors(made, cache, Recorder())
+
+
+def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, photos: Path) -> None:
+    settings = quick(tiny_models["resnet"], photos, precision="int8", keep=None)
+    with pytest.raises(InputError, match=r"12 linears of this model are convolutions"):
+        examine(tiny_models["resnet"], settings, load_profile("generic-cpu"))
+
+
+def sent_back(model: LoadedModel, found: Tensor, generator: torch.Generator) -> Tensor:
+    """What a pass of the Fisher information sends back, with the same draws."""
+    if model.task == "feature-extraction":
+        return torch.randn(found.shape, generator=generator)
+    drawn = [torch.multinomial(row.softmax(-1), 1, generator=generator) for row in found]
+    labels = torch.stack(drawn)
+    return found.softmax(-1).scatter_add(-1, labels, -torch.ones(labels.shape))
 
 
 def full(model: LoadedModel, name: str) -> LowRank:
@@ -301,6 +323,7 @@ class Exported:
         ("dinov2", "float16"),
         pytest.param(("dinov2", "float32"), marks=pytest.mark.breadth),
         pytest.param(("swin", "float32"), marks=pytest.mark.breadth),
+        pytest.param(("resnet", "float16"), marks=pytest.mark.breadth),
     ],
     ids="-".join,
 )

@@ -20,7 +20,7 @@ LAYERS = (
         "generation"
     ),
     "exporter device",
-    "processors modules",
+    "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
     "candidates",
@@ -52,7 +52,7 @@ DOORS = {
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "
         "compressed refit heal importance quantization table rescale factoring rivals inspection "
-        "modules exporters targets"
+        "modules convolutions exporters targets"
     ),
     "PIL": "images",
     "transformers": "load processors exporters",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from edgelr import statistics
 from edgelr.calibration import Calibration, from_samples, weights
+from edgelr.convolutions import features_last, read_features
 from edgelr.losses import pool
 from edgelr.sites import find_sites, positions
 from edgelr.statistics import units_per_token
@@ -29,12 +30,13 @@ def watched(model: LoadedModel) -> Iterator[tuple[dict[str, Tensor], dict[str, T
     """Inputs and outputs of every site, ``{site: (batch, tokens, n)}``, of the last pass."""
     inputs, outputs = {}, {}
 
-    def note(name: str, x: Tensor, y: Tensor) -> None:
-        inputs[name], outputs[name] = x, y
+    def note(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        inputs[name] = torch.cat([*read_features(module, x)])
+        outputs[name] = y
 
     handles = [
         model.module.get_submodule(site.name).register_forward_hook(
-            lambda _, args, y, name=site.name: note(name, args[0], y)
+            lambda module, args, y, name=site.name: note(name, module, args[0], y)
         )
         for site in find_sites(model)
     ]
@@ -84,7 +86,8 @@ def exact_gradient_grams(model: LoadedModel, texts: Calibration) -> dict[str, Te
             for root in roots:
                 found = torch.autograd.grad(target, list(outputs.values()), root, retain_graph=True)
                 for name, gradient in zip(outputs, found, strict=True):
-                    gradient = gradient.flatten(0, -2)  # an image may have several windows
+                    linear = model.module.get_submodule(name)
+                    gradient = features_last(linear, gradient).flatten(0, -2)
                     gram = gradient.T @ gradient
                     total[name] = total[name] + gram if name in total else gram
     often = positions(find_sites(model))
@@ -149,7 +152,7 @@ def test_the_same_seed_gives_the_same_grams(
     model = tiny_models[exporter]
     site = find_sites(model)[3]
     first, again, other = (
-        collected(model, [tiny_texts(model, 3)], tmp_path / name, seed)
+        collected(model, [tiny_texts(model, 8)], tmp_path / name, seed)
         .of(site)
         .output_gradient_gram
         for name, seed in (("first", 0), ("again", 0), ("other", 1))

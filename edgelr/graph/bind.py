@@ -27,7 +27,10 @@ TOLERANCE = 1e-6  # of the largest weight: exporters fold constants, they do not
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A site's node. ``transposed``: the initializer is ``(out, in)``, as in Gemm with transB."""
+    """A site's node. ``transposed``: the initializer is ``(out, in)``, as in Gemm with transB.
+
+    A convolution has the axes of its kernel behind these.
+    """
 
     site: LinearSite
     node: ir.Node
@@ -69,10 +72,12 @@ def bind(
 
 
 def _is_linear(node: ir.Node) -> bool:
-    if node.op_type not in ("MatMul", "Gemm") or node.domain:
+    if node.op_type not in ("MatMul", "Gemm", "Conv") or node.domain:
         return False
     weight = node.inputs[1]
-    return weight is not None and weight.const_value is not None and len(weight.shape or ()) == 2
+    if weight is None or weight.const_value is None:
+        return False
+    return node.op_type == "Conv" or len(weight.shape or ()) == 2
 
 
 def _keys(node: ir.Node) -> list[str]:
@@ -100,6 +105,8 @@ def _verify(site: LinearSite, node: ir.Node, weight: NDArray[np.float32]) -> boo
     assert value is not None
     assert value.const_value is not None
     stored = value.const_value.numpy()
+    if node.op_type == "Conv":  # (out, in, height, width)
+        stored, transposed = stored.reshape(len(stored), -1), True
     found = stored if transposed else stored.T
     if found.shape != weight.shape:
         raise EdgelrError(

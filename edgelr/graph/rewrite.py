@@ -28,6 +28,10 @@ kronecker: the input as a matrix ``(n1, n2)``::
 
 weights in whole numbers: every MatMul above is a MatMulNBits, dense ones as well.
 
+convolution: the first has the kernel, the strides and the padding, the second the bias::
+
+    x ── Conv(down) ── Conv(up, bias) ── y
+
 Sites of a group store what they share once; where they read the same value, its product with the
 shared factor is computed once.
 
@@ -83,7 +87,11 @@ def factorize_linears(
         x = binding.node.inputs[0]
         if x is None:
             raise EdgelrError(f"The node of {binding.site.name} has no input.")
-        _take_over(emit, _emit(emit, x, chosen, hidden))
+        if binding.site.kernel:
+            assert isinstance(chosen, LowRank)
+            _take_over(emit, _convolution(emit, x, chosen, binding.site.kernel))
+        else:
+            _take_over(emit, _emit(emit, x, chosen, hidden))
     if blocks:
         model.opset_imports.setdefault(MICROSOFT, 1)
     model.graph.sort()  # a value that several sites read was made at the first site rewritten
@@ -138,7 +146,7 @@ class _Emitter:
             constant(self.graph, f"{key}.zero_points", stored.zero_points.ravel()),
         ]
         node = product_of_blocks(stored, [x, *inputs], self.accuracy_level, f"{self.path}/{name}")
-        return self._insert(node)
+        return self.insert(node)
 
     def add(
         self,
@@ -147,9 +155,10 @@ class _Emitter:
         name: str,
         attributes: dict[str, int | list[int]] | None = None,
     ) -> ir.Value:
-        return self._insert(ir.node(op, inputs, attributes or {}, name=f"{self.path}/{name}"))
+        return self.insert(ir.node(op, inputs, attributes or {}, name=f"{self.path}/{name}"))
 
-    def _insert(self, node: ir.Node) -> ir.Value:
+    def insert(self, node: ir.Node) -> ir.Value:
+        """Insert a node whose output has the type of the dense one's."""
         output = insert(self.graph, self.node, node)
         output.type = self.node.outputs[0].type
         return output
@@ -238,6 +247,21 @@ def _kronecker(emit: _Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
     stacked = reshaped(mixed, "stacked", terms * n1, m2)
     product = emit.add("MatMul", [emit.weight("left", left), stacked], "left")
     return reshaped(product, "flat", m1 * m2)
+
+
+def _convolution(
+    emit: _Emitter, x: ir.Value, factors: LowRank, kernel: tuple[int, ...]
+) -> ir.Value:
+    """Two convolutions: what belongs to positions stays with the first."""
+    rank, ones = len(factors.up), (1,) * len(kernel)
+    down = factors.down.numpy().T.reshape(rank, -1, *kernel)
+    up = factors.up.numpy().T.reshape(-1, rank, *ones)
+    bias = [each for each in emit.node.inputs[2:] if each is not None]
+    attributes = list(emit.node.attributes.values())
+    first = ir.Node(
+        "", "Conv", [x, emit.weight("down", down)], attributes, name=f"{emit.path}/down"
+    )
+    return emit.add("Conv", [emit.insert(first), emit.weight("up", up), *bias], "up")
 
 
 def _permute(emit: _Emitter, x: ir.Value, order: NDArray[np.int64], owner: str) -> ir.Value:

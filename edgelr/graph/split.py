@@ -28,7 +28,7 @@ from edgelr.graph.tidy import constant
 
 Array: TypeAlias = NDArray[Any]
 
-_OF_POSITIONS = ("strides", "pads", "auto_pad", "dilations")
+_OF_POSITIONS = ("strides", "pads", "auto_pad", "dilations", "kernel_shape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def _positions(node: ir.Node) -> int:
     """
     known = [value.shape for value in (node.inputs[0], *node.outputs) if value and value.shape]
     axes = [str(axis) for axis in known[0][:-1]] if known else []
+    if node.op_type == "Conv":  # (images, outputs, height, width)
+        axes = [str(axis) for axis in (node.outputs[0].shape or ())[2:]]
     return math.prod(int(number) for axis in axes for number in re.findall(r"\b\d+\b", axis))
 
 
@@ -57,12 +60,25 @@ def _product(node: ir.Node) -> Product | None:
     if node.op_type == QUANTIZED_PRODUCT:
         inputs, outputs = (node.attributes[name].as_int() for name in ("K", "N"))
         return Product(inputs, outputs, precision_of_bits(node.attributes["bits"].as_int()))
-    weight = node.inputs[1] if node.op_type in PRODUCTS and len(node.inputs) > 1 else None
-    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
+    found = node.op_type in (*PRODUCTS, "Conv") and len(node.inputs) > 1
+    weight = node.inputs[1] if found else None
+    if weight is None or weight.const_value is None:
         return None
-    inputs, outputs = weight.const_value.shape.numpy()
-    transposed = node.attributes.get("transB")
-    if transposed is not None and transposed.as_int():
-        inputs, outputs = outputs, inputs
+    inputs, outputs = _sizes(node, weight.const_value.shape.numpy())
+    if not inputs:
+        return None
     precision = _FLOATS.get(weight.const_value.dtype)
     return None if precision is None else Product(inputs, outputs, precision)
+
+
+def _sizes(node: ir.Node, shape: Sequence[int]) -> tuple[int, int]:
+    """Inputs and outputs of a product with a constant of this shape; zeros where it is none."""
+    if node.op_type == "Conv":
+        groups = node.attributes.get("group")
+        alone = groups is None or groups.as_int() == 1
+        return (math.prod(shape[1:]), shape[0]) if alone else (0, 0)
+    if len(shape) != 2:
+        return 0, 0
+    transposed = node.attributes.get("transB")
+    rows, columns = shape
+    return (columns, rows) if transposed is not None and transposed.as_int() else (rows, columns)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgelr.convolutions import features_last, first_product
 from edgelr.factors import Decomposition, Reweighted
 from edgelr.importance.components import nested
 from edgelr.methods.metric import tail_loss
@@ -184,14 +185,14 @@ def _summed(
         for name, loss in spectra.loss.items()
     }
 
-    def add(name: str, x: Tensor, gradient: Tensor) -> None:
+    def add(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
         plain = nested(spectra, name)
-        inner = x.detach().flatten(0, -2) @ plain.down
-        outer = gradient.flatten(0, -2) @ plain.up.T
-        sums[name].add(inner * outer / _units(plain).float())
+        inner = first_product(module, x.detach(), plain.down)
+        outer = features_last(module, gradient) @ plain.up.T
+        sums[name].add((inner * outer).flatten(0, -2) / _units(plain).float())
 
-    def watch(name: str, _module: nn.Module, x: Tensor, output: Tensor) -> None:
-        output.register_hook(lambda gradient: add(name, x, gradient))
+    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        output.register_hook(lambda gradient: add(name, module, x, gradient))
 
     generator = torch.Generator().manual_seed(seed)
     watched = {name: model.module.get_submodule(name) for name in sums}
