@@ -74,7 +74,7 @@ def trace_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any])
     del folder, example
     from exporters.tracing import export_decoder
 
-    with _quiet():
+    with quiet():
         export_decoder(module, out / "model.onnx")
 
 
