@@ -20,7 +20,7 @@ from edgelr.graph.companions import GENAI
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
 from edgelr.methods import METHODS
-from edgelr.report.card import model_card
+from edgelr.report.card import license_of, model_card
 from edgelr.report.figures import KEPT_SHARES
 from edgelr.report.html import to_html
 from edgelr.report.markdown import to_markdown
@@ -110,6 +110,7 @@ def make_report(
         notes=(*_notes(made), *factored.notes, *_prediction_note(loss)),
         loss=loss,
         spectra=remaining_losses(made.plan, made.spectra.loss),
+        license=license_of(subject.model.folder),
     )
 
 

@@ -690,3 +690,4 @@ class Report:
     notes: tuple[str, ...] = ()
     loss: LossCheck | None = None
     spectra: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    license: str = ""

@@ -21,7 +21,7 @@ from edgelr.factoring import make_factors
 from edgelr.planning import Planned
 from edgelr.report.schema import from_json
 from edgelr.runtime.bundle import read_bundle
-from edgelr.settings import read_settings
+from edgelr.settings import make_settings, read_settings
 from edgelr.tasks import METRICS
 from edgelr.types import ExportBundle, LoadedModel, Report
 from tests.bundle_tests import run_bundle_tests
@@ -165,5 +165,23 @@ def test_the_same_command_writes_the_same_bytes_from_finished_stages(
     made = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
     bundle = write(made, cache, recorder, again)
     assert not (STATISTICS | {"dense export", "scales"}) & set(recorder.stages)
+    for path in (bundle.folder / "onnx").iterdir():
+        assert path.read_bytes() == (exported.folder / "onnx" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("exported", ["llama/generic-cpu"], indirect=True)
+def test_what_the_lock_names_makes_the_same_bytes_without_any_finished_stage(
+    exported: Exported, tmp_path: Path
+) -> None:
+    lock = json.loads((exported.folder / "edgelr/lock.json").read_text())
+    settings, fresh, recorder = make_settings(**lock["settings"]), Cache(tmp_path), Recorder()
+    device = load_profile(settings.profile)
+    made = pipeline.plan(settings, device, fresh, recorder, pipeline.Clock())
+    bundle = write(made, fresh, recorder, tmp_path / "again")
+    assert set(recorder.stages) >= STATISTICS - {"sampling text"}
+    assert [part.key for part in made.calibration] == [
+        part["sha256"] for part in lock["calibration"]
+    ]
+    assert made.plan == exported.report.plan
     for path in (bundle.folder / "onnx").iterdir():
         assert path.read_bytes() == (exported.folder / "onnx" / path.name).read_bytes(), path.name

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from edgelr import types
 from edgelr.errors import InputError
-from edgelr.report.card import model_card, snippet
+from edgelr.report.card import license_of, model_card, snippet
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import from_json, json_schema, to_json
 from edgelr.report.terminal import print_budget, print_plan, print_report
@@ -143,6 +144,50 @@ def test_card_of_a_local_model_does_not_show_the_path(report: types.Report) -> N
     card = model_card(dataclasses.replace(report, source="/home/someone/tiny.Q4_1.gguf"))
     assert "base_model: tiny.Q4_1\n" in card
     assert "someone" not in card
+
+
+def test_card_begins_with_what_the_hub_reads(report: types.Report) -> None:
+    def facts(one: types.Report) -> dict[str, Any]:
+        found: dict[str, Any] = yaml.safe_load(model_card(one).split("---\n")[1])
+        return found
+
+    assert facts(dataclasses.replace(report, license="apache-2.0")) == {
+        "base_model": "owner/tiny-model",
+        "license": "apache-2.0",
+        "library_name": "onnxruntime",
+        "pipeline_tag": "text-generation",
+        "tags": ["onnx", "edgelr", "low-rank", "float16", "jetson"],
+    }
+    assert "license" not in facts(report)
+
+
+def test_card_has_a_row_for_the_device(report: types.Report) -> None:
+    row = "| Jetson Orin Nano 8 GB | yes | OUTSIDE its gate | 90.0 | 5,567.0 |"
+    assert f"{row} 33.5 → 22.75 | 9.25 → 6.125 |" in model_card(report)
+    assert "prefill 128, ms, PREDICTED" in model_card(report)
+    there = model_card(dataclasses.replace(report, host_is_device=True))
+    assert f"{row} 98.5 → 67.5 | 24.625 → 16.875 |" in there
+    assert "prefill 128, ms |" in there
+    assert f"{row}\n" in model_card(dataclasses.replace(report, prediction=None))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nlicense: mit\ntags:\n- a\n---\n# A model", "mit"),
+        ("---\nlicense:\n- mit\n- apache-2.0\n---\n", "mit, apache-2.0"),
+        ("---\ntags: [a]\n---\n", ""),
+        ("---\n[: no yaml\n---\n", ""),
+        ("# A model\nlicense: mit", ""),
+        (None, ""),
+    ],
+)
+def test_a_license_is_taken_from_the_card_of_the_original(
+    tmp_path: Path, text: str | None, expected: str
+) -> None:
+    if text is not None:
+        (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    assert license_of(tmp_path) == expected
 
 
 def test_every_field_is_documented() -> None:

@@ -10,7 +10,9 @@ from edgelr.report.figures import NOT_MEASURED, model_name, percent, verdicts
 from edgelr.report.markdown import draw, fence
 
 if TYPE_CHECKING:
-    from edgelr.types import Report, Task
+    from pathlib import Path
+
+    from edgelr.types import Plan, Report, Task
 
 GENERATE = """## Run it
 
@@ -65,6 +67,9 @@ TEST = """## Test it
 the bundle answers as it did when it was exported, and that it is still within the accuracy gate of
 the original. `tests/conftest.py` says how to test another execution provider."""
 
+DEVICES = """Times are those of the original and of the bundle: measured on the device, or PREDICTED
+from its profile where the heading says so."""
+
 PROOF = """`edgelr validate` checks the answers again, `edgelr measure` the latency and the memory.
 The whole report is in `reports/`, the plan of every layer in `edgelr/plan.json`, and sizes and
 checksums of all files in `edgelr/manifest.json`."""
@@ -88,6 +93,9 @@ def model_card(
         "\n".join(f"- {verdict.text}" for verdict in verdicts(report)),
         draw(tables.size_table(report)),
         _accuracy(report),
+        "## Devices",
+        draw(tables.device_table([report])),
+        DEVICES,
         *_how_to_run(report.task, reads_images, in_genai),
         *([TEST] if has_tests else []),
         "## How it was made",
@@ -95,6 +103,22 @@ def model_card(
         PROOF,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def license_of(folder: Path) -> str:
+    """Read the license that the card of a model names; nothing where it names none."""
+    import yaml
+
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if not text.startswith("---\n"):
+        return ""
+    try:
+        told = yaml.safe_load(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return ""
+    found = told.get("license", "") if isinstance(told, dict) else ""
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
 
 
 def snippet(name: str) -> str:
@@ -109,16 +133,22 @@ def _front_matter(report: Report, reads_images: bool) -> str:
     tag = "image-feature-extraction" if embeds_images else report.task
     facts = {
         "base_model": model_name(report.source),
+        **({"license": report.license} if report.license else {}),
         "library_name": "onnxruntime",
         **({} if tag == "tensors" else {"pipeline_tag": tag}),
-        "tags": ["onnx", "edgelr", "low-rank", report.profile],
+        "tags": ["onnx", "edgelr", "low-rank", *_precisions(report.plan), report.profile],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
+def _precisions(plan: Plan) -> list[str]:
+    """Name the precisions of the weights, those of whole numbers, too."""
+    return sorted({site.candidate.precision for site in plan.sites})
+
+
 def _what_it_is(report: Report) -> str:
     plan = report.plan
-    precision = plan.sites[0].candidate.precision if plan.sites else "float32"
+    precision = " and ".join(_precisions(plan)) or "float32"
     return (
         f"An ONNX model in {precision}, made from `{model_name(report.source)}` by edgelr with "
         f"the recipe `{report.recipe}`. Its linear layers are factorized into products of two "

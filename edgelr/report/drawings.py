@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from edgelr.budget import ledger
 from edgelr.report.charts import Bar, BarGroup, Bars, Cell, Chart, HeatMap, Step, Waterfall
 from edgelr.report.figures import KEPT_SHARES, figure, measured_heading, mib, percent
-from edgelr.report.tables import full_rank, layer_of, role_of
+from edgelr.report.plan_tables import full_rank, layer_of, role_of
 from edgelr.types import WEIGHT_BITS, Comparison, LossCheck, Plan, Prediction, Report, SitePlan
 
 NOT_IN_A_BLOCK = "–"

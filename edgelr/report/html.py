@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgelr.report import tables
+from edgelr.report import plan_tables, tables
 from edgelr.report.charts import Chart
 from edgelr.report.drawings import drawings
 from edgelr.report.figures import (
@@ -66,7 +66,7 @@ def _size(report: Report, charts: dict[str, Chart]) -> Markup:
     return joined(
         _grid(drawn(charts["size"], "size"), drawn(charts["roles"], "roles")),
         ledger,
-        drawn_table(tables.role_table(report.plan), "Linears by role", total=True),
+        drawn_table(plan_tables.role_table(report.plan), "Linears by role", total=True),
     )
 
 
@@ -128,11 +128,10 @@ def _layers(report: Report, charts: dict[str, Chart]) -> Markup:
         for name in ("ranks", "bytes")
         if name in charts
     ]
-    found = drawn_table(tables.site_table(report.plan), "Every linear", tall=True)
-    reasons = [f"{count} dense: {reason}" for reason, count in tables.dense_reasons(report.plan)]
+    found = drawn_table(plan_tables.site_table(report.plan), "Every linear", tall=True)
     return joined(
         paragraph(plan_sentence(report.plan, "")),
-        bullets(reasons),
+        bullets(plan_tables.dense_sentences(report.plan)),
         _grid(*maps, *_spectra(charts)),
         found,
     )

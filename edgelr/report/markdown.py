@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from edgelr.report import tables
+from edgelr.report import plan_tables, tables
 from edgelr.report.figures import (
     NOT_MEASURED,
     Table,
@@ -98,8 +98,8 @@ def _predicted(report: Report) -> list[str]:
 
 
 def _plan(plan: Plan) -> list[str]:
-    reasons = [f"{count} dense: {reason}" for reason, count in tables.dense_reasons(plan)]
-    return ["## Plan", plan_sentence(plan, "`"), draw(tables.role_table(plan)), _bullets(reasons)]
+    roles, reasons = plan_tables.role_table(plan), plan_tables.dense_sentences(plan)
+    return ["## Plan", plan_sentence(plan, "`"), draw(roles), _bullets(reasons)]
 
 
 def plan_sentence(plan: Plan, quote: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+from collections.abc import Sequence
 
 from edgelr.budget import ledger
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
+from edgelr.report.plan_tables import kind_of
 from edgelr.types import (
-    WEIGHT_BITS,
     Budget,
     CapCheck,
     Comparison,
@@ -16,7 +15,6 @@ from edgelr.types import (
     OperatorTime,
     Parity,
     PhaseLatency,
-    Plan,
     Prediction,
     Report,
     SitePlan,
@@ -155,22 +153,11 @@ def prediction_table(prediction: Prediction, measured: Comparison | None = None)
     return Table(columns[: 3 + len(sides)], tuple(rows))
 
 
-def role_table(plan: Plan) -> Table:
-    """Summarize the plan by role: what a site is called inside its block."""
-    roles: dict[str, list[SitePlan]] = {}
-    for site in plan.sites:
-        roles.setdefault(role_of(site), []).append(site)
-    kinds = sorted({_kind(site) for site in plan.sites})
-    rows = [_role_row(role, sites, kinds) for role, sites in roles.items()]
-    rows.append(_role_row("all", list(plan.sites), kinds))
-    return Table(("role", "sites", *kinds, "kept"), tuple(rows))
-
-
 def ledger_table(report: Report) -> Table:
     """Say what became of the bytes of the original file: by form, and all that no plan touches."""
     kinds: dict[str, list[SitePlan]] = {}
     for site in report.plan.sites:
-        kinds.setdefault(_kind(site), []).append(site)
+        kinds.setdefault(kind_of(site), []).append(site)
     plan = report.plan
     rows = [
         _ledger_row(
@@ -191,42 +178,23 @@ def ledger_table(report: Report) -> Table:
     return Table(("what", "linears", "original MiB", "bundle MiB", "saved MiB"), tuple(rows))
 
 
-def site_table(plan: Plan) -> Table:
-    """Show what every linear becomes, and why."""
-    columns = (
-        "linear", "in", "out", "form", "precision", "rank", "of", "original MiB", "MiB", "kept",
-        "PREDICTED loss", "with", "reason",
-    )  # fmt: skip
+def device_table(reports: Sequence[Report]) -> Table:
+    """Say, device by device, whether a bundle fits, what it takes, and how long."""
+    times = [_device_times(report) for report in reports]
+    phases = list(dict.fromkeys(name for known in times for name in known))
+    columns = ("device", "fits", "accuracy", "files MiB", "memory MiB, PREDICTED", *phases)
     rows = tuple(
         (
-            site.name,
-            str(site.in_features),
-            str(site.out_features),
-            site.candidate.form,
-            site.candidate.precision,
-            str(site.candidate.rank),
-            str(full_rank(site)),
-            mib(site.dense_bytes),
-            mib(site.candidate.bytes),
-            percent(site.candidate.bytes / site.dense_bytes) if site.dense_bytes else "–",
-            figure(site.candidate.predicted_loss),
-            site.group or "–",
-            site.reason,
+            report.profile_title,
+            "yes" if report.fits else "NO",
+            _gate_word(report.validation),
+            mib(report.bundle_file_bytes),
+            mib(report.budget.device_bytes - report.budget.reserved_bytes - report.headroom_bytes),
+            *(known.get(phase, "–") for phase in phases),
         )
-        for site in plan.sites
+        for report, known in zip(reports, times, strict=True)
     )
     return Table(columns, rows)
-
-
-def full_rank(site: SitePlan) -> int:
-    """Count the components of a dense weight."""
-    return min(site.in_features, site.out_features)
-
-
-def dense_reasons(plan: Plan) -> list[tuple[str, int]]:
-    """Count why sites stay dense, the most frequent reason first."""
-    reasons = Counter(site.reason for site in plan.sites if site.candidate.form == "dense")
-    return reasons.most_common(5)
 
 
 def _limit(value: float | None) -> str:
@@ -236,6 +204,27 @@ def _limit(value: float | None) -> str:
 def _size_row(label: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
     kept = percent(bundle_bytes / dense_bytes) if dense_bytes else "–"
     return label, mib(dense_bytes), mib(bundle_bytes), kept
+
+
+def _device_times(report: Report) -> dict[str, str]:
+    """Times of the original and of the bundle on the device itself, else those predicted for it."""
+    if report.host_is_device and report.comparison is not None:
+        bundle = {phase.key: phase.p50_ms for phase in report.comparison.bundle.phases}
+        return {
+            f"{dense.key}, ms": f"{figure(dense.p50_ms)} → {figure(bundle[dense.key])}"
+            for dense in report.comparison.dense.phases
+            if dense.key in bundle
+        }
+    return {
+        f"{phase.key}, ms, PREDICTED": f"{figure(phase.dense_ms)} → {figure(phase.bundle_ms)}"
+        for phase in (report.prediction.phases if report.prediction else ())
+    }
+
+
+def _gate_word(validation: Validation | None) -> str:
+    if validation is None or validation.gate is None:
+        return NOT_MEASURED
+    return "inside its gate" if validation.passed else "OUTSIDE its gate"
 
 
 def _ledger_row(label: str, count: str, dense_bytes: int, bundle_bytes: int) -> tuple[str, ...]:
@@ -266,29 +255,3 @@ def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
 
 def _size_or_dash(size: int | None) -> str:
     return "–" if size is None else mib(size)
-
-
-def role_of(site: SitePlan) -> str:
-    """What a site is called inside its block, or its operator where exporters only count."""
-    return re.sub(r"[._@]\d+$", "", re.split(r"\.(?:\d+[./])+", site.name)[-1])
-
-
-def layer_of(site: SitePlan) -> str:
-    """Number of the block that a site is in, or of the site; empty where its name has none."""
-    blocks = re.findall(r"\.(\d+)(?=[./])", site.name)
-    return ".".join(blocks or re.findall(r"[._@](\d+)$", site.name))
-
-
-def _kind(site: SitePlan) -> str:
-    """Form, and the precision where it is one of whole numbers."""
-    form, precision = site.candidate.form, site.candidate.precision
-    return f"{form} {precision}" if precision in WEIGHT_BITS else form
-
-
-def _role_row(role: str, sites: list[SitePlan], kinds: list[str]) -> tuple[str, ...]:
-    found = Counter(map(_kind, sites))
-    dense_bytes = sum(site.dense_bytes for site in sites)
-    planned_bytes = sum(site.candidate.bytes for site in sites)
-    counts = (len(sites), *(found[kind] for kind in kinds))
-    kept = percent(planned_bytes / dense_bytes) if dense_bytes else "–"
-    return role, *(str(count) for count in counts), kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgelr.report import tables
+from edgelr.report import plan_tables, tables
 from edgelr.report.figures import (
     NOT_MEASURED,
     Table,
@@ -64,15 +64,15 @@ def print_report(report: Report, console: Console | None = None) -> None:
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what the sites of each role become, and why some stay dense."""
     console = console or _console()
-    draw_table(console, f"Plan: {plan.recipe}, {plan.allocator}", tables.role_table(plan))
+    draw_table(console, f"Plan: {plan.recipe}, {plan.allocator}", plan_tables.role_table(plan))
     _say(
         console,
         f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed; "
         f"{percent(plan.kept)} of the factorizable weights kept; "
         f"predicted loss {figure(plan.predicted_loss)}.",
     )
-    for reason, count in tables.dense_reasons(plan):
-        _say(console, f"{count} dense: {reason}")
+    for sentence in plan_tables.dense_sentences(plan):
+        _say(console, sentence)
 
 
 def print_budget(budget: Budget, weight_bytes: int, console: Console | None = None) -> None:
