@@ -17,7 +17,7 @@ from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import EXACT, factorize_linears
 from edgelr.graph.save import load_graph, save_graph, save_graphs
 from edgelr.graph.table import quantize_table
-from edgelr.graph.tidy import rename_first_norms, share_tied_head, tidy_decoder
+from edgelr.graph.tidy import rename_norms, share_tied_head, tidy_decoder
 from edgelr.sites import weight_of
 from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, Precision
@@ -123,7 +123,7 @@ def _rewrite(
     if model.exporter.fuse is not None:
         with _held_back(graph):
             model.exporter.fuse(graph)
-        rename_first_norms(graph.graph)
+        rename_norms(graph.graph)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def tidy_decoder(model: ir.Model) -> None:
     # The builder declares a wrong shape for one constant; an initializer brings its own.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _share_tied_table(graph)
-    rename_first_norms(graph)
+    rename_norms(graph)
     _fix_head_size(graph)
     _accept_left_padding(graph)
 
@@ -131,7 +131,7 @@ def multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> N
     replace_node(graph, head, fused)
 
 
-def rename_first_norms(graph: ir.Graph) -> None:
+def rename_norms(graph: ir.Graph) -> None:
     """Replace SimplifiedLayerNormalization, which ONNX Runtime alone knows in ONNX's own domain.
 
     ``norm(x + x)`` with four times the epsilon is ``norm(x)``: SkipSimplifiedLayerNormalization of
