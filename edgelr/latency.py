@@ -117,8 +117,9 @@ class Clock:
     def _attention_seconds(self, run: Run) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2
         heads = shape.layers * shape.head_size
-        flops = 4 * run.batch * run.tokens * run.context_tokens * heads * shape.attention_heads
-        cache = 2 * run.batch * run.context_tokens * heads * shape.kv_heads * width
+        attended = run.context_tokens + shape.source_tokens
+        flops = 4 * run.batch * run.tokens * attended * heads * shape.attention_heads
+        cache = 2 * run.batch * attended * heads * shape.kv_heads * width
         kernels = self._device.kernels
         if kernels is None:
             return max(flops / self._peak, cache / self._bandwidth)

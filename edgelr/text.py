@@ -25,12 +25,16 @@ _FEWEST_SENTENCES = 3  # two give one pair: nothing to rank
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSize:
-    """How much is judged on: ``chunks`` of ``length`` tokens, ``sentences``, or ``images``."""
+    """How much is judged on: ``chunks`` of ``length`` tokens, ``sentences``, ``images``, or pairs.
+
+    Pairs are sentences, and what an encoder with a decoder answers to them.
+    """
 
     chunks: int = 16
     length: int = 1024
     sentences: int = 500
     images: int = 500
+    pairs: int = 128
 
 
 def read_text(path: Path | None) -> str:

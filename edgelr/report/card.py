@@ -34,6 +34,13 @@ With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `classify.py` and run
 `python classify.py FOLDER "A dog runs." "A puppy is running."`"""
 
+ANSWER = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `answer.py` and run
+`python answer.py FOLDER "TEXT"`. The text is taken as it is: write what the model expects before
+it, such as the task of a T5."""
+
 RUN = """## Run it
 
 The inputs and outputs are those of the original graph. With
@@ -114,6 +121,8 @@ def _how_to_run(task: Task, reads_images: bool) -> list[str]:
     if task == "text-generation":
         plain = fence("python", snippet("generate.py"))
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    if task == "text2text-generation":
+        return [ANSWER, fence("python", snippet("answer.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]
     if reads_images and task == "feature-extraction":
