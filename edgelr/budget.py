@@ -8,6 +8,8 @@ Weights count as ONNX Runtime holds them, which is not as they are stored (``gra
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgelr.device import DeviceProfile
 from edgelr.errors import BudgetError
 from edgelr.types import PRECISION_BYTES, Budget, ModelShape, Precision
@@ -58,9 +60,12 @@ def weight_budget(
 def cache_bytes(shape: ModelShape, batch: int, tokens: int, precision: Precision) -> int:
     """Compute the size of the keys and values of every layer; 0 for encoders.
 
-    The cache is allocated once, and written in place.
+    The cache is allocated once, and written in place. That of a decoder beside an encoder grows:
+    past and present are there together; keys and values of the source never change.
     """
     per_token = 2 * shape.layers * shape.kv_heads * shape.head_size * PRECISION_BYTES[precision]
+    if shape.source_tokens:
+        return per_token * (2 * tokens + shape.source_tokens) * batch
     return per_token * tokens * batch
 
 
@@ -73,10 +78,16 @@ def activation_bytes(
 
         t (4 hidden + heads context + 3 heads head_size + 3 intermediate + vocab)
 
-    The parts are not alive together, but the arena that frees one seldom has room for the next in
-    its place. Scores are counted in full, because only some attention kernels avoid them. Of models
-    with stages, those of the first are counted: ``t`` positions that attend to a window.
+    An encoder reads a whole source, and the decoder beside it a token at a time. The parts are not
+    alive together, but the arena that frees one seldom has room for the next in its place. Scores
+    are counted in full, because only some attention kernels avoid them. Of models with stages,
+    those of the first are counted: ``t`` positions that attend to a window.
     """
+    if shape.source_tokens:
+        encoder = replace(shape, kv_heads=0, source_tokens=0)
+        decoder, attended = replace(shape, source_tokens=0), context_tokens + shape.source_tokens
+        reads = activation_bytes(encoder, batch, shape.source_tokens, 0, precision)
+        return reads + activation_bytes(decoder, batch, 1, attended, precision)
     tokens = round(tokens * shape.positions_per_token)
     attended = context_tokens if shape.kv_heads else shape.window or tokens
     per_token = (

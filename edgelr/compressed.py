@@ -263,7 +263,7 @@ def _pair_answers(
     for index, source in enumerate(sources):
         ids = torch.tensor(source[None])
         mask = torch.ones(ids.shape[:2], dtype=torch.int64)
-        (target,) = targets.answer(model, ids, mask, new_tokens, stops=False)
+        (target,) = targets.answer(model, ids, mask, new_tokens)
         pair = Pair(ids, mask, torch.tensor([target]))
         arrays[f"source_{index}"] = source
         arrays[f"target_{index}"] = np.array(target)

@@ -14,6 +14,7 @@ from edgelr.compressed import installed, write_answers
 from edgelr.decompose import in_forms
 from edgelr.errors import ProviderError
 from edgelr.factoring import Factored
+from edgelr.files import graph_file
 from edgelr.gate import make_gate
 from edgelr.graph.build import build
 from edgelr.graph.companions import copy_companions, write_genai_config
@@ -84,7 +85,7 @@ def write_bundle(
         write_answers(model, _prompts(made), GREEDY_TOKENS, place.scratch / "answers.npz")
 
     def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
-        name = "model.onnx" if precision == "float32" else "model_fp16.onnx"
+        name = graph_file(model.task, precision)
         (folder / "onnx").mkdir(parents=True)
         opset, ir_version = build(
             model,
@@ -102,10 +103,10 @@ def write_bundle(
         manifest = dense_manifest(model, precision, opset, ir_version, folder / "onnx" / name)
         manifest = replace(
             manifest,
-            model_file=f"onnx/{name}",
             profile=device.id,
             max_drop=subject.max_drop,
             context_tokens=subject.context_tokens,
+            shape=subject.shape,
         )
         write_manifest(folder, manifest)
         return read_bundle(folder)

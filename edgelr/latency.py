@@ -121,9 +121,10 @@ class Clock:
     def _attention_seconds(self, run: Run) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2
         heads = shape.layers * shape.head_size
-        pairs = run.tokens * shape.positions_per_token * (shape.window or run.context_tokens)
+        attended = run.context_tokens + shape.source_tokens
+        pairs = run.tokens * shape.positions_per_token * (shape.window or attended)
         flops = 4 * run.batch * pairs * heads * shape.attention_heads
-        cache = 2 * run.batch * run.context_tokens * heads * shape.kv_heads * width
+        cache = 2 * run.batch * attended * heads * shape.kv_heads * width
         kernels = self._device.kernels
         if kernels is None:
             return max(flops / self._peak, cache / self._bandwidth)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 
 from edgelr import calibration as calibrations
 from edgelr import statistics as statistic
+from edgelr import targets
 from edgelr.allocate import Search, prepare
 from edgelr.allocators import ONE_KNOB
 from edgelr.cache import Cache, digest
@@ -33,6 +35,7 @@ from edgelr.shapes import shape_of
 from edgelr.sites import find_groups, find_sites
 from edgelr.spectra import SpectrumTable
 from edgelr.table import find_table, has_tied_head
+from edgelr.tasks import TASKS
 from edgelr.text import split_sentences
 from edgelr.texts import Texts, choose
 from edgelr.types import (
@@ -59,6 +62,7 @@ SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cach
 SAMPLE_TOKENS = 32768  # beside a text: sampling costs more than reading, and brings less
 SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
+TARGET_TOKENS = 64  # of an answer, at most
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 CALIBRATION_TOKENS = 16384
@@ -155,10 +159,13 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     if model.image is not None:
         device = device.reading(longest)
     context = settings.context_tokens or min(device.context_tokens, longest)
+    shape = replace(shape, source_tokens=min(shape.source_tokens, context))
     sites = find_sites(model)
     values, weights = _precisions(settings.precision, device)
     _require_floats(sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
+    if TASKS[model.task].has_pairs:
+        _require_for_pairs(model, settings, recipe)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
             f"--precision auto chooses a precision for every linear, and the allocator "
@@ -200,6 +207,33 @@ def _require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecisio
         raise InputError(
             f"--precision int8, int4 and auto store matrices, and {len(convolutions)} linears of "
             f"this model are convolutions ({convolutions[0]}). Expected fp32 or fp16."
+        )
+
+
+def _require_for_pairs(model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
+    """Refuse what is not made for models with an encoder and a decoder, before any work."""
+    asked = {
+        "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
+        "--max-latency": settings.max_latency is not None,
+        "--with-tests": settings.with_tests,
+        f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
+    }
+    for what, wanted in asked.items():
+        if wanted:
+            refuse_pairs(model, what)
+
+
+def refuse_pairs(model: LoadedModel, what: str) -> None:
+    """Refuse a model with an encoder and a decoder.
+
+    Raises:
+        InputError: it is one.
+    """
+    if TASKS[model.task].has_pairs:
+        raise InputError(
+            f"{model.source} has an encoder and a decoder (task {model.task}), and {what} takes "
+            f"models of one graph only. Use 'edgelr export' with --keep, --max-size or --max-drop, "
+            f"and a recipe without refit: docs/models.md says what else works."
         )
 
 
@@ -306,9 +340,36 @@ def calibrate(
     for name, text in texts:
         if text is None:
             parts.append(_sampled(subject, dense, sampled, cache, listener))
+        elif TASKS[subject.model.task].has_pairs:
+            sources = sources_of(subject, text, share, settings.calibration_length, name)
+            parts.append(_with_drawn_targets(subject, sources, cache, listener))
         else:
             parts.append(tokenize(subject, text, share, settings.calibration_length, name))
     return parts
+
+
+def _with_drawn_targets(
+    subject: Subject, sources: Calibration, cache: Cache, listener: Listener
+) -> Calibration:
+    """Join texts with answers of the model, or find what it answered before."""
+    seed = subject.settings.seed
+
+    def write(folder: Path) -> None:
+        def told(done: int, total: int) -> None:
+            listener.progress("drawing targets", done, total)
+
+        found = targets.draw(subject.model, sources, _target_tokens(subject), seed, told)
+        (folder / "targets.json").write_text(json.dumps(found))
+
+    key = digest(FORMAT, subject.model.digest, sources.key, _target_tokens(subject), seed)
+    folder, _ = cache.stage("targets", key, write)
+    drawn = json.loads((folder / "targets.json").read_text())
+    described = replace(sources, description=f"{sources.description}, answered by the model")
+    return calibrations.from_pairs(described, drawn)
+
+
+def _target_tokens(subject: Subject) -> int:
+    return min(TARGET_TOKENS, shape_of(subject.model)[1] - 1)
 
 
 def tokenize(
@@ -316,8 +377,14 @@ def tokenize(
 ) -> Calibration:
     """Cut a text into rows as the model reads them: chunks for decoders, sentences for encoders.
 
-    Of a list of images, so many are read that they have these tokens, spread over the list.
+    Of a list of images, so many are read that they have these tokens, spread over the list. A
+    model with an encoder and a decoder also draws its answers to the sentences.
     """
+    if TASKS[subject.model.task].has_pairs:
+        sources = sources_of(subject, text, tokens, length, name)
+        seed = subject.settings.seed + 1  # not the answers that were calibrated on
+        drawn = targets.draw(subject.model, sources, _target_tokens(subject), seed)
+        return calibrations.from_pairs(sources, drawn)
     image, longest = subject.model.image, shape_of(subject.model)[1]
     if image is not None:
         paths = spread_evenly(text, math.ceil(tokens / image.tokens))
@@ -325,8 +392,15 @@ def tokenize(
     if subject.model.task == "text-generation":
         row = length or min(DECODER_LENGTH, longest)
         return calibrations.from_chunks(text, subject.tokenizer, tokens, row, name)
+    return sources_of(subject, text, tokens, length, name)
+
+
+def sources_of(
+    subject: Subject, text: str, tokens: int, length: int | None, name: str
+) -> Calibration:
+    """Cut a text into sentences, as an encoder reads them."""
     sentences = split_sentences(text, tokens)  # a sentence has more than one token
-    row = length or min(ENCODER_LENGTH, longest)
+    row = length or min(ENCODER_LENGTH, shape_of(subject.model)[1])
     mask_token = subject.model.mask_token
     return calibrations.from_texts(sentences, subject.tokenizer, tokens, row, name, mask_token)
 

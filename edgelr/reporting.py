@@ -32,7 +32,9 @@ from edgelr.types import (
     ExportBundle,
     LossCheck,
     Manifest,
+    ModelShape,
     Plan,
+    Prediction,
     Report,
     Validation,
 )
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelr.factoring import Factored
-    from edgelr.planning import Planned
+    from edgelr.planning import Planned, Subject
 
 PACKAGES = (
     "edgelr",
@@ -71,12 +73,10 @@ def make_report(
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
     budget = made.budget
     buffers = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
-    prediction = predict(
-        device,
-        subject.shape,
-        subject.precision,
-        read_workload(dense.model_path, subject.model.image),
-        read_workload(bundle.model_path, subject.model.image),
+    prediction = _predicted(
+        subject,
+        dense,
+        bundle,
         _measured_runs(comparison)
         if here
         else device_runs(device, subject.shape, subject.context_tokens),
@@ -114,9 +114,42 @@ def make_report(
     )
 
 
+def _predicted(
+    subject: Subject,
+    dense: ExportBundle,
+    bundle: ExportBundle,
+    runs: list[Run],
+    resident_bytes: int,
+) -> Prediction | None:
+    """Predict the runs of a graph; of an encoder and a decoder, each its own."""
+    shape = subject.shape
+
+    def predicted(
+        sizes: ModelShape, first: Path, second: Path, chosen: list[Run]
+    ) -> Prediction | None:
+        image = subject.model.image
+        workloads = read_workload(first, image), read_workload(second, image)
+        known = (subject.device, sizes, subject.precision)
+        return predict(*known, *workloads, chosen, resident_bytes)
+
+    if dense.encoder_path is None or bundle.encoder_path is None:
+        return predicted(shape, dense.model_path, bundle.model_path, runs)
+    encoder = replace(shape, kv_heads=0, source_tokens=0)
+    forward = [run for run in runs if run.tokens > 1]
+    decode = [run for run in runs if run.tokens == 1]
+    read = predicted(encoder, dense.encoder_path, bundle.encoder_path, forward)
+    written = predicted(shape, dense.model_path, bundle.model_path, decode)
+    if read is None or written is None:
+        return None
+    return replace(read, phases=(*read.phases, *written.phases))
+
+
 def _measured_runs(comparison: Comparison) -> list[Run]:
     phases = comparison.bundle.phases
-    return [Run(each.batch, each.tokens, each.context_tokens or each.tokens) for each in phases]
+    return [
+        Run(each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens)
+        for each in phases
+    ]
 
 
 def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:

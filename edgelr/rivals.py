@@ -14,6 +14,7 @@ from edgelr.blocks import Blocks, quantize
 from edgelr.cache import Cache, digest
 from edgelr.device import DeviceProfile
 from edgelr.factors import Dense, FactorSet
+from edgelr.files import graph_file
 from edgelr.graph.build import build
 from edgelr.graph.companions import copy_companions
 from edgelr.planning import DENSE_FORMAT, DenseExport, dense_manifest
@@ -48,7 +49,7 @@ def dense_in(
 
     def write(folder: Path) -> None:
         (folder / "onnx").mkdir()
-        path = folder / "onnx" / "model.onnx"
+        path = folder / "onnx" / graph_file(model.task, computed)
         factors, blocks = _rounded(model, weights) if whole else ({}, {})
         opset, ir_version = build(
             model, dense.traced, find_sites(model) if whole else (), factors, path, computed,

@@ -125,7 +125,9 @@ class _Maker:
 
     @cached_property
     def _model(self) -> LoadedModel:
-        return planning.load_model(self._question.settings, self._cache)
+        model = planning.load_model(self._question.settings, self._cache)
+        planning.refuse_pairs(model, "sweep")
+        return model
 
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None

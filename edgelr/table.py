@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from edgelr.quantization import rounded
 from edgelr.statistics import add_gram, fisher_pass, mirrored
+from edgelr.tasks import TASKS
 from edgelr.types import BLOCK_SIZE, LinearSite, LoadedModel, WeightPrecision
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def read_table_statistics(folder: Path) -> TableStatistics:
 def find_table(model: LoadedModel) -> LinearSite | None:
     """Describe the table as the linear that a tied head is: from hidden states to logits.
 
-    None where images are read, and where rows are no whole blocks: ONNX Runtime would read the
-    filling of the last.
+    None where images are read, where an encoder and a decoder have one table in two graphs, and
+    where rows are no whole blocks: ONNX Runtime would read the filling of the last.
     """
-    if model.image is not None:
+    if model.image is not None or TASKS[model.task].has_pairs:
         return None
     table = _table(model)
     if table.weight.shape[1] % BLOCK_SIZE:

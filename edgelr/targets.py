@@ -1,7 +1,11 @@
-"""What a sequence-to-sequence model in torch answers to its sources: sampled, or most likely."""
+"""What a sequence-to-sequence model in torch answers to its sources: drawn, or most likely.
+
+Calibration draws: a model keeps to what it says most, and would see little of the rest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +15,41 @@ from edgelr.generation import Start, read_start
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgelr.calibration import Calibration
     from edgelr.types import LoadedModel
+
+BATCH = 16  # sources that are answered together
 
 
 def start_of(model: LoadedModel) -> Start:
     """Read how the targets of a model begin and end."""
     module: Any = model.module
     return read_start(module.config.to_dict(), module.generation_config.to_dict())
+
+
+def draw(
+    model: LoadedModel,
+    sources: Calibration,
+    new_tokens: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """Draw an answer to every source, up to and with the end of the text.
+
+    Args:
+        model: with an encoder and a decoder.
+        sources: texts.
+        new_tokens: at most.
+        seed: of the tokens.
+        progress: called with the sources that are answered, and all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[list[int]] = []
+    for inputs, mask in sources.batches(BATCH):
+        rows += answer(model, torch.tensor(inputs), torch.tensor(mask), new_tokens, generator)
+        if progress:
+            progress(len(rows), len(sources.mask))
+    return rows
 
 
 @torch.no_grad()
@@ -27,7 +59,6 @@ def answer(
     mask: Tensor,
     new_tokens: int,
     generator: torch.Generator | None = None,
-    stops: bool = True,
 ) -> list[list[int]]:
     """Answer a batch of sources, row by row, from the start token on.
 
@@ -36,11 +67,8 @@ def answer(
         source: what the encoder reads, ``(rows, length)``.
         mask: ``(rows, length)``, 1 for real tokens.
         new_tokens: after those that every target begins with, at most.
-        generator: of tokens that are drawn; None takes the likeliest.
-        stops: whether an end of text ends a row, which keeps it.
-
-    Returns:
-        Token ids of every row, which have different lengths only where they stop.
+        generator: of tokens that are drawn, up to and with the end of the text; None takes the
+            likeliest, as many as there may be.
     """
     module: Any = model.module
     start = start_of(model)
@@ -60,10 +88,10 @@ def answer(
         step = _next(output.logits[:, -1], start, generator)
         for row, token in zip(rows, step[:, 0].tolist(), strict=True):
             row.append(token)
-        if stops and all(_ended(row, start) for row in rows):
+        if generator and all(_ended(row, start) for row in rows):
             break
     first = len(start.tokens)
-    return [row[:first] + start.until_end(row[first:]) for row in rows] if stops else rows
+    return [row[:first] + start.until_end(row[first:]) for row in rows] if generator else rows
 
 
 def _next(logits: Tensor, start: Start, generator: torch.Generator | None) -> Tensor:

@@ -33,12 +33,16 @@ _MASKED = 0.15  # of the tokens, as in training (Devlin et al., 2018, arXiv:1810
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSize:
-    """How much is judged on: ``chunks`` of ``length`` tokens, ``sentences``, or ``images``."""
+    """How much is judged on: ``chunks`` of ``length`` tokens, ``sentences``, ``images``, or pairs.
+
+    Pairs are sentences, and what an encoder with a decoder answers to them.
+    """
 
     chunks: int = 16
     length: int = 1024
     sentences: int = 500
     images: int = 500
+    pairs: int = 128
 
 
 def read_text(path: Path | None) -> str:

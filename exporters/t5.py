@@ -58,6 +58,8 @@ T5 = Exporter(
     tied_pairs=(
         ("layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"),
         ("layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"),
+        ("layer.1.DenseReluDense.wi_1", "layer.1.DenseReluDense.wo"),
+        ("layer.2.DenseReluDense.wi_1", "layer.2.DenseReluDense.wo"),
     ),
     intermediate_size="d_ff",
     longest_text=longest_text,

@@ -177,9 +177,9 @@ def test_a_batch_is_answered_as_each_of_its_rows_alone(tiny_models: Models, expo
     model = tiny_models[exporter]
     ids, mask = torch.tensor(random_ids(3, 9)), torch.ones(3, 9, dtype=torch.int64)
     mask[1, 5:] = 0
-    together = answer(model, ids, mask, 6, stops=False)
+    together = answer(model, ids, mask, 6)
     rows = (ids[:1], ids[1:2, :5], ids[2:])
-    single = [answer(model, row, torch.ones_like(row), 6, stops=False)[0] for row in rows]
+    single = [answer(model, row, torch.ones_like(row), 6)[0] for row in rows]
     assert together == single
     assert all(len(row) == 7 for row in together)
 

@@ -53,6 +53,7 @@ def common_ground(
         InputError: the settings do not fit the model, or a text is too short.
     """
     model = planning.load_model(question.settings, cache)
+    planning.refuse_pairs(model, "bench")
     subject = planning.examine(model, question.settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)

@@ -27,6 +27,14 @@ class CausalRunner(Protocol):
         ...
 
 
+class PairedRunner(Protocol):
+    """An encoder and a decoder: sources, targets ``(rows, tokens + 1)``, logits of each token."""
+
+    def forced(self, source: Array, target: Array, /) -> Array:
+        """Return the logits ``(rows, tokens, vocabulary)`` of all tokens but the first."""
+        ...
+
+
 class EmbeddingRunner(Protocol):
     """An encoder: texts or image files in, unit vectors ``(samples, features)`` float32 out."""
 
@@ -49,7 +57,7 @@ class Evaluator:
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images.
+    image files for models that read images, of sources and targets where there are both.
     """
 
     tasks: tuple[Task, ...]

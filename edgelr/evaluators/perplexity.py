@@ -13,7 +13,7 @@ _ROWS = 64  # positions at once: 25 MB of float64 for a vocabulary of 49152
 
 
 @dataclass(slots=True)
-class _Totals:
+class Totals:
     """Sums over the predicted tokens, in nats."""
 
     tokens: int = 0
@@ -42,20 +42,24 @@ def compare_language_models(
         ``perplexity`` (token-weighted), ``kl_divergence`` (mean of KL(reference || candidate) per
         token, in nats) and ``top1_agreement`` (share of equal most likely tokens).
     """
-    totals = _Totals()
+    totals = Totals()
     for done, chunk in enumerate(samples, start=1):
         expected = reference.logits(chunk[None])[0][0]
         found = candidate.logits(chunk[None])[0][0]
-        for start in range(0, len(chunk) - 1, _ROWS):
-            rows = slice(start, min(start + _ROWS, len(chunk) - 1))
-            _add(totals, expected[rows], found[rows], chunk[1:][rows])
+        add(totals, expected[:-1], found[:-1], chunk[1:])
         if progress:
             progress("evaluate", done, len(samples))
-    return _metrics(totals)
+    return metrics_of(totals)
 
 
-def _add(totals: _Totals, expected: Array, found: Array, targets: Array) -> None:
-    """Add some positions: logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``."""
+def add(totals: Totals, expected: Array, found: Array, targets: Array) -> None:
+    """Add positions: logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``."""
+    for start in range(0, len(targets), _ROWS):
+        rows = slice(start, start + _ROWS)
+        _add(totals, expected[rows], found[rows], targets[rows])
+
+
+def _add(totals: Totals, expected: Array, found: Array, targets: Array) -> None:
     reference = log_softmax(expected)
     candidate = log_softmax(found)
     rows = np.arange(len(targets))
@@ -73,7 +77,8 @@ def log_softmax(logits: Array) -> Array:
     return shifted
 
 
-def _metrics(totals: _Totals) -> tuple[Metric, ...]:
+def metrics_of(totals: Totals) -> tuple[Metric, ...]:
+    """Divide the sums by the tokens."""
     tokens = totals.tokens
     with np.errstate(over="ignore"):  # a ruined model's perplexity is infinite, and no bug
         perplexity = np.exp(totals.candidate_loss / tokens)

@@ -64,6 +64,8 @@ def save_graphs(models: Mapping[Path, ir.Model], max_opset: int, ir_version: int
                 key = (tensor.dtype, *tensor.shape.numpy(), content)
                 shared.setdefault(key, tensor)
                 users.setdefault(key, []).append(value)
+            elif isinstance(tensor, ir.ExternalTensor):  # it lies in the file that was read
+                (value.const_value,) = ir.external_data.convert_tensors_from_external([tensor])
     first = next(iter(models))
     stored = ir.external_data.convert_tensors_to_external(
         list(shared.values()), first.parent, f"{first.name}.data"

@@ -46,6 +46,13 @@ With [onnxruntime](https://onnxruntime.ai) and
 `python fill_mask.py FOLDER "The capital of France is [MASK]."`, with the mask as this tokenizer
 writes it."""
 
+ANSWER = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `answer.py` and run
+`python answer.py FOLDER "TEXT"`. The text is taken as it is: write what the model expects before
+it, such as the task of a T5."""
+
 RUN = """## Run it
 
 The inputs and outputs are those of the original graph. With
@@ -172,6 +179,8 @@ def _how_to_run(task: Task, reads_images: bool, in_genai: bool) -> list[str]:
         if not in_genai:
             return [GENERATE, plain, NO_GENAI]
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
+    if task == "text2text-generation":
+        return [ANSWER, fence("python", snippet("answer.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]
     if reads_images and task == "feature-extraction":

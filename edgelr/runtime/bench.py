@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgelr.generation import Start
 from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.pair import PairRunner, Past, Source
 from edgelr.runtime.session import Array, open_session
 from edgelr.runtime.tensors import Tensors
 from edgelr.samples import SAMPLES, feeds, load_samples
@@ -40,10 +42,12 @@ class Bench:
         inputs: str | None = None,
     ) -> None:
         bundle = read_bundle(folder)
-        self._runner: Decoder | Encoder | ImageEncoder | Tensors
+        self._runner: Decoder | Encoder | ImageEncoder | PairRunner | Tensors
         self.session = open_session(bundle.model_path, provider, threads, memory_bytes, profile)
         self._piece_tokens = piece_tokens
         self._pasts: dict[tuple[int, int], Cache] = {}
+        self._target_pasts: dict[tuple[int, int], Past] = {}
+        self._source: Source | None = None
         if bundle.manifest.task == "tensors":
             self._runner = Tensors(self.session)
             self._feeds = feeds(load_samples(Path(inputs or folder / SAMPLES)), 0)
@@ -52,6 +56,11 @@ class Bench:
         self._vocabulary = int(config.get("vocab_size", 0))
         if bundle.manifest.image is not None:
             self._runner = ImageEncoder(self.session, bundle.manifest.image)
+        elif bundle.encoder_path is not None:
+            options = (provider, threads, memory_bytes)
+            encoder = open_session(bundle.encoder_path, *options)
+            self._runner = PairRunner(encoder, self.session, Start((0,), ()))
+            self.session.load_ms += encoder.load_ms
         elif bundle.manifest.task == "text-generation":
             self._runner = Decoder(self.session, config, bundle.manifest.cache_in_place)
         else:
@@ -61,7 +70,8 @@ class Bench:
         """Run a phase once, on random tokens or pixels; a bundle of tensors, on what it holds.
 
         Args:
-            phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``.
+            phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``. Beside an encoder,
+                a decode goes on from what was read last.
             batch: sequences.
             tokens: new tokens of each sequence.
             context_tokens: tokens in the cache before a decode; the first decode fills it.
@@ -73,6 +83,8 @@ class Bench:
             start = time.perf_counter()
             self._runner.outputs(self._feeds)
             return (time.perf_counter() - start) * 1e3
+        if isinstance(self._runner, PairRunner):
+            return self._run_pair_ms(self._runner, phase, batch, tokens, context_tokens)
         if not isinstance(self._runner, Decoder):
             given = self._random_input(self._runner, batch, tokens)
             start = time.perf_counter()
@@ -82,6 +94,29 @@ class Bench:
         past = self._past(self._runner, batch, context_tokens) if phase == "decode" else None
         start = time.perf_counter()
         self._runner.logits(ids, past=past)
+        return (time.perf_counter() - start) * 1e3
+
+    def _run_pair_ms(
+        self, runner: PairRunner, phase: Phase, batch: int, tokens: int, context_tokens: int
+    ) -> float:
+        """Time the encoder, or the decoder on what the encoder has read last."""
+        if phase == "forward":
+            given = self._random_ids(batch, tokens)
+            start = time.perf_counter()
+            self._source = runner.read(given)
+            return (time.perf_counter() - start) * 1e3
+        if self._source is None:
+            self._source = runner.read(self._random_ids(batch, self._piece_tokens))
+        source, key = self._source, (batch, context_tokens)
+        if key not in self._target_pasts:
+            past = runner.empty_past(batch, 0)
+            for done in range(0, context_tokens, self._piece_tokens):
+                count = min(self._piece_tokens, context_tokens - done)
+                past = runner.logits(self._random_ids(batch, count), source, past)[1]
+            self._target_pasts[key] = past
+        ids = self._random_ids(batch, tokens)
+        start = time.perf_counter()
+        runner.logits(ids, source, self._target_pasts[key])
         return (time.perf_counter() - start) * 1e3
 
     def _past(self, decoder: Decoder, batch: int, context_tokens: int) -> Cache:

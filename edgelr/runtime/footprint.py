@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from edgelr.budget import activation_bytes, cache_bytes
@@ -69,8 +70,10 @@ def _held_bytes(
     if shape is None or weights is None:
         return None
     precision = bundle.manifest.precision
+    shape = replace(shape, source_tokens=min(shape.source_tokens, tokens))
     cache = cache_bytes(shape, batch, context_tokens, precision)
-    copies = 1 if bundle.manifest.cache_in_place else 2  # past and present
+    counted = bundle.manifest.cache_in_place or shape.source_tokens > 0
+    copies = 1 if counted else 2  # past and present
     buffers = activation_bytes(shape, batch, tokens, context_tokens, precision)
     return weights + copies * cache + buffers
 
@@ -84,7 +87,7 @@ def run_under_cap(
     """Run a bundle in a process whose memory is limited to what a device leaves.
 
     A decoder fills its whole context in pieces of the device's prefill, and decodes 64 tokens; an
-    encoder reads one batch.
+    encoder reads one batch. Where there are both, the encoder reads the longest source before.
 
     Args:
         bundle: what is run.
@@ -98,8 +101,10 @@ def run_under_cap(
     limit_bytes = device.visible_bytes - device.reserved_bytes
     batch = device.workload.batch.value
     longest = bundle.manifest.tokens_read(device.context_tokens)
-    tokens = longest if bundle.manifest.image else min(device.prefill_tokens, longest)
-    decodes = bundle.manifest.task == "text-generation"
+    pairs = bundle.encoder_path is not None
+    whole = pairs or bundle.manifest.image is not None
+    tokens = longest if whole else min(device.prefill_tokens, longest)
+    decodes = pairs or bundle.manifest.task == "text-generation"
     phase: Phase = "decode" if decodes else "forward"
     context = longest - 1 if decodes else 0
     steps = DECODED_TOKENS if decodes else 1
@@ -119,6 +124,8 @@ def run_under_cap(
         with cap as mechanism:
             try:
                 worker.open(bundle, provider, threads, tokens, arena_bytes)
+                if pairs:
+                    worker.run_ms("forward", batch, tokens, 0)
                 for _ in range(steps):
                     worker.run_ms(phase, batch, 1 if decodes else tokens, context)
                 peak = worker.memory().peak_bytes if provider == "cpu" else None

@@ -105,12 +105,15 @@ def operators(
     threads: int | None = None,
     runs: int = 10,
 ) -> list[OperatorTime]:
-    """Profile the reading of ``tokens``: where every operator ran, and how long it took."""
-    decodes = bundle.manifest.task == "text-generation"
+    """Profile the reading of ``tokens``: where every operator ran, and how long it took.
+
+    Of a decoder beside an encoder: a step of the decoder.
+    """
+    decodes, pairs = bundle.manifest.task == "text-generation", bundle.encoder_path is not None
     run = {
-        "phase": "prefill" if decodes else "forward",
+        "phase": "decode" if pairs else "prefill" if decodes else "forward",
         "batch": 1,
-        "tokens": bundle.manifest.tokens_read(tokens),
+        "tokens": 1 if pairs else bundle.manifest.tokens_read(tokens),
         "context_tokens": 0,
     }
     arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}

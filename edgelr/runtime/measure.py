@@ -111,6 +111,11 @@ def _phases(
     limit = bundle.manifest.context_tokens
     if bundle.manifest.task == "tensors":
         return [TimedPhase("forward", 1, 0, 0)]
+    if bundle.encoder_path is not None:
+        tokens = bundle.manifest.tokens_read(_FORWARD_TOKENS)
+        steps = [0, *(min(count, limit - 1) for count in context_tokens)]
+        decodes = [TimedPhase("decode", 1, 1, count) for count in dict.fromkeys(steps)]
+        return [TimedPhase("forward", 1, tokens, 0), *decodes]
     if bundle.manifest.task != "text-generation":
         tokens = bundle.manifest.tokens_read(_FORWARD_TOKENS)
         return [TimedPhase("forward", batch, tokens, 0) for batch in _FORWARD_BATCHES]

@@ -11,11 +11,12 @@ from edgelr.errors import InputError
 from edgelr.generation import Start, read_start
 from edgelr.runtime.bundle import read_config, read_generation_config
 from edgelr.runtime.encoder import right_padded
+from edgelr.runtime.sampling import draw
 from edgelr.runtime.session import Array, Session, Value, open_session
 from edgelr.types import ExportBundle
 
 _PAST, _PRESENT = "past_key_values.", "present."
-_BATCH = 16
+ANSWERED_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,33 +144,39 @@ class PairRunner:
         Returns:
             The new tokens of each; ties go to the lowest id.
         """
-        return [self._answer(source[None], None, new_tokens, False)[0] for source in sources]
+        return [self._answer(source[None], None, new_tokens)[0] for source in sources]
 
-    def answer(
-        self, sources: Sequence[Array], new_tokens: int, batch: int = _BATCH
+    def drawn(
+        self, sources: Sequence[Array], new_tokens: int, generator: np.random.Generator
     ) -> list[list[int]]:
-        """Answer sources by their likeliest tokens, up to and with the end of the text."""
-        found: list[list[int]] = []
-        for start in range(0, len(sources), batch):
-            rows = [source.tolist() for source in sources[start : start + batch]]
-            found += self._answer(*right_padded(rows), new_tokens, True)
-        return found
+        """Draw an answer to each of a batch, up to and with the end of the text."""
+        rows = [source.tolist() for source in sources]
+        return self._answer(*right_padded(rows), new_tokens, generator)
 
     def _answer(
-        self, source: Array, mask: Array | None, new_tokens: int, stops: bool
+        self,
+        source: Array,
+        mask: Array | None,
+        new_tokens: int,
+        generator: np.random.Generator | None = None,
     ) -> list[list[int]]:
+        """Answer a batch by its likeliest tokens, or by drawn ones until all rows have ended."""
         read, past = self.read(source, mask), None
         step = np.tile(np.array(self.start.tokens, np.int64), (len(source), 1))
         rows: list[list[int]] = [[] for _ in source]
         while len(rows[0]) < new_tokens:
             logits, past = self.logits(step, read, past)
-            chosen = self.start.allowed(logits[:, -1]).argmax(-1)  # the first of equal values
+            scores = self.start.allowed(logits[:, -1])
+            if generator is None:
+                chosen = scores.argmax(-1)  # the first of equal values
+            else:
+                chosen = draw(scores, generator.random(len(scores)))
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 row.append(token)
-            if stops and all(set(row) & set(self.start.ends) for row in rows):
+            if generator and all(set(row) & set(self.start.ends) for row in rows):
                 break
             step = chosen[:, None].astype(np.int64)
-        return [self.start.until_end(row) for row in rows] if stops else rows
+        return [self.start.until_end(row) for row in rows] if generator else rows
 
 
 def _present(name: str) -> str:

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -16,15 +16,18 @@ from edgelr.evaluators import Progress, evaluators_for
 from edgelr.images import list_images, spread_evenly
 from edgelr.runtime.bundle import read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
-from edgelr.runtime.encoder import Encoder
+from edgelr.runtime.encoder import Encoder, right_padded
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.pair import ANSWERED_TOGETHER, PairRunner
 from edgelr.runtime.session import Array
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
 from edgelr.types import ExportBundle, Metric, Parity
 
 _PADDED = 4  # prompts in the padded batch
+_TARGET_TOKENS = 64  # of an answer, at most
+_SEED = 0  # of the answers that are judged on: every bundle of a model is judged on the same
 
-Runner: TypeAlias = Decoder | Encoder | ImageEncoder
+Runner: TypeAlias = Decoder | Encoder | ImageEncoder | PairRunner
 
 
 def accuracy(
@@ -56,8 +59,12 @@ def accuracy(
             f"{reference.folder} is for {reference.manifest.task}, {candidate.folder} for {task}. "
             f"Expected one task. Compare a bundle with its own dense export."
         )
-    samples = _samples(reference, text, size or EvaluationSize())
+    size = size or EvaluationSize()
     first, second = (open_runner(bundle, provider, threads) for bundle in (reference, candidate))
+    if isinstance(first, PairRunner):
+        samples: object = _drawn(first, reference, text, size, progress)
+    else:
+        samples = _samples(reference, text, size)
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
     return tuple(chain.from_iterable(comparisons))
 
@@ -75,7 +82,9 @@ def parity(
         answers: an ``.npz``. Of a decoder: ``prompts (prompts, longest)`` int64 and ``lengths``,
             ``logits_i (length, vocabulary)`` for each prompt, ``greedy (prompts, tokens)``. Of an
             encoder: ``input_ids_i (length,)`` and ``output_i``, what its graph answers to one text;
-            of an image model ``pixel_values_i (3, side, side)`` instead.
+            of an image model ``pixel_values_i (3, side, side)`` instead. Of an encoder with a
+            decoder: ``source_i (length,)``, its greedy ``target_i (tokens + 1,)``, and
+            ``output_i``, the logits of all but the first.
         provider: ``"cpu"`` or ``"cuda"``.
         limit: largest absolute error that passes; an answer that is not finite never does.
         threads: threads of one operator; None takes every core.
@@ -87,6 +96,8 @@ def parity(
     with _open_answers(answers, runner) as arrays:
         if isinstance(runner, Decoder):
             return _decoder_parity(runner, arrays, limit)
+        if isinstance(runner, PairRunner):
+            return _pair_parity(runner, arrays, limit)
         return _encoder_parity(runner, arrays, limit)
 
 
@@ -137,13 +148,16 @@ def _open_answers(path: Path, runner: Runner) -> NpzFile:
     )
 
 
-def _rows(runner: Runner, answers: Mapping[str, Array]) -> list[Array]:
-    """Read the inputs: token ids ``(length,)``, or pixels ``(3, side, side)``."""
+def _rows(runner: Runner, answers: Mapping[str, Array]) -> list[Any]:
+    """Read the inputs: token ids ``(length,)``, pixels ``(3, side, side)``, source and target."""
     if isinstance(runner, Decoder):
         pairs = zip(answers["prompts"], answers["lengths"], strict=True)
         return [row[:length] for row, length in pairs]
     count = sum(name.startswith(runner.input_name) for name in answers)
-    return [answers[f"{runner.input_name}_{index}"] for index in range(count)]
+    inputs = [answers[f"{runner.input_name}_{index}"] for index in range(count)]
+    if isinstance(runner, PairRunner):
+        return [(source, answers[f"target_{index}"]) for index, source in enumerate(inputs)]
+    return inputs
 
 
 def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float) -> Parity:
@@ -162,6 +176,26 @@ def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float
     )
 
 
+def _pair_parity(runner: PairRunner, answers: Mapping[str, Array], limit: float) -> Parity:
+    rows = _rows(runner, answers)
+    error, alone = _errors_alone(runner, rows, answers, "output")
+    sources = [source for source, _ in rows]
+    together = right_padded([source.tolist() for source in sources[:_PADDED]])
+    targets = np.stack([target for _, target in rows[:_PADDED]])
+    padded = zip(runner.forced(together[0], targets, together[1]), alone, strict=True)
+    first = len(runner.start.tokens)
+    wanted = [target[first:].tolist() for _, target in rows]
+    found = runner.greedy(sources, len(wanted[0]))
+    return Parity(
+        max_abs_error=error,
+        max_abs_error_limit=limit,
+        padded_max_abs_error=max(max_abs_error(*pair) for pair in padded),
+        greedy_prompts=len(rows),
+        greedy_identical=sum(a == b for a, b in zip(found, wanted, strict=True)),
+        greedy_tokens=len(wanted[0]),
+    )
+
+
 def _encoder_parity(
     encoder: Encoder | ImageEncoder, answers: Mapping[str, Array], limit: float
 ) -> Parity:
@@ -174,7 +208,7 @@ def _encoder_parity(
 
 def _errors_alone(
     runner: Runner,
-    rows: Sequence[Array],
+    rows: Sequence[Any],
     answers: Mapping[str, Array],
     name: str,
 ) -> tuple[float, list[Array]]:
@@ -197,8 +231,12 @@ def _left_padding_error(
     return max(max_abs_error(row[-len(single) :], single) for row, single in pairs)
 
 
-def _outputs(runner: Runner, row: Array) -> Array:
+def _outputs(runner: Runner, row: Any) -> Array:
     """Run one row alone; return its logits or hidden states."""
+    if isinstance(runner, PairRunner):
+        source, target = row
+        logits: Array = runner.forced(source[None], target[None])[0]
+        return logits
     given = row[None]
     batch = runner.logits(given)[0] if isinstance(runner, Decoder) else runner.run(given)
     outputs: Array = batch[0]
@@ -209,6 +247,8 @@ def open_runner(bundle: ExportBundle, provider: str, threads: int | None) -> Run
     """Open what runs a bundle of this task."""
     if bundle.manifest.image is not None:
         return ImageEncoder.open(bundle, provider, threads)
+    if bundle.encoder_path is not None:
+        return PairRunner.open(bundle, provider, threads)
     kind = Decoder if bundle.manifest.task == "text-generation" else Encoder
     return kind.open(bundle, provider, threads)
 
@@ -222,6 +262,31 @@ def _samples(
         length = min(size.length, bundle.manifest.context_tokens)
         return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
     return split_sentences(read_text(text), size.sentences)
+
+
+def _drawn(
+    runner: PairRunner,
+    bundle: ExportBundle,
+    text: Path | None,
+    size: EvaluationSize,
+    progress: Progress | None,
+) -> list[tuple[Array, Array]]:
+    """Draw what the original answers to sentences."""
+    generator = np.random.default_rng(_SEED)
+    tokenizer, longest = read_tokenizer(bundle), bundle.manifest.context_tokens
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    sentences = split_sentences(read_text(text), size.pairs)
+    sources = [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)]
+    pairs: list[tuple[Array, Array]] = []
+    for start in range(0, len(sources), ANSWERED_TOGETHER):
+        batch = sources[start : start + ANSWERED_TOGETHER]
+        found = runner.drawn(batch, min(_TARGET_TOKENS, longest - 1), generator)
+        begun = ([*runner.start.tokens, *tokens] for tokens in found)
+        pairs += zip(batch, (np.array(target, np.int64) for target in begun), strict=True)
+        if progress:
+            progress("answer", len(pairs), len(sources))
+    return pairs
 
 
 def _images(source: Path | None, size: EvaluationSize) -> list[Path]:
