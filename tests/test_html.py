@@ -14,6 +14,7 @@ from edgelr import types
 from edgelr.report.drawings import drawings
 from edgelr.report.html import to_html
 from edgelr.report.markup import Markup, element
+from edgelr.report.plan_tables import site_table
 from edgelr.report.svg import style_sheet, ticks, to_file
 from edgelr.reporting import remaining_losses
 from tests.reports import MIB, make_report, site, unmeasured
@@ -88,6 +89,16 @@ def test_the_page_has_the_figures_of_every_section(report: types.Report) -> None
         "Calibrated on text sampled from the model itself.",
     )
     assert [figure for figure in figures if figure not in text] == []
+
+
+def test_groups_are_named_where_there_are_any(report: types.Report) -> None:
+    assert "with" not in site_table(report.plan).columns
+    first, *others = report.plan.sites
+    shared = dataclasses.replace(first, group="model.layers.0.input")
+    found = site_table(dataclasses.replace(report.plan, sites=(shared, *others)))
+    column = found.columns.index("with")
+    assert [row[column] for row in found.rows] == ["model.layers.0.input", "–", "–"]
+    assert all(len(row) == len(found.columns) for row in found.rows)
 
 
 def test_what_was_not_measured_is_said_not_hidden(report: types.Report) -> None:

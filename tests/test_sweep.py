@@ -47,6 +47,7 @@ def test_many_plans_calibrate_once(
     assert kept.count("statistics") == 2  # inputs and gradients
     assert all(entry.fits for entry in found.entries)
     assert (tmp_path / "sweep.svg").stat().st_size > 1000
+    assert "<svg" in (tmp_path / "sweep.html").read_text()
     assert json.loads((tmp_path / "sweep.json").read_text())["metric"] == "mean_cosine"
 
 

@@ -21,10 +21,11 @@ def role_table(plan: Plan) -> Table:
 
 
 def site_table(plan: Plan) -> Table:
-    """Show what every linear becomes, and why."""
+    """Show what every linear becomes, and why; groups only where there are any."""
+    grouped = any(site.group for site in plan.sites)
     columns = (
         "linear", "in", "out", "form", "precision", "rank", "of", "original MiB", "MiB", "kept",
-        "PREDICTED loss", "with", "reason",
+        "PREDICTED loss", *(["with"] if grouped else []), "reason",
     )  # fmt: skip
     rows = tuple(
         (
@@ -39,7 +40,7 @@ def site_table(plan: Plan) -> Table:
             mib(site.candidate.bytes),
             percent(site.candidate.bytes / site.dense_bytes) if site.dense_bytes else "–",
             figure(site.candidate.predicted_loss),
-            site.group or "–",
+            *([site.group or "–"] if grouped else []),
             site.reason,
         )
         for site in plan.sites
