@@ -26,7 +26,14 @@ from edgelr.workplace import Workplace
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
 TRACED = "gpt2"  # a decoder that is traced, and not built
-SLOW = ("opt",)  # traced like the others, of which CI runs some
+SLOW = (
+    "opt",
+    "phi",
+    "phi3",
+    "olmo2",
+    "starcoder2",
+    "stablelm",
+)  # traced like the others, of which CI runs some
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"

@@ -15,7 +15,7 @@ from edgelr.graph.bind import Binding, bind
 from edgelr.graph.precision import LARGEST, to_float16
 from edgelr.graph.rewrite import factorize_linears
 from edgelr.graph.save import load_graph, save_graph
-from edgelr.graph.tidy import _rename_first_norm
+from edgelr.graph.tidy import rename_norms
 from edgelr.planning import DenseExport, dense_export
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.session import open_session
@@ -126,7 +126,7 @@ def test_the_renamed_norm_is_the_builders_norm(tmp_path: Path) -> None:
     )
     model = one_node(node, {"scale": RANDOM.standard_normal(48).astype(np.float32)}, 48)
     ir.save(model, tmp_path / "builder.onnx")
-    _rename_first_norm(model.graph)
+    rename_norms(model.graph)
     save_graph(model, tmp_path / "tidy.onnx", NEWEST, NEWEST)
     x = RANDOM.standard_normal((30, 48)).astype(np.float32)
     expected = outputs_of(tmp_path / "builder.onnx", x)

@@ -15,7 +15,7 @@ from edgelr.graph.precision import to_float16
 from edgelr.graph.rewrite import EXACT, factorize_linears
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.graph.table import quantize_table
-from edgelr.graph.tidy import share_tied_table, tidy_decoder
+from edgelr.graph.tidy import rename_norms, share_tied_table, tidy_decoder
 from edgelr.sites import weight_of
 from edgelr.types import LinearSite, LoadedModel, Precision
 
@@ -79,6 +79,7 @@ def build(
     if model.exporter.fuse is not None:
         with _held_back(graph):
             model.exporter.fuse(graph)
+        rename_norms(graph.graph)
     for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
         stored = (blocks or {})[f"{name}.weight"]
         quantize_table(graph.graph, name, weight_of(model, name).numpy(), stored, accuracy_level)

@@ -32,7 +32,7 @@ def tidy_decoder(model: ir.Model) -> None:
     # The builder declares a wrong shape for one constant; an initializer brings its own.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _share_tied_table(graph)
-    _rename_first_norm(graph)
+    rename_norms(graph)
     _fix_head_size(graph)
     _accept_left_padding(graph)
 
@@ -139,7 +139,7 @@ def _multiply_by_transposed(graph: ir.Graph, head: ir.Node, table: ir.Value) -> 
     replace_node(graph, head, fused)
 
 
-def _rename_first_norm(graph: ir.Graph) -> None:
+def rename_norms(graph: ir.Graph) -> None:
     """Replace SimplifiedLayerNormalization, which ONNX Runtime alone knows in ONNX's own domain.
 
     ``norm(x + x)`` with four times the epsilon is ``norm(x)``: SkipSimplifiedLayerNormalization of

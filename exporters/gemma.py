@@ -1,0 +1,27 @@
+"""Gemma decoders, the first version: scaled embeddings, norms that add one to their weight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.gpt_neox import GPT_NEOX
+from exporters.llama import tiny_sizes
+
+if TYPE_CHECKING:
+    from transformers import GemmaConfig
+
+
+def tiny_gemma() -> GemmaConfig:
+    """Heads whose size is not that of the model divided by their number."""
+    from transformers import GemmaConfig
+
+    return GemmaConfig(**tiny_sizes())
+
+
+GEMMA = replace(
+    GPT_NEOX,
+    model_types=("gemma",),
+    tiny_config=tiny_gemma,
+    tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
+)
