@@ -68,7 +68,7 @@ SELECTION_LENGTH = 512
 CALIBRATION_TOKENS = 16384
 IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-DENSE_FORMAT = 5  # of the dense export
+DENSE_FORMAT = 6  # of the dense export
 
 
 class Listener(Protocol):

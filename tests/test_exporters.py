@@ -129,21 +129,21 @@ def test_the_dense_graph_equals_torch(model: LoadedModel, dense: DenseExport) ->
 
 @every_decoder
 def test_a_padded_batch_goes_on_like_torch(model: LoadedModel, dense: DenseExport) -> None:
-    """Rows beside a longer one are given the tokens that each is given alone."""
+    """Token by token, rows beside a longer one have the logits that each has alone."""
     prompts = [random_ids(1, length, seed=length)[0].tolist() for length in (7, 2, 11)]
+    following = random_ids(len(prompts), NEW_TOKENS, seed=1)
     decoder = Decoder.open(dense.bundle, threads=1)
     ids, mask = left_padded(prompts, 0)
-    found, cache = [], decoder.empty_cache(len(prompts), mask.shape[1] + NEW_TOKENS)
-    for _ in range(NEW_TOKENS):
-        logits, cache = decoder.logits(ids, mask, cache)
-        ids = logits[:, -1:].argmax(-1)
+    logits, cache = decoder.logits(ids, mask, decoder.empty_cache(len(ids), 11 + NEW_TOKENS))
+    found = [logits[:, -1]]
+    for column in following.T:
         mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
-        found.append(ids[:, 0].tolist())
-    options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
-    for row, prompt in enumerate(prompts):
-        whole = model.module.generate(torch.tensor([prompt]), **options)[0]  # type: ignore[operator]
-        assert [tokens[row] for tokens in found] == whole[len(prompt) :].tolist()
-    assert decoder.greedy(prompts[:1], NEW_TOKENS) == [[tokens[0] for tokens in found]]
+        logits, cache = decoder.logits(column[:, None], mask, cache)
+        found.append(logits[:, -1])
+    for row, (prompt, others) in enumerate(zip(prompts, following, strict=True)):
+        whole = np.array([[*prompt, *others]])
+        expected = run_torch(model, whole, np.ones_like(whole))[len(prompt) - 1 :]
+        np.testing.assert_allclose([each[row] for each in found], expected, atol=1e-4)
 
 
 def test_the_longest_text_runs(model: LoadedModel, dense: DenseExport) -> None:

@@ -195,6 +195,15 @@ def _accept_left_padding(graph: ir.Graph) -> None:
     )
     for use in users:
         use.node.replace_input_with(use.idx, moved)
+    positions = inputs.get("position_ids")
+    if positions is not None:  # of families that turn queries and keys outside of the attention
+        turned = positions.uses()
+        node = ir.node(
+            "GatherElements", [positions, rolled], {"axis": 1}, name="/padding/positions"
+        )
+        placed = insert(graph, first, node)
+        for use in turned:
+            use.node.replace_input_with(use.idx, placed)
     axis = constant(graph, "/padding/axis_2", np.array([2], np.int64))
     index = insert(graph, first, ir.node("Unsqueeze", [back, axis], name="/padding/index"))
     hidden = head.inputs[0]
