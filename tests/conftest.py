@@ -81,8 +81,6 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     exporter = EXPORTERS.get(name)
     config = exporter.tiny_config()
     config.update({"initializer_range": 0.1, "architectures": [], **changes})
-    if hasattr(config, "initializer_factor"):  # T5's: twice is enough to stop repeating its input
-        config.initializer_factor = 2.0
     options = exporter.load_options
     if task not in (None, exporter.tasks[0]):
         options = ()
