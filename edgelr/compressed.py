@@ -18,6 +18,7 @@ from edgelr.calibration import Calibration
 from edgelr.convolutions import convolved
 from edgelr.factors import Factors, FactorSet, LowRank
 from edgelr.forms import apply, dense_weight
+from edgelr.intervals import in_blocks, upper_end
 from edgelr.losses import (
     answers,
     as_tensors,
@@ -123,33 +124,29 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
             module.get_submodule(name).weight.data = weight
 
 
-@torch.no_grad()
 def mean_loss(model: LoadedModel, texts: Calibration) -> float:
-    """Mean next-token cross entropy of a decoder, in nats per token."""
-    if TASKS[model.task].has_pairs:
-        return _mean_target_loss(model, texts)
-    total, count = 0.0, 0
-    for ids, mask in _tensors(texts):
-        logits = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        losses = functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        )
-        real = mask[:, 1:].flatten().bool()
-        total += float(losses[real].double().sum())
-        count += int(real.sum())
-    return total / count
+    """Mean cross entropy of the next tokens, in nats per token; of pairs, of the targets."""
+    return float(np.concatenate(token_losses(model, texts)).mean())
 
 
-def _mean_target_loss(model: LoadedModel, texts: Calibration) -> float:
-    """Mean cross entropy of the targets of pairs, in nats per token."""
-    total = 0.0
-    for pair, mask in _tensors(texts):
-        logits = answers(model, pair, mask)
+@torch.no_grad()
+def token_losses(model: LoadedModel, texts: Calibration) -> list[NDArray[np.float64]]:
+    """Cross entropy of the next tokens in nats, ``(tokens,)`` of every row; no padding.
+
+    Of pairs, those of the targets.
+    """
+    rows = []
+    for inputs, mask in _tensors(texts):
+        if isinstance(inputs, Pair):
+            logits, wanted, real = answers(model, inputs, mask), inputs.target[:, 1:], mask.bool()
+        else:
+            answered = model.module(input_ids=inputs, attention_mask=mask, use_cache=False)
+            logits, wanted, real = answered.logits[:, :-1], inputs[:, 1:], mask[:, 1:].bool()
         losses = functional.cross_entropy(
-            logits.flatten(0, 1), pair.target[:, 1:].flatten(), reduction="none"
-        )
-        total += float(losses[mask.flatten().bool()].double().sum())
-    return total / texts.tokens
+            logits.flatten(0, 1), wanted.flatten(), reduction="none"
+        ).view(real.shape)
+        rows += [row[kept].double().numpy() for row, kept in zip(losses, real, strict=True)]
+    return rows
 
 
 @torch.no_grad()
@@ -193,28 +190,33 @@ def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
 def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
     """Return a function for the loss that the accuracy gate limits, see ``gate.loss_limit``.
 
+    It gives the upper end of the loss, because the gate decides on the bad end of its figure.
+
     The share of labels that change grows with the root of the divergence, in which losses are
     predicted: twice its square is what is compared (Pinsker's inequality has these units). Few
-    labels change, so that their number is rough: the upper end of Wilson's interval is taken, and
-    no less than the total variation, of which a share is expected to change.
+    labels change, so that no less is taken than the total variation, of which a share is expected
+    to change. Theirs is no upper end: the limit leaves room for it.
     """
-    if not TASKS[model.task].loss.endswith("label"):
-        return loss_increase(model, held_out)
+    loss = TASKS[model.task].loss
+    if loss in ("next_token", "target_token"):
+        before = token_losses(model, held_out)
+
+        def added() -> float:
+            pairs = zip(token_losses(model, held_out), before, strict=True)
+            return upper_end(*in_blocks([after - row for after, row in pairs]))
+
+        return added
     original = all_answers(model, held_out)
+    if loss == "embedding":
+        return lambda: upper_end(1 - (all_answers(model, held_out) * original).sum(-1).numpy())
 
     def increase() -> float:
         found = all_answers(model, held_out)
-        changed = (found.argmax(-1) != original.argmax(-1)).double()
+        changed = float((found.argmax(-1) != original.argmax(-1)).double().mean())
         moved = float(total_variation(found, original).mean())
-        return 2 * max(moved, _upper_end(float(changed.mean()), len(changed))) ** 2
+        return 2 * max(moved, changed) ** 2
 
     return increase
-
-
-def _upper_end(share: float, count: int) -> float:
-    """Upper end of Wilson's interval of one standard deviation (Wilson, 1927)."""
-    root = math.sqrt(share * (1 - share) / count + 1 / (4 * count**2))
-    return (share + 1 / (2 * count) + root) / (1 + 1 / count)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import dataclasses
 from edgelr import types
 
 MIB = 2**20
+SURE = types.Interval(23.1, 23.8, 128)
 
 
 def site(name: str, form: types.Form, size: int, reason: str) -> types.SitePlan:
@@ -59,8 +60,8 @@ def make_report() -> types.Report:
         plan=plan,
         validation=types.Validation(
             parity=types.Parity(1.5e-4, 1e-3, 2.5e-4, 8, 7, 32, 0.0125, 0.05),
-            metrics=(types.Metric("perplexity", 23.45, 22.55, 16384),),
-            gate=types.Gate("perplexity", 23.45, 24.125, higher_is_better=False),
+            metrics=(types.Metric("perplexity", 23.45, 22.55, 16384, "", SURE),),
+            gate=types.Gate("perplexity", 23.45, 24.125, higher_is_better=False, worst=23.8),
             precision="float16",
             provider="CPUExecutionProvider",
             text="a text | of its own",

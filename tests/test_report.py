@@ -73,7 +73,8 @@ def test_markdown_contains_the_figures(report: types.Report) -> None:
         "| headroom | 6,141.0 |",
         "| key/value cache of 2,048 tokens | 45.0 |",
         "| model files | 150.0 | 90.0 | 60.0 % |",
-        "| perplexity | 22.55 | 23.45 | 16,384 |",
+        "| perplexity | 22.55 | 23.45 | 23.1 to 23.8 | 16,384 in 128 parts |",
+        "perplexity is 23.45 and at most 23.8 with 95 % confidence, allowed is at most 24.125",
         "at most 24.125",
         "7 of 8",
         "98.5 / 101.5 / 102.5",
@@ -188,6 +189,18 @@ def test_a_license_is_taken_from_the_card_of_the_original(
     if text is not None:
         (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert license_of(tmp_path) == expected
+
+
+def test_a_report_from_before_intervals_is_read(report: types.Report) -> None:
+    values = json.loads(to_json(report))
+    for metric in values["validation"]["metrics"]:
+        del metric["interval"]
+    del values["validation"]["gate"]["worst"]
+    found = from_json(json.dumps(values)).validation
+    assert found is not None
+    assert found.metrics[0].interval is None
+    assert found.gate is not None
+    assert found.gate.passed
 
 
 def test_every_field_is_documented() -> None:

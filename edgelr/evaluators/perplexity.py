@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from edgelr.evaluators import EVALUATORS, Array, CausalRunner, Evaluator, Progress
-from edgelr.types import Metric
+from edgelr.intervals import in_blocks, mean_interval, share_interval
+from edgelr.types import Interval, Metric
 
 _ROWS = 64  # positions at once: 25 MB of float64 for a vocabulary of 49152
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over the predicted tokens, in nats."""
-
-    tokens: int = 0
-    reference_loss: float = 0.0
-    candidate_loss: float = 0.0
-    divergence: float = 0.0
-    agreements: int = 0
 
 
 def compare_language_models(
@@ -40,34 +28,43 @@ def compare_language_models(
 
     Returns:
         ``perplexity`` (token-weighted), ``kl_divergence`` (mean of KL(reference || candidate) per
-        token, in nats) and ``top1_agreement`` (share of equal most likely tokens).
+        token, in nats) and ``top1_agreement`` (share of equal most likely tokens); with intervals
+        over blocks of tokens, that of the perplexity paired.
     """
-    totals = Totals()
+    rows = []
     for done, chunk in enumerate(samples, start=1):
         expected = reference.logits(chunk[None])[0][0]
         found = candidate.logits(chunk[None])[0][0]
-        add(totals, expected[:-1], found[:-1], chunk[1:])
+        rows.append(compared(expected[:-1], found[:-1], chunk[1:]))
         if progress:
             progress("evaluate", done, len(samples))
-    return metrics_of(totals)
+    return metrics_of(rows)
 
 
-def add(totals: Totals, expected: Array, found: Array, targets: Array) -> None:
-    """Add positions: logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``."""
-    for start in range(0, len(targets), _ROWS):
-        rows = slice(start, start + _ROWS)
-        _add(totals, expected[rows], found[rows], targets[rows])
+def compared(expected: Array, found: Array, targets: Array) -> Array:
+    """Compare logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``.
+
+    Returns:
+        Losses of the reference and of the candidate, divergence, agreement: ``(4, rows)``.
+    """
+    parts = [slice(start, start + _ROWS) for start in range(0, len(targets), _ROWS)]
+    return np.concatenate(
+        [_compared(expected[part], found[part], targets[part]) for part in parts], axis=-1
+    )
 
 
-def _add(totals: Totals, expected: Array, found: Array, targets: Array) -> None:
+def _compared(expected: Array, found: Array, targets: Array) -> Array:
     reference = log_softmax(expected)
     candidate = log_softmax(found)
     rows = np.arange(len(targets))
-    totals.tokens += len(targets)
-    totals.reference_loss -= float(reference[rows, targets].sum())
-    totals.candidate_loss -= float(candidate[rows, targets].sum())
-    totals.divergence += float((np.exp(reference) * (reference - candidate)).sum())
-    totals.agreements += int((expected.argmax(-1) == found.argmax(-1)).sum())
+    return np.stack(
+        [
+            -reference[rows, targets],
+            -candidate[rows, targets],
+            (np.exp(reference) * (reference - candidate)).sum(-1),
+            expected.argmax(-1) == found.argmax(-1),
+        ]
+    )
 
 
 def log_softmax(logits: Array) -> Array:
@@ -77,16 +74,23 @@ def log_softmax(logits: Array) -> Array:
     return shifted
 
 
-def metrics_of(totals: Totals) -> tuple[Metric, ...]:
-    """Divide the sums by the tokens."""
-    tokens = totals.tokens
+def metrics_of(chunks: list[Array]) -> tuple[Metric, ...]:
+    """Average over all tokens; ``chunks`` are ``(4, tokens)`` each, see ``compared``."""
+    reference, candidate, divergence, agreement = np.concatenate(chunks, axis=-1).mean(-1)
+    tokens = sum(chunk.shape[-1] for chunk in chunks)
+    apart = mean_interval(*in_blocks([chunk[2] for chunk in chunks]))
+    agrees = np.concatenate([chunk[3] for chunk in chunks])
     with np.errstate(over="ignore"):  # a ruined model's perplexity is infinite, and no bug
-        perplexity = np.exp(totals.candidate_loss / tokens)
-        baseline = np.exp(totals.reference_loss / tokens)
+        perplexity, baseline = float(np.exp(candidate)), float(np.exp(reference))
+        raised = mean_interval(*in_blocks([chunk[1] - chunk[0] for chunk in chunks]))
+        if raised is not None:
+            low, high = (baseline * float(np.exp(end)) for end in (raised.low, raised.high))
+            raised = Interval(low, high, raised.units)
+    agreed = share_interval(agrees, apart.units if apart else 1)
     return (
-        Metric("perplexity", float(perplexity), float(baseline), tokens),
-        Metric("kl_divergence", totals.divergence / tokens, None, tokens, "nats/token"),
-        Metric("top1_agreement", totals.agreements / tokens, None, tokens),
+        Metric("perplexity", perplexity, baseline, tokens, interval=raised),
+        Metric("kl_divergence", float(divergence), None, tokens, "nats/token", apart),
+        Metric("top1_agreement", float(agreement), None, tokens, "", agreed),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgelr.evaluators import EVALUATORS, Array, Evaluator, PairedRunner, Progress
-from edgelr.evaluators.perplexity import Totals, add, metrics_of
+from edgelr.evaluators.perplexity import compared, metrics_of
 from edgelr.types import Metric
 
 
@@ -34,14 +34,14 @@ def compare_targets(
         ``perplexity`` of the targets, ``kl_divergence`` (mean of KL(reference || candidate) per
         token, in nats) and ``top1_agreement`` (share of equal most likely tokens).
     """
-    totals = Totals()
+    rows = []
     for done, (source, target) in enumerate(samples, start=1):
         expected = reference.forced(source[None], target[None])[0]
         found = candidate.forced(source[None], target[None])[0]
-        add(totals, expected, found, target[1:])
+        rows.append(compared(expected, found, target[1:]))
         if progress:
             progress("evaluate", done, len(samples))
-    return metrics_of(totals)
+    return metrics_of(rows)
 
 
 EVALUATORS.register("targets")(Evaluator(("text2text-generation",), compare_targets))

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edgelr.errors import InputError
+from edgelr.gate import make_gate
 from edgelr.tasks import METRICS
 from edgelr.types import Metric, Report, Task
 
@@ -27,7 +28,8 @@ class Entry:
         file_bytes: graph and sidecar.
         memory_bytes: predicted for the device, with the context of its profile.
         fits: whether the device has them.
-        value: accuracy, measured on this machine; ``baseline`` is the original's.
+        value: accuracy, measured on this machine; ``baseline`` is the original's, and ``worst`` the
+            bad end of its interval, by which the gate decides; None where it has none.
         passed: whether the gate of the profile lets it through, and parity with torch.
         latency: by phase, over that of the original in float32: measured in turns with it, on this
             machine and not on the device.
@@ -47,13 +49,20 @@ class Entry:
     latency: tuple[tuple[str, float], ...] = ()
     problem: str = ""
     original_bytes: int = 0
+    worst: float | None = None
 
     @property
     def loss(self) -> float:
         """How much worse than the original: relative for perplexities, absolute for cosines."""
-        if self.baseline > 1:
-            return self.value / self.baseline - 1
-        return self.baseline - self.value
+        return self._loss(self.value)
+
+    @property
+    def worst_loss(self) -> float:
+        """The same at the bad end."""
+        return self._loss(self.value if self.worst is None else self.worst)
+
+    def _loss(self, value: float) -> float:
+        return value / self.baseline - 1 if self.baseline > 1 else self.baseline - value
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,8 @@ def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
     """Add the figure that the gate judges, and the original's."""
     (found,) = (metric for metric in metrics if metric.name == METRICS[task])
     baseline = 1.0 if found.baseline is None else found.baseline  # one is like oneself
-    return replace(entry, value=found.value, baseline=baseline)
+    worst = make_gate(task, metrics, max_drop=0.0).worst
+    return replace(entry, value=found.value, baseline=baseline, worst=worst)
 
 
 def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:

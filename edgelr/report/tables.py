@@ -11,7 +11,9 @@ from edgelr.types import (
     Budget,
     CapCheck,
     Comparison,
+    Interval,
     Measurement,
+    Metric,
     OperatorTime,
     Parity,
     PhaseLatency,
@@ -47,11 +49,12 @@ def accuracy_table(validation: Validation) -> Table:
             f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
             "–" if metric.baseline is None else figure(metric.baseline),
             figure(metric.value),
-            f"{metric.samples:,}",
+            _interval(metric.interval),
+            _samples(metric),
         )
         for metric in validation.metrics
     )
-    return Table(("metric", "original", "bundle", "samples"), rows)
+    return Table(("metric", "original", "bundle", "95 % interval", "samples"), rows)
 
 
 def parity_table(parity: Parity) -> Table:
@@ -195,6 +198,17 @@ def device_table(reports: Sequence[Report]) -> Table:
         for report, known in zip(reports, times, strict=True)
     )
     return Table(columns, rows)
+
+
+def _interval(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.low:,.4g} to {found.high:,.4g}"
+
+
+def _samples(metric: Metric) -> str:
+    """Count the samples, and what was resampled where that is not each of them."""
+    found = metric.interval
+    parts = "" if found is None or found.units == metric.samples else f" in {found.units:,} parts"
+    return f"{metric.samples:,}{parts}"
 
 
 def _limit(value: float | None) -> str:
