@@ -241,7 +241,10 @@ def _planned_products(subject: Subject) -> Iterator[Product]:
 
 
 def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
-    """Find the smallest plan inside the accuracy limit, measured on the selection text."""
+    """Find the smallest plan inside the accuracy limit, measured on the selection text.
+
+    Like the gate of the finished bundle, the bad end of what is measured decides.
+    """
     model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
     increase = gate_increase(model, selection(base.subject))
     rounds = 0
@@ -251,7 +254,7 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
         rounds += 1
         loss = measured_loss(base.subject, base.statistics, base.spectra, plan, increase)
         listener.note(
-            f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} "
+            f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} at most "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
         return loss

@@ -16,6 +16,7 @@ from torch.nn import functional
 from edgelr.calibration import Calibration
 from edgelr.factors import Factors, FactorSet
 from edgelr.forms import apply, dense_weight
+from edgelr.intervals import in_blocks, upper_end
 from edgelr.losses import answers, counted, divergence, named_inputs, total_variation
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
@@ -87,19 +88,23 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
             module.get_submodule(name).weight.data = weight
 
 
-@torch.no_grad()
 def mean_loss(model: LoadedModel, texts: Calibration) -> float:
     """Mean next-token cross entropy of a decoder, in nats per token."""
-    total, count = 0.0, 0
+    return float(np.concatenate(token_losses(model, texts)).mean())
+
+
+@torch.no_grad()
+def token_losses(model: LoadedModel, texts: Calibration) -> list[NDArray[np.float64]]:
+    """Next-token cross entropy of a decoder in nats, ``(tokens,)`` of every row; no padding."""
+    rows = []
     for ids, mask in _tensors(texts):
         logits = model.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
         losses = functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         )
-        real = mask[:, 1:].flatten().bool()
-        total += float(losses[real].double().sum())
-        count += int(real.sum())
-    return total / count
+        pairs = zip(losses.view(len(ids), -1), mask[:, 1:].bool(), strict=True)
+        rows += [row[real].double().numpy() for row, real in pairs]
+    return rows
 
 
 @torch.no_grad()
@@ -143,28 +148,33 @@ def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
 def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
     """Return a function for the loss that the accuracy gate limits, see ``gate.loss_limit``.
 
+    It gives the upper end of the loss, because the gate decides on the bad end of its figure.
+
     The share of labels that change grows with the root of the divergence, in which losses are
     predicted: twice its square is what is compared (Pinsker's inequality has these units). Few
-    labels change, so that their number is rough: the upper end of Wilson's interval is taken, and
-    no less than the total variation, of which a share is expected to change.
+    labels change, so that no less is taken than the total variation, of which a share is expected
+    to change. Theirs is no upper end: the limit leaves room for it.
     """
-    if not TASKS[model.task].loss.endswith("label"):
-        return loss_increase(model, held_out)
+    loss = TASKS[model.task].loss
+    if loss == "next_token":
+        before = token_losses(model, held_out)
+
+        def added() -> float:
+            pairs = zip(token_losses(model, held_out), before, strict=True)
+            return upper_end(*in_blocks([after - row for after, row in pairs]))
+
+        return added
     original = all_answers(model, held_out)
+    if loss == "embedding":
+        return lambda: upper_end(1 - (all_answers(model, held_out) * original).sum(-1).numpy())
 
     def increase() -> float:
         found = all_answers(model, held_out)
-        changed = (found.argmax(-1) != original.argmax(-1)).double()
+        changed = float((found.argmax(-1) != original.argmax(-1)).double().mean())
         moved = float(total_variation(found, original).mean())
-        return 2 * max(moved, _upper_end(float(changed.mean()), len(changed))) ** 2
+        return 2 * max(moved, changed) ** 2
 
     return increase
-
-
-def _upper_end(share: float, count: int) -> float:
-    """Upper end of Wilson's interval of one standard deviation (Wilson, 1927)."""
-    root = math.sqrt(share * (1 - share) / count + 1 / (4 * count**2))
-    return (share + 1 / (2 * count) + root) / (1 + 1 / count)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 For a decoder it is the relative increase of the perplexity, for an encoder one minus the mean
 cosine between the embeddings of the original and of the bundle, and for a model that labels the
-share of its labels that change: no accuracy can fall by more.
+share of its labels that change: no accuracy can fall by more. What decides is the bad end of the
+figure's interval: a bundle passes where its sample shows that it does, and not by luck.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import math
 
 from edgelr.device import DeviceProfile
+from edgelr.intervals import surely_below
 from edgelr.tasks import METRICS
 from edgelr.types import Gate, Metric, Task
+
+JUDGED = 500  # texts or images, as a rule
 
 
 def profile_drop(device: DeviceProfile, task: Task) -> float:
@@ -27,11 +31,12 @@ def profile_drop(device: DeviceProfile, task: Task) -> float:
 def loss_limit(max_drop: float, task: Task) -> float:
     """Turn a drop into the unit of the predicted loss: nats, or cosine distance.
 
-    Of labels, see ``compressed.gate_increase``.
+    Of labels, see ``compressed.gate_increase``: so many of them may change that the gate still
+    passes where ``JUDGED`` texts or images are judged.
     """
     metric = METRICS[task]
     if metric == "top1_agreement":
-        return 2 * max_drop**2
+        return 2 * surely_below(min(max_drop, 1.0), JUDGED) ** 2
     return math.log1p(max_drop) if metric == "perplexity" else max_drop
 
 
@@ -39,7 +44,8 @@ def make_gate(task: Task, metrics: tuple[Metric, ...], max_drop: float) -> Gate:
     """Set the figure that decides beside its limit."""
     name = METRICS[task]
     (judged,) = (metric for metric in metrics if metric.name == name)
+    found = judged.interval
     if name == "perplexity":
         limit = (judged.baseline or 0.0) * (1 + max_drop)
-        return Gate(name, judged.value, limit, higher_is_better=False)
-    return Gate(name, judged.value, 1 - max_drop, higher_is_better=True)
+        return Gate(name, judged.value, limit, False, None if found is None else found.high)
+    return Gate(name, judged.value, 1 - max_drop, True, None if found is None else found.low)

@@ -191,7 +191,8 @@ def _notes(made: Planned) -> tuple[str, ...]:
     notes = [f"Calibrated on: {parts}."]
     if made.loss_factor is not None:
         notes.append(
-            f"Measured over predicted loss on held-out text: {made.loss_factor:.2f} at this plan."
+            f"Bad end of the measured loss over the predicted loss, on held-out text: "
+            f"{made.loss_factor:.2f} at this plan."
         )
     return tuple(notes)
 

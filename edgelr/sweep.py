@@ -21,6 +21,7 @@ from edgelr.budget import weight_budget
 from edgelr.cache import Cache, digest
 from edgelr.device import DeviceProfile, load_profile
 from edgelr.errors import BudgetError, InputError
+from edgelr.gate import make_gate
 from edgelr.planning import DenseExport, Listener, Subject
 from edgelr.report.pareto import (
     SCHEMA_VERSION,
@@ -49,7 +50,7 @@ from edgelr.types import (
     WeightPrecision,
 )
 
-FORMAT = 1  # of the entries; raise it when their figures change their meaning
+FORMAT = 2  # of the entries; raise it when their figures change their meaning
 _ENTRY = "entry.json"
 
 
@@ -178,7 +179,7 @@ class _Maker:
             file_bytes=shipped.weight_bytes,
             memory_bytes=rest + held,
             fits=held <= budget.weight_bytes,
-            passed=measured.loss <= subject.max_drop,
+            passed=measured.worst_loss <= subject.max_drop,
         )
 
     def _dense(self, device: _Device, weights: WeightPrecision, values: Precision) -> ExportBundle:
@@ -287,7 +288,8 @@ def _entry_of(report: Report, title: str, folder: Path) -> Entry:
 def _judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
     (judged,) = (metric for metric in metrics if metric.name == METRICS[task])
     baseline = 1.0 if judged.baseline is None else judged.baseline  # one is like oneself
-    return replace(entry, value=judged.value, baseline=baseline)
+    worst = make_gate(task, metrics, max_drop=0.0).worst
+    return replace(entry, value=judged.value, baseline=baseline, worst=worst)
 
 
 def _slug(title: str) -> str:

@@ -430,28 +430,53 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a figure lies, with 95 % confidence; ``units`` were resampled to find it."""
+
+    low: float
+    high: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """One accuracy figure of the bundle; ``baseline`` is the original model's, where it has one."""
+    """One accuracy figure of the bundle; ``baseline`` is the original model's, where it has one.
+
+    ``interval`` is that of ``value`` beside this very baseline; None where nothing tells it.
+    """
 
     name: str
     value: float
     baseline: float | None
     samples: int
     unit: str = ""
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The figure that decides: ``value`` must not be worse than ``limit``."""
+    """The figure that decides: the bad end of its interval must not be worse than ``limit``.
+
+    ``worst`` is that end; None where a figure has no interval, and ``value`` decides.
+    """
 
     metric: str
     value: float
     limit: float
     higher_is_better: bool
+    worst: float | None = None
 
     @property
     def passed(self) -> bool:
-        return self.value >= self.limit if self.higher_is_better else self.value <= self.limit
+        return self._allows(self.value if self.worst is None else self.worst)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the sample is too small to tell: the figure is inside, its bad end is not."""
+        return not self.passed and self._allows(self.value)
+
+    def _allows(self, figure: float) -> bool:
+        return figure >= self.limit if self.higher_is_better else figure <= self.limit
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pytest
 
 from edgelr.device import load_profile, profile_names
 from edgelr.gate import loss_limit, make_gate, profile_drop
-from edgelr.types import Metric, Task
+from edgelr.report.figures import UNDECIDED, gate_sentence
+from edgelr.types import Interval, Metric, Task
 
 every_profile = pytest.mark.parametrize("name", profile_names())
 
@@ -39,6 +40,29 @@ def test_an_encoders_cosine_may_fall_by_its_drop(value: float, passed: bool) -> 
     gate = make_gate("feature-extraction", cosine(value), 0.02)
     assert (gate.metric, gate.limit, gate.higher_is_better) == ("mean_cosine", 0.98, True)
     assert gate.passed == passed
+
+
+@pytest.mark.parametrize(
+    ("high", "passed", "undecided"), [(21.9, True, False), (22.1, False, True)]
+)
+def test_the_bad_end_of_the_interval_decides(high: float, passed: bool, undecided: bool) -> None:
+    metric = Metric("perplexity", 21.0, 20.0, 1000, interval=Interval(20.5, high, 8))
+    gate = make_gate("text-generation", (metric,), 0.1)
+    assert (gate.worst, gate.passed, gate.undecided) == (high, passed, undecided)
+    assert (UNDECIDED in gate_sentence(gate)) == undecided
+
+
+def test_the_bad_end_of_a_cosine_is_its_lower_one() -> None:
+    metric = Metric("mean_cosine", 0.99, None, 10, interval=Interval(0.97, 0.995, 10))
+    gate = make_gate("feature-extraction", (metric,), 0.02)
+    assert (gate.worst, gate.passed, gate.undecided) == (0.97, False, True)
+
+
+def test_a_figure_outside_the_limit_is_decided() -> None:
+    metric = Metric("perplexity", 23.0, 20.0, 1000, interval=Interval(21.0, 25.0, 8))
+    gate = make_gate("text-generation", (metric,), 0.1)
+    assert not gate.passed
+    assert not gate.undecided
 
 
 def test_without_a_baseline_no_perplexity_passes() -> None:

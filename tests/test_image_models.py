@@ -269,6 +269,9 @@ def test_a_bundle_answers_like_torch_and_is_judged_and_timed(exported: Exported)
 
 def test_it_passes_its_own_tests(exported: Exported) -> None:
     (found,) = run_bundle_tests([exported.folder]).values()
+    validation = exported.report.validation
+    assert validation is not None
+    assert found.pop("test_the_bundle_passed_its_accuracy_gate") == validation.passed
     assert found
     assert all(found.values()), found
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types tasks factors blocks registry cache settings text images clock samples",
+    "errors types tasks factors blocks registry cache settings text images clock samples intervals",
     "exporter device",
     "processors",
     "load shapes sites calibration losses statistics texts gate",
@@ -35,7 +35,7 @@ LAYERS = (
     "delivery regression reporting",
     "pipeline inspection onnx_source",
     "recheck catalogue bench sweep detect",
-    "cli __main__",
+    "cli __main__ pytest_plugin",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
 DOORS = {

@@ -19,7 +19,7 @@ from tests.exports import Recorder
 from tests.letters import LETTERS, write_classifier, write_images
 
 KEPT = 0.7  # of the linears
-CALIBRATED, JUDGED, LABELLED = 400, 600, 1000
+CALIBRATED, JUDGED, LABELLED = 400, 1000, 1000
 
 pytestmark = pytest.mark.real
 
@@ -88,5 +88,5 @@ def test_a_trained_model_keeps_its_accuracy(exported: Exported) -> None:
         f"{accuracies[1]:.3f}, {changed:.1%} of {len(exported.labels)} labels changed"
     )
     assert accuracies[0] > 0.9  # of ten letters: it has learned them
-    assert 0 < changed <= 0.03
+    assert changed <= 0.03  # none, where the gate wants to be sure of 2 %
     assert accuracies[1] >= accuracies[0] - 0.02

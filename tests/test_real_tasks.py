@@ -100,7 +100,7 @@ def test_a_classifier_answers_like_torch(exported: Exported) -> None:
     assert validation.parity.passed
     assert validation.gate is not None
     assert validation.gate.metric == "top1_agreement"
-    assert exported.report.plan.kept < 0.95
+    assert exported.report.plan.kept < 0.98  # few labels may change to be sure of 2 %
     assert validation.gate.passed, validation.gate
 
 

@@ -24,6 +24,9 @@ MIB = 2**20
 DOCUMENTATION = Path(__file__).parents[1] / "docs" / "report.md"
 
 
+SURE = types.Interval(23.1, 23.8, 128)
+
+
 def site(name: str, form: types.Form, size: int, reason: str) -> types.SitePlan:
     candidate = types.Candidate(form, 7, "float16", size, 2 * size, 0.125)
     return types.SitePlan(name, 24, 40, candidate, 20 * MIB, reason, resident_bytes=size)
@@ -74,8 +77,8 @@ def report() -> types.Report:
         plan=plan,
         validation=types.Validation(
             parity=types.Parity(1.5e-4, 1e-3, 2.5e-4, 8, 7, 32, 0.0125, 0.05),
-            metrics=(types.Metric("perplexity", 23.45, 22.55, 16384),),
-            gate=types.Gate("perplexity", 23.45, 24.125, higher_is_better=False),
+            metrics=(types.Metric("perplexity", 23.45, 22.55, 16384, "", SURE),),
+            gate=types.Gate("perplexity", 23.45, 24.125, higher_is_better=False, worst=23.8),
             precision="float16",
             provider="CPUExecutionProvider",
             text="a text | of its own",
@@ -147,7 +150,8 @@ def test_markdown_contains_the_figures(report: types.Report) -> None:
         "| headroom | 6,141.0 |",
         "| key/value cache of 2,048 tokens | 45.0 |",
         "| model files | 150.0 | 90.0 | 60.0 % |",
-        "| perplexity | 22.55 | 23.45 | 16,384 |",
+        "| perplexity | 22.55 | 23.45 | 23.1 to 23.8 | 16,384 in 128 parts |",
+        "perplexity is 23.45 and at most 23.8 with 95 % confidence, allowed is at most 24.125",
         "at most 24.125",
         "7 of 8",
         "98.5 / 101.5 / 102.5",
@@ -214,6 +218,18 @@ def test_card_of_a_local_model_does_not_show_the_path(report: types.Report) -> N
     card = model_card(dataclasses.replace(report, source="/home/someone/tiny.Q4_1.gguf"))
     assert "base_model: tiny.Q4_1\n" in card
     assert "someone" not in card
+
+
+def test_a_report_from_before_intervals_is_read(report: types.Report) -> None:
+    values = json.loads(to_json(report))
+    for metric in values["validation"]["metrics"]:
+        del metric["interval"]
+    del values["validation"]["gate"]["worst"]
+    found = from_json(json.dumps(values)).validation
+    assert found is not None
+    assert found.metrics[0].interval is None
+    assert found.gate is not None
+    assert found.gate.passed
 
 
 def test_every_field_is_documented() -> None:

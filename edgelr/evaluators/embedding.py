@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgelr.evaluators import EVALUATORS, Array, EmbeddingRunner, Evaluator, Progress
+from edgelr.intervals import mean_interval
 from edgelr.types import Metric
 
 _BATCH = 32
@@ -42,7 +43,7 @@ def compare_embeddings(
     cosines = (expected * found).sum(-1)
     count = len(samples)
     return (
-        Metric("mean_cosine", float(cosines.mean()), None, count),
+        Metric("mean_cosine", float(cosines.mean()), None, count, "", mean_interval(cosines)),
         Metric("min_cosine", float(cosines.min()), None, count),
         Metric("spearman", spearman(_similarities(expected), _similarities(found)), None, count),
     )

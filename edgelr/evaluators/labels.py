@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgelr.evaluators import EVALUATORS, Evaluator, LabellingRunner, Progress
+from edgelr.evaluators import EVALUATORS, Array, Evaluator, LabellingRunner, Progress
 from edgelr.evaluators.perplexity import log_softmax
-from edgelr.types import Metric
+from edgelr.intervals import mean_interval, share_interval
+from edgelr.types import Interval, Metric
 
 _BATCH = 32
 
@@ -42,12 +43,20 @@ def compare_labels(
         agreements.append(expected.argmax(-1) == found.argmax(-1))
         if progress:
             progress("evaluate", start + len(batch), len(samples))
-    count = sum(map(len, agreements))
+    count, units = sum(map(len, agreements)), len(samples)
+    agrees, apart, moved = map(np.concatenate, (agreements, divergences, variations))
+    agreed = share_interval(agrees, units)
     return (
-        Metric("top1_agreement", float(np.concatenate(agreements).mean()), None, count),
-        Metric("kl_divergence", float(np.concatenate(divergences).mean()), None, count, "nats"),
-        Metric("total_variation", float(np.concatenate(variations).mean()), None, count),
+        Metric("top1_agreement", float(agrees.mean()), None, count, "", agreed),
+        Metric("kl_divergence", float(apart.mean()), None, count, "nats", _interval(apart, units)),
+        Metric("total_variation", float(moved.mean()), None, count, "", _interval(moved, units)),
     )
+
+
+def _interval(values: Array, units: int) -> Interval | None:
+    """Resample what was found for every decision in runs of neighbours: of one text, as a rule."""
+    parts = np.array_split(values, max(1, min(units, len(values))))
+    return mean_interval([part.mean() for part in parts], np.array(list(map(len, parts))))
 
 
 EVALUATORS.register("labels")(

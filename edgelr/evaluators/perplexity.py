@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from edgelr.evaluators import EVALUATORS, Array, CausalRunner, Evaluator, Progress
-from edgelr.types import Metric
+from edgelr.intervals import in_blocks, mean_interval, share_interval
+from edgelr.types import Interval, Metric
 
 _ROWS = 64  # positions at once: 25 MB of float64 for a vocabulary of 49152
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Sums over the predicted tokens, in nats."""
-
-    tokens: int = 0
-    reference_loss: float = 0.0
-    candidate_loss: float = 0.0
-    divergence: float = 0.0
-    agreements: int = 0
 
 
 def compare_language_models(
@@ -40,30 +28,41 @@ def compare_language_models(
 
     Returns:
         ``perplexity`` (token-weighted), ``kl_divergence`` (mean of KL(reference || candidate) per
-        token, in nats) and ``top1_agreement`` (share of equal most likely tokens).
+        token, in nats) and ``top1_agreement`` (share of equal most likely tokens); with intervals
+        over blocks of tokens, that of the perplexity paired.
     """
-    totals = _Totals()
+    rows = []
     for done, chunk in enumerate(samples, start=1):
         expected = reference.logits(chunk[None])[0][0]
         found = candidate.logits(chunk[None])[0][0]
-        for start in range(0, len(chunk) - 1, _ROWS):
-            rows = slice(start, min(start + _ROWS, len(chunk) - 1))
-            _add(totals, expected[rows], found[rows], chunk[1:][rows])
+        parts = [
+            _compared(expected[start:stop], found[start:stop], chunk[start + 1 : stop + 1])
+            for start in range(0, len(chunk) - 1, _ROWS)
+            for stop in [min(start + _ROWS, len(chunk) - 1)]
+        ]
+        rows.append(np.concatenate(parts, axis=-1))
         if progress:
             progress("evaluate", done, len(samples))
-    return _metrics(totals)
+    return _metrics(rows)
 
 
-def _add(totals: _Totals, expected: Array, found: Array, targets: Array) -> None:
-    """Add some positions: logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``."""
+def _compared(expected: Array, found: Array, targets: Array) -> Array:
+    """Compare logits ``(rows, vocabulary)`` of both models, next tokens ``(rows,)``.
+
+    Returns:
+        Losses of the reference and of the candidate, divergence, agreement: ``(4, rows)``.
+    """
     reference = log_softmax(expected)
     candidate = log_softmax(found)
     rows = np.arange(len(targets))
-    totals.tokens += len(targets)
-    totals.reference_loss -= float(reference[rows, targets].sum())
-    totals.candidate_loss -= float(candidate[rows, targets].sum())
-    totals.divergence += float((np.exp(reference) * (reference - candidate)).sum())
-    totals.agreements += int((expected.argmax(-1) == found.argmax(-1)).sum())
+    return np.stack(
+        [
+            -reference[rows, targets],
+            -candidate[rows, targets],
+            (np.exp(reference) * (reference - candidate)).sum(-1),
+            expected.argmax(-1) == found.argmax(-1),
+        ]
+    )
 
 
 def log_softmax(logits: Array) -> Array:
@@ -73,15 +72,23 @@ def log_softmax(logits: Array) -> Array:
     return shifted
 
 
-def _metrics(totals: _Totals) -> tuple[Metric, ...]:
-    tokens = totals.tokens
+def _metrics(chunks: list[Array]) -> tuple[Metric, ...]:
+    """Average over all tokens; ``chunks`` are ``(4, tokens)`` each, see ``_compared``."""
+    reference, candidate, divergence, agreement = np.concatenate(chunks, axis=-1).mean(-1)
+    tokens = sum(chunk.shape[-1] for chunk in chunks)
+    apart = mean_interval(*in_blocks([chunk[2] for chunk in chunks]))
+    agrees = np.concatenate([chunk[3] for chunk in chunks])
     with np.errstate(over="ignore"):  # a ruined model's perplexity is infinite, and no bug
-        perplexity = np.exp(totals.candidate_loss / tokens)
-        baseline = np.exp(totals.reference_loss / tokens)
+        perplexity, baseline = float(np.exp(candidate)), float(np.exp(reference))
+        raised = mean_interval(*in_blocks([chunk[1] - chunk[0] for chunk in chunks]))
+        if raised is not None:
+            low, high = (baseline * float(np.exp(end)) for end in (raised.low, raised.high))
+            raised = Interval(low, high, raised.units)
+    agreed = share_interval(agrees, apart.units if apart else 1)
     return (
-        Metric("perplexity", float(perplexity), float(baseline), tokens),
-        Metric("kl_divergence", totals.divergence / tokens, None, tokens, "nats/token"),
-        Metric("top1_agreement", totals.agreements / tokens, None, tokens),
+        Metric("perplexity", perplexity, baseline, tokens, interval=raised),
+        Metric("kl_divergence", float(divergence), None, tokens, "nats/token", apart),
+        Metric("top1_agreement", float(agreement), None, tokens, "", agreed),
     )
 
 

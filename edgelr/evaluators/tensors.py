@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from edgelr.evaluators import EVALUATORS, Array, Evaluator, Progress
+from edgelr.intervals import mean_interval
 from edgelr.samples import Samples, count, feeds
 from edgelr.types import Metric
 
@@ -51,8 +52,9 @@ def compare_tensors(
         if progress:
             progress("evaluate", index + 1, runs)
     everything = np.array(list(cosines.values()))
+    sure = mean_interval(everything.mean(0))
     return (
-        Metric("mean_cosine", float(everything.mean()), None, runs),
+        Metric("mean_cosine", float(everything.mean()), None, runs, "", sure),
         Metric("min_cosine", float(everything.min()), None, runs),
         *(Metric(f"cosine of {name}", float(np.mean(cosines[name])), None, runs)
           for name in cosines),

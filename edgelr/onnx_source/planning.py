@@ -16,6 +16,7 @@ from edgelr.candidates import tensor_bytes
 from edgelr.errors import BudgetError
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
+from edgelr.intervals import upper_end
 from edgelr.onnx_source.components import Components, read_components, write_components
 from edgelr.onnx_source.original import FORMAT
 from edgelr.onnx_source.sensitivity import PROBE_SAMPLES, Weights, measure_losses, open_probe
@@ -189,10 +190,11 @@ def _inside_the_gate(made: Planned, listener: Listener) -> Planned:
     expected = made.weights.outputs({}, samples)
 
     def measure(plan: Plan) -> float:
-        found = made.weights.distance(replace(made, plan=plan).ranks, samples, expected)
+        ranks = replace(made, plan=plan).ranks
+        found = upper_end(made.weights.distances(ranks, samples, expected))
         listener.note(
-            f"search: {plan.kept:.1%} kept, measured cosine distance {found:.4f} (predicted "
-            f"{plan.predicted_loss:.4f}, limit {limit:.4f})"
+            f"search: {plan.kept:.1%} kept, measured cosine distance {found:.4f} at most "
+            f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
         return found
 

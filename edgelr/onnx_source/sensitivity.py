@@ -48,10 +48,12 @@ class Weights:
             self.runner.outputs({**feeds(samples, index), **fed}) for index in range(count(samples))
         ]
 
-    def distance(self, ranks: Mapping[str, int], samples: Samples, expected: Outputs) -> float:
-        """Compare such outputs with the original's: mean cosine distance."""
+    def distances(
+        self, ranks: Mapping[str, int], samples: Samples, expected: Outputs
+    ) -> list[float]:
+        """Compare such outputs with the original's: mean cosine distance of every run."""
         found = self.outputs(ranks, samples)
-        return float(np.mean([mean_distance(*pair) for pair in zip(expected, found, strict=True)]))
+        return [mean_distance(*pair) for pair in zip(expected, found, strict=True)]
 
 
 def open_probe(graph: Path, components: Components) -> Weights:
@@ -75,7 +77,9 @@ def measure_losses(
     for done, name in enumerate(names, 1):
         error = weights.components.errors[name]
         ranks = probed_ranks(weights.linears[name])
-        found = [weights.distance({name: rank}, samples, expected) for rank in ranks]
+        found = [
+            float(np.mean(weights.distances({name: rank}, samples, expected))) for rank in ranks
+        ]
         losses[name] = loss_curve(error, ranks, found)
         progress("sensitivity", done, len(names))
     return losses

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "not measured"
 MIB = 2**20
+UNDECIDED = "The sample is too small to decide: judge on more, or keep more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,12 @@ def gate_sentence(gate: Gate) -> str:
     """Say what the gate found and what it allows."""
     word = "passed" if gate.passed else "FAILED"
     bound = "at least" if gate.higher_is_better else "at most"
-    return (
-        f"Accuracy gate {word}: {gate.metric} is {figure(gate.value)}, "
+    sure = "" if gate.worst is None else f" and {bound} {figure(gate.worst)} with 95 % confidence"
+    told = (
+        f"Accuracy gate {word}: {gate.metric} is {figure(gate.value)}{sure}, "
         f"allowed is {bound} {figure(gate.limit)}."
     )
+    return f"{told} {UNDECIDED}" if gate.undecided else told
 
 
 def _parity(validation: Validation | None) -> Verdict:

@@ -22,7 +22,8 @@ class Entry:
         file_bytes: graph and sidecar.
         memory_bytes: predicted for the device, with the context of its profile.
         fits: whether the device has them.
-        value: accuracy, measured on this machine; ``baseline`` is the original's.
+        value: accuracy, measured on this machine; ``baseline`` is the original's, and ``worst`` the
+            bad end of its interval, by which the gate decides; None where it has none.
         passed: whether the gate of the profile lets it through, and parity with torch.
         latency: by phase, over that of the original in float32: measured in turns with it, on this
             machine and not on the device.
@@ -40,13 +41,20 @@ class Entry:
     passed: bool = False
     latency: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    worst: float | None = None
 
     @property
     def loss(self) -> float:
         """How much worse than the original: relative for perplexities, absolute for cosines."""
-        if self.baseline > 1:
-            return self.value / self.baseline - 1
-        return self.baseline - self.value
+        return self._loss(self.value)
+
+    @property
+    def worst_loss(self) -> float:
+        """The same at the bad end."""
+        return self._loss(self.value if self.worst is None else self.worst)
+
+    def _loss(self, value: float) -> float:
+        return value / self.baseline - 1 if self.baseline > 1 else self.baseline - value
 
 
 @dataclass(frozen=True)

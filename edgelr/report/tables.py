@@ -12,7 +12,9 @@ from edgelr.types import (
     Budget,
     CapCheck,
     Comparison,
+    Interval,
     Measurement,
+    Metric,
     OperatorTime,
     Parity,
     PhaseLatency,
@@ -49,11 +51,12 @@ def accuracy_table(validation: Validation) -> Table:
             f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
             "–" if metric.baseline is None else figure(metric.baseline),
             figure(metric.value),
-            f"{metric.samples:,}",
+            _interval(metric.interval),
+            _samples(metric),
         )
         for metric in validation.metrics
     )
-    return Table(("metric", "original", "bundle", "samples"), rows)
+    return Table(("metric", "original", "bundle", "95 % interval", "samples"), rows)
 
 
 def parity_table(parity: Parity) -> Table:
@@ -170,6 +173,17 @@ def dense_reasons(plan: Plan) -> list[tuple[str, int]]:
     """Count why sites stay dense, the most frequent reason first."""
     reasons = Counter(site.reason for site in plan.sites if site.candidate.form == "dense")
     return reasons.most_common(5)
+
+
+def _interval(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.low:,.4g} to {found.high:,.4g}"
+
+
+def _samples(metric: Metric) -> str:
+    """Count the samples, and what was resampled where that is not each of them."""
+    found = metric.interval
+    parts = "" if found is None or found.units == metric.samples else f" in {found.units:,} parts"
+    return f"{metric.samples:,}{parts}"
 
 
 def _limit(value: float | None) -> str:
