@@ -8,7 +8,7 @@ import pytest
 
 from edgelr.errors import InputError
 from edgelr.evaluators import EVALUATORS, evaluators_for
-from edgelr.evaluators.embedding import compare_embeddings, spearman
+from edgelr.evaluators.embedding import compare_embeddings, overlap, spearman
 from edgelr.evaluators.perplexity import compare_language_models
 from edgelr.tasks import METRICS
 from edgelr.types import Metric
@@ -104,6 +104,27 @@ def test_a_rotation_changes_cosines_but_no_similarity() -> None:
     found = by_name(compare_embeddings(VectorModel(vectors), turned, texts))
     assert found["min_cosine"].value < found["mean_cosine"].value < 0.9
     assert found["spearman"].value > 0.999
+
+
+def test_the_nearest_of_a_sample_are_counted() -> None:
+    """On a line, the two nearest of every point; moving the last point changes those near it."""
+    points = np.array([0.0, 1.0, 2.1, 3.3, 4.6])
+    turned = points.copy()
+    turned[-1] = -2.0
+    first, second = (
+        np.stack([np.cos(each / 10), np.sin(each / 10)], axis=-1) for each in (points, turned)
+    )
+    assert overlap(first, first, 2).tolist() == [1.0] * 5
+    # of 0: 1, 2.1 and then 1, -2; of 3.3: 2.1, 4.6 and then 2.1, 1; of 4.6: 3.3, 2.1, then 0, 1
+    assert overlap(first, second, 2).tolist() == [0.5, 1.0, 1.0, 0.5, 0.0]
+
+
+def test_retrieval_is_judged_where_there_is_something_to_retrieve() -> None:
+    model = VectorModel(np.random.default_rng(0).standard_normal((60, 5)))
+    texts = ["x" * length for length in range(60)]
+    found = by_name(compare_embeddings(model, model, texts))["overlap_at_10"]
+    assert (found.value, found.samples) == (1, 60)
+    assert "overlap_at_10" not in by_name(compare_embeddings(model, model, texts[:20]))
 
 
 def test_spearman_of_ties_equals_scipy() -> None:

@@ -11,6 +11,8 @@ from edgelr.evaluators import EVALUATORS, Array, EmbeddingRunner, Evaluator, Pro
 from edgelr.intervals import mean_interval
 from edgelr.types import Metric
 
+NEAREST = 10
+FEWEST = 50  # samples of which ten are few
 _BATCH = 32
 
 
@@ -30,7 +32,8 @@ def compare_embeddings(
 
     Returns:
         ``mean_cosine`` and ``min_cosine`` between the two vectors of a sample, and ``spearman``:
-        the rank correlation of all pairwise similarities, which is what retrieval depends on.
+        the rank correlation of all pairwise similarities, which is what retrieval depends on. Of
+        enough samples also ``overlap_at_10``: the share of a sample's ten nearest that stay them.
     """
     pairs = []
     for start in range(0, len(samples), _BATCH):
@@ -42,11 +45,32 @@ def compare_embeddings(
     found = _unit_rows([second for _, second in pairs])
     cosines = (expected * found).sum(-1)
     count = len(samples)
+    kept = overlap(expected, found, NEAREST) if count >= FEWEST else None
     return (
         Metric("mean_cosine", float(cosines.mean()), None, count, "", mean_interval(cosines)),
         Metric("min_cosine", float(cosines.min()), None, count),
         Metric("spearman", spearman(_similarities(expected), _similarities(found)), None, count),
+        *(
+            []
+            if kept is None
+            else [Metric("overlap_at_10", float(kept.mean()), None, count, "", mean_interval(kept))]
+        ),
     )
+
+
+def overlap(expected: Array, found: Array, nearest: int) -> Array:
+    """Find which share of the ``nearest`` samples stay so, of every unit vector: ``(samples,)``."""
+    first, second = (_nearest(vectors, nearest) for vectors in (expected, found))
+    same: Array = (first[:, :, None] == second[:, None, :]).any(-1).mean(-1)
+    return same
+
+
+def _nearest(vectors: Array, count: int) -> Array:
+    """Name the most similar other samples, ``(samples, count)``; ties go to the first."""
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -np.inf)
+    nearest: Array = np.argsort(-similarities, axis=-1, kind="stable")[:, :count]
+    return nearest
 
 
 def spearman(first: Array, second: Array) -> float:
