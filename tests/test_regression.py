@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 from edgelr import pipeline
+from edgelr.cli import app
 from edgelr.device import load_profile
+from edgelr.errors import InputError
+from edgelr.pytest_plugin import assert_no_regression
 from edgelr.runtime.bundle import read_bundle
 from tests.bundle_tests import Outcomes, run_bundle_tests
-from tests.conftest import write_tiny
+from tests.conftest import SENTENCES, write_tiny
 from tests.exports import Recorder, quick_settings, session_cache
-from tests.faults import FAULTS, Fault, nothing, random_head, truncated_sidecar, wrong_zero_point
+from tests.faults import (
+    FAULTS,
+    Fault,
+    nothing,
+    random_head,
+    swapped_sites,
+    truncated_sidecar,
+    wrong_zero_point,
+)
 
+ROOT = Path(__file__).parents[1]
 CHECKSUMS = "test_the_files_are_those_that_were_exported"
 PLANTED = [
     *((kind, fault) for kind in ("decoder", "encoder") for fault in FAULTS),
     ("decoder", random_head),
     ("whole numbers", wrong_zero_point),
 ]
+KINDS = ("decoder", "encoder", "whole numbers")
+USERS_TEST = """
+import sys
+from edgelr.pytest_plugin import assert_no_regression
+
+def test_against_what_is_stored(edgelr_bundle):
+    assert_no_regression(edgelr_bundle)
+
+def test_against_another_bundle(edgelr_bundle):
+    found = assert_no_regression(edgelr_bundle, against={against!r}, max_drop=0.05)
+    assert found.gate.metric == "perplexity"
+    assert not {{"torch", "transformers"}} & sys.modules.keys()
+"""
 Bundles = dict[str, Path]
 
 
@@ -45,7 +75,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     decoder, encoder = (write_biased(root / f"model-{name}", name) for name in ("qwen2", "bert"))
     wanted = {"decoder": (decoder, {}), "encoder": (encoder, {}),
               "whole numbers": (decoder, {"precision": "int8", "keep": 0.45})}  # fmt: skip
-    found = {}
+    found = {"original decoder": decoder}
     for name, (model, changes) in wanted.items():
         found[name] = root / name
         settings = quick_settings(model, **{"keep": 0.6, "with_tests": True, **changes})
@@ -73,11 +103,11 @@ def planted(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Calla
 def outcomes(bundles: Bundles, planted: Callable[..., Path]) -> Outcomes:
     """Run the tests of every bundle, whole and faulty, in one process."""
     faulty = [planted(kind, fault) for kind, fault in PLANTED]
-    again = [planted(kind, nothing) for kind in bundles]
-    return run_bundle_tests([*bundles.values(), *again, *faulty])
+    again = [planted(kind, nothing) for kind in KINDS]
+    return run_bundle_tests([*(bundles[kind] for kind in KINDS), *again, *faulty])
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder", "whole numbers"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_bundle_passes_its_tests(
     kind: str, bundles: Bundles, planted: Callable[..., Path], outcomes: Outcomes
 ) -> None:
@@ -104,7 +134,7 @@ def test_a_fault_is_found_by_its_answers(
 @pytest.mark.slow
 def test_a_whole_bundle_passes_twenty_times_of_twenty(bundles: Bundles) -> None:
     for _ in range(20):
-        outcomes = run_bundle_tests(list(bundles.values()))
+        outcomes = run_bundle_tests([bundles[kind] for kind in KINDS])
         assert all(passed for found in outcomes.values() for passed in found.values())
 
 
@@ -112,3 +142,53 @@ def test_the_tests_are_listed_in_the_manifest(bundles: Bundles) -> None:
     files = {file.path for file in read_bundle(bundles["decoder"], verify=True).manifest.files}
     names = ("conftest.py", "test_accuracy.py", "references.npz", "expected.json")
     assert {f"tests/{name}" for name in names} <= files
+
+
+# --- in tests of one's own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "failed"), [(nothing, 0), (swapped_sites, 2)])
+def test_a_users_test_finds_what_the_bundles_own_find(
+    fault: Fault, failed: int, bundles: Bundles, planted: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "test_mine.py").write_text(USERS_TEST.format(against=str(bundles["decoder"])))
+    options = ["-q", "-p", "edgelr.pytest_plugin", "--edgelr-bundle", planted("decoder", fault)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *map(str, options), "test_mine.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = f"{failed} failed" if failed else "2 passed"
+    assert told in done.stdout, done.stdout + done.stderr
+    assert ("Accuracy gate FAILED: perplexity" in done.stdout) == bool(failed)
+
+
+def test_a_bundle_without_tests_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--with-tests"):
+        assert_no_regression(tmp_path)
+    with pytest.raises(InputError, match="against as well"):
+        assert_no_regression(tmp_path, max_drop=0.1)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(nothing, 0), (swapped_sites, 3)])
+def test_validation_against_the_model_ends_with_3_where_the_gate_fails(
+    fault: Fault,
+    code: int,
+    bundles: Bundles,
+    planted: Callable[..., Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGELR_CACHE", str(session_cache(tmp_path_factory).root))
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SENTENCES * 40))
+    words = ["validate", planted("decoder", fault), "--against", bundles["original decoder"],
+             "--data", text, "--max-drop", "0.1", "--json"]  # fmt: skip
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == code, done.output
+    gate = json.loads(done.stdout)["gate"]
+    assert (gate["worst"] <= gate["limit"]) == (code == 0)
