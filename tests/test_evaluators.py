@@ -122,7 +122,7 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_every_task_has_an_evaluator() -> None:
-    assert EVALUATORS.names() == ["embedding", "labels", "perplexity", "tensors"]
+    assert EVALUATORS.names() == ["embedding", "labels", "perplexity", "targets", "tensors"]
     for task in METRICS:
         assert len(evaluators_for(task)) == 1
     with pytest.raises(InputError, match="perplexity"):
