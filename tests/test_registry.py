@@ -127,7 +127,7 @@ def test_every_exporter_is_in_the_documentation(name: str) -> None:
 
 
 def test_an_unknown_model_type_gets_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'gpt9'.*Known model types: beit, bert, .*, llama"):
+    with pytest.raises(InputError, match=r"'gpt9'.*Known model types: bart, beit, bert, .*, llama"):
         exporter_for("gpt9")
 
 
