@@ -166,6 +166,11 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     if TASKS[model.task].has_pairs:
         _require_for_pairs(model, settings, recipe)
+    if settings.with_tests and model.mask_token is not None:
+        raise InputError(
+            "--with-tests writes no tests of what masks are filled with; expected a model that "
+            "generates, embeds or labels. Leave it away: 'edgelr validate DIR' judges such a bundle."
+        )
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
             f"--precision auto chooses a precision for every linear, and the allocator "

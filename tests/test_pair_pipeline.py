@@ -195,6 +195,7 @@ def test_memory_counts_the_source_once_and_the_past_twice(pivot: LoadedModel) ->
     [
         ({"heal_steps": 3}, "healing"),
         ({"max_latency": 3.0}, "--max-latency"),
+        ({"with_tests": True}, "--with-tests"),
         ({"recipe": "mpifa"}, "the recipe mpifa"),
         ({"recipe": "soco"}, "the recipe soco"),
         ({"calibration": ("self",)}, "--calibration self"),

@@ -68,6 +68,16 @@ def test_a_sentence_encoder_is_not_what_it_began_as(tmp_path: Path) -> None:
     assert load(str(folder), cache, task="fill-mask").task == "fill-mask"
 
 
+def test_tests_of_filled_masks_are_refused_before_any_work(tmp_path: Path) -> None:
+    folder, cache = write_tiny(tmp_path / "model", "bert", "fill-mask"), Cache(tmp_path / "cache")
+    settings, recorder = quick_settings(folder, task="fill-mask", with_tests=True), Recorder()
+    with pytest.raises(InputError, match="--with-tests"):
+        pipeline.export(
+            settings, load_profile("generic-cpu"), tmp_path / "out", cache, recorder, "edgelr"
+        )
+    assert recorder.stages == []
+
+
 def test_a_tokenizer_without_a_mask_fills_none(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "model", "bert", "fill-mask")
     path = folder / "tokenizer_config.json"
