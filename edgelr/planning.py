@@ -169,7 +169,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     if settings.with_tests and model.mask_token is not None:
         raise InputError(
             "--with-tests writes no tests of what masks are filled with; expected a model that "
-            "generates, embeds or labels. Leave it away: 'edgelr validate DIR' judges such a bundle."
+            "generates, embeds or labels. Leave it away: 'edgelr validate' judges such a bundle."
         )
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
