@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from edgelr import calibration, pipeline, planning, statistics
+from edgelr import calibration, material, pipeline, planning, statistics
 from edgelr.cache import Cache
 from edgelr.clock import Clock
 from edgelr.device import load_profile
@@ -71,7 +71,7 @@ def main() -> None:
         device = load_profile(settings.profile)
         subject = planning.examine(planning.load_model(settings, cache), settings, device)
         dense = planning.dense_export(subject.model, cache, listener)
-        parts = planning.calibrate(subject, dense, cache, listener)
+        parts = material.calibrate(subject, dense, cache, listener)
         bare_passes(subject, parts, needed)
         pipeline.plan(settings, device, cache, listener, spent, model=subject.model)
     for stage, seconds in {**needed.seconds, **spent.seconds}.items():

@@ -19,7 +19,8 @@ from edgelr.graph.residency import read_residencies
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, can_predict, device_runs, slower_than_dense
-from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search, selection
+from edgelr.material import selection
+from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search
 from edgelr.search import Limit, largest_plan, plan_within, smallest_plan
 from edgelr.shapes import shape_of
 from edgelr.spectra import SpectrumTable

@@ -14,7 +14,8 @@ from pathlib import Path
 from edgelr.cache import Cache, digest
 from edgelr.compressed import loss_increase
 from edgelr.factoring import measured_loss
-from edgelr.planning import FORMAT, Listener, Subject, make_search, selection
+from edgelr.material import selection
+from edgelr.planning import FORMAT, Listener, Subject, make_search
 from edgelr.search import smallest_within
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore

@@ -18,8 +18,9 @@ from edgelr.decompose import compressed_groups, truncate
 from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
 from edgelr.heal import Healing, heal
+from edgelr.material import selection
 from edgelr.methods import METHODS
-from edgelr.planning import FORMAT, Listener, Planned, Subject, selection
+from edgelr.planning import FORMAT, Listener, Planned, Subject
 from edgelr.quantization import Rounded, round_factors
 from edgelr.refit import refit
 from edgelr.rescale import components, solve_scales

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgelr import aims, costs, delivery, factoring, planning, regression, reporting, workplace
+from edgelr import (
+    aims,
+    costs,
+    delivery,
+    factoring,
+    material,
+    planning,
+    regression,
+    reporting,
+    workplace,
+)
 from edgelr.cache import Cache
 from edgelr.clock import Clock
 from edgelr.device import DeviceProfile
@@ -43,7 +53,7 @@ def plan(
         dense = planning.dense_export(model, cache, listener)
     delivery.require_provider(settings, dense)
     with clock.time("calibration text"):
-        calibration = planning.calibrate(subject, dense, cache, listener)
+        calibration = material.calibrate(subject, dense, cache, listener)
     made: Planned | None = None
     for _ in range(settings.rounds):  # a later round sees the model that the one before compressed
         with clock.time("statistics"):

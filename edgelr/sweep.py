@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgelr import delivery, pipeline, planning, reporting
+from edgelr import delivery, material, pipeline, planning, refusals, reporting
 from edgelr.budget import weight_budget
 from edgelr.cache import Cache, digest
 from edgelr.device import DeviceProfile, load_profile
@@ -103,7 +103,7 @@ class _Maker:
     def collect(self, entries: list[Entry]) -> Sweep:
         """Put the entries together with what they depend on."""
         device = self._device(self._question.profiles[0])
-        texts = planning.calibrate(device.subject, device.dense, self._cache, self._listener)
+        texts = material.calibrate(device.subject, device.dense, self._cache, self._listener)
         return Sweep(
             schema_version=SCHEMA_VERSION,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -126,7 +126,7 @@ class _Maker:
     @cached_property
     def _model(self) -> LoadedModel:
         model = planning.load_model(self._question.settings, self._cache)
-        planning.refuse_pairs(model, "sweep")
+        refusals.refuse_pairs(model, "sweep")
         return model
 
     def _settings(

@@ -29,7 +29,7 @@ LAYERS = (
     "rescale",
     "graph runtime evaluators",
     "report",
-    "planning",
+    "planning refusals material",
     "aims costs factoring rivals correction",
     "workplace",
     "delivery regression reporting",

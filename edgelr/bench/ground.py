@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgelr import planning, workplace
+from edgelr import material, planning, refusals, workplace
 from edgelr.bench.question import Question
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration, encode_prefix
 from edgelr.device import DeviceProfile
 from edgelr.errors import InputError
 from edgelr.images import list_images
-from edgelr.planning import DECODER_LENGTH, DenseExport, Listener, Subject
+from edgelr.material import DECODER_LENGTH
+from edgelr.planning import DenseExport, Listener, Subject
 from edgelr.recipes import RECIPES
 from edgelr.shapes import shape_of
 from edgelr.text import DEFAULT_TEXT, read_text
@@ -53,7 +54,7 @@ def common_ground(
         InputError: the settings do not fit the model, or a text is too short.
     """
     model = planning.load_model(question.settings, cache)
-    planning.refuse_pairs(model, "bench")
+    refusals.refuse_pairs(model, "bench")
     subject = planning.examine(model, question.settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
@@ -61,7 +62,7 @@ def common_ground(
     }
     workplace.require_room(subject, out, cache)
     dense = planning.dense_export(model, cache, listener)
-    return Ground(subject, dense, planning.calibrate(subject, dense, cache, listener), texts)
+    return Ground(subject, dense, material.calibrate(subject, dense, cache, listener), texts)
 
 
 def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
@@ -92,7 +93,7 @@ def _tokenized(
             f"{longest:,} at most (max_position_embeddings). Give a smaller number."
         )
     if subject.model.task != "text-generation":
-        found = planning.tokenize(subject, text, tokens, question.length, source)
+        found = material.tokenize(subject, text, tokens, question.length, source)
         _require_tokens(name, found.tokens, tokens)
         return found
     length = question.length or min(DECODER_LENGTH, longest)
@@ -103,7 +104,7 @@ def _tokenized(
         )
     held = len(encode_prefix(text, subject.tokenizer, tokens))
     _require_tokens(name, held, tokens // length * length)
-    return planning.tokenize(subject, text, tokens, length, source)
+    return material.tokenize(subject, text, tokens, length, source)
 
 
 def _require_tokens(name: str, found: int, wanted: int) -> None:

@@ -1,0 +1,65 @@
+"""What is refused before any work: settings that do not fit a model, or what it is for."""
+
+from __future__ import annotations
+
+from edgelr.errors import InputError
+from edgelr.recipes import Recipe
+from edgelr.settings import Settings
+from edgelr.tasks import TASKS
+from edgelr.types import WEIGHT_BITS, LinearSite, LoadedModel, WeightPrecision
+
+
+def require_lengths(model: LoadedModel, settings: Settings, longest: int) -> None:
+    """Refuse rows that the model cannot read; an image has one length, which is not asked for."""
+    asked = {"context": settings.context_tokens, "calibration-length": settings.calibration_length}
+    for name, tokens in asked.items():
+        if tokens is not None and (tokens > longest or model.image is not None):
+            known = "for every image" if model.image else "at most (max_position_embeddings)"
+            raise InputError(
+                f"--{name} asks for {tokens:,} tokens; {model.source} takes {longest:,} {known}. "
+                f"{'Leave the option away' if model.image else 'Give a smaller number'}."
+            )
+
+
+def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision, ...]) -> None:
+    """Refuse whole numbers for convolutions: MatMulNBits multiplies matrices."""
+    convolutions = [site.name for site in sites if site.kernel]
+    if convolutions and set(weights) & set(WEIGHT_BITS):
+        raise InputError(
+            f"--precision int8, int4 and auto store matrices, and {len(convolutions)} linears of "
+            f"this model are convolutions ({convolutions[0]}). Expected fp32 or fp16."
+        )
+
+
+def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
+    """Refuse what is not made for what a model is for."""
+    if settings.with_tests and model.mask_token is not None:
+        raise InputError(
+            "--with-tests writes no tests of what masks are filled with; expected a model that "
+            "generates, embeds or labels. Leave it away: 'edgelr validate' judges such a bundle."
+        )
+    if not TASKS[model.task].has_pairs:
+        return
+    asked = {
+        "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
+        "--max-latency": settings.max_latency is not None,
+        "--with-tests": settings.with_tests,
+        f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
+    }
+    for what, wanted in asked.items():
+        if wanted:
+            refuse_pairs(model, what)
+
+
+def refuse_pairs(model: LoadedModel, what: str) -> None:
+    """Refuse a model with an encoder and a decoder.
+
+    Raises:
+        InputError: it is one.
+    """
+    if TASKS[model.task].has_pairs:
+        raise InputError(
+            f"{model.source} has an encoder and a decoder (task {model.task}), and {what} takes "
+            f"models of one graph only. Use 'edgelr export' with --keep, --max-size or --max-drop, "
+            f"and a recipe without refit: docs/models.md says what else works."
+        )
