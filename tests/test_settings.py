@@ -38,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "provider": "cuda",
     "revision": "main",
     "trust_remote_code": True,
+    "with_tests": True,
 }
 
 
