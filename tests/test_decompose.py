@@ -27,6 +27,8 @@ from edgelr.types import Form, Grouping, LoadedModel, Plan, SiteGroup, SiteStati
 from tests.conftest import collected, random_rows, tiny_texts
 from tests.exports import every_exporter, every_task
 
+SMALL_LOSS = 3.0  # nats: five labels are chosen among by chance at a loss of 1.6
+
 every_method = pytest.mark.parametrize("method", METHODS.names())
 Models = dict[str, LoadedModel]
 
@@ -220,6 +222,8 @@ def test_the_predicted_loss_is_about_the_measured_one(
     with multiplied(model.module, truncate(table, plan)):
         measured = lost(model, before, answers(model, texts))
     predicted = sum(site.candidate.predicted_loss for site in sites)
+    if predicted > SMALL_LOSS:
+        pytest.skip(f"{predicted:.1f} nats are no small change, which a prediction needs")
     # of a few random labels, gradients depend on inputs more than the prediction takes them to
     within = 3 if "classification" in exporter else 2.5
     # the first token of an image is read alone, and its inputs are not like those of its patches

@@ -53,7 +53,7 @@ def test_a_site_describes_its_linear(tiny_models: Models, exporter: str) -> None
     model = tiny_models[exporter]
     for site in find_sites(model):
         linear = model.module.get_submodule(site.name)
-        assert isinstance(linear, nn.Linear)
+        assert isinstance(linear, nn.Conv2d if site.kernel else nn.Linear)
         weight = weight_of(model, site.name)
         assert weight.shape == (site.out_features, site.in_features)
         assert weight.numel() == site.parameters
@@ -62,6 +62,8 @@ def test_a_site_describes_its_linear(tiny_models: Models, exporter: str) -> None
 
 @every_exporter
 def test_blocks_have_the_same_roles_in_the_same_order(tiny_models: Models, exporter: str) -> None:
+    if tiny_models[exporter].exporter.shape is not None:
+        pytest.skip("its blocks are stages, which differ")
     sites = find_sites(tiny_models[exporter])
     first, second = ([site.role for site in sites if site.block == block] for block in (0, 1))
     assert first == second
