@@ -26,9 +26,9 @@ from edgelr.types import CapCheck, ExportBundle, Phase
 # What ONNX Runtime takes beside weights, buffers and cache: its libraries' pages as they are used,
 # the graph, threads. 20 to 28 MiB with MiniLM and SmolLM2-135M in float32 (release 1.31, x86-64).
 SESSION_BYTES = 26 * 2**20
-# What packing whole numbers leaves to the process, and what products in eight bits work with: 10 to
-# 20 MiB more with the same models.
-WHOLE_NUMBER_BYTES = 14 * 2**20
+# What packing whole numbers leaves to the process, and what products in eight bits work with: up to
+# 4 MiB more with the same models.
+WHOLE_NUMBER_BYTES = 4 * 2**20
 DECODED_TOKENS = 64
 _GROUPS = Path("/sys/fs/cgroup")
 
