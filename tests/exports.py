@@ -31,6 +31,7 @@ PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite kno
 FILLING = "bert:fill-mask"
 TRACED = "gpt2"  # a decoder that is traced, and not built
 SLOW = (
+    "mt5",
     "opt",
     "phi",
     "phi3",
