@@ -20,20 +20,14 @@ from edgelr.cache import Cache
 from edgelr.clock import Clock
 from edgelr.device import load_profile
 from edgelr.losses import named_inputs
-from edgelr.planning import Subject
+from edgelr.planning import Listener, Subject
+from edgelr.report.live import LiveListener
 from edgelr.settings import make_settings
-from edgelr.types import Budget, Plan
 
 
-class Quiet:
-    """A listener that says nothing."""
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-    def note(self, text: str) -> None: ...
-    def planned(self, plan: Plan, budget: Budget) -> None: ...
-
-
-def bare_passes(subject: Subject, parts: list[calibration.Calibration], clock: Clock) -> None:
+def bare_passes(
+    subject: Subject, parts: list[calibration.Calibration], clock: Clock, listener: Listener
+) -> None:
     """Read the texts as the statistics do, and watch nothing."""
     model = subject.model
     base = getattr(model.module, "base_model", model.module)
@@ -45,7 +39,7 @@ def bare_passes(subject: Subject, parts: list[calibration.Calibration], clock: C
     for _ in range(2):
         with clock.time("bare forward and backward, twice"):
             statistics.fisher_pass(
-                model, {}, lambda *_: None, spread, generator, "", Quiet().progress
+                model, {}, lambda *_: None, spread, generator, "", listener.progress
             )
 
 
@@ -65,14 +59,14 @@ def main() -> None:
         calibration=(given.text,),
         calibration_tokens=given.tokens,
     )
-    needed, spent, listener = Clock(), Clock(), Quiet()
+    needed, spent, listener = Clock(), Clock(), LiveListener(quiet=True)
     with TemporaryDirectory() as folder:
         cache = Cache(Path(folder))
         device = load_profile(settings.profile)
         subject = planning.examine(planning.load_model(settings, cache), settings, device)
         dense = planning.dense_export(subject.model, cache, listener)
         parts = material.calibrate(subject, dense, cache, listener)
-        bare_passes(subject, parts, needed)
+        bare_passes(subject, parts, needed, listener)
         pipeline.plan(settings, device, cache, listener, spent, model=subject.model)
     for stage, seconds in {**needed.seconds, **spent.seconds}.items():
         print(f"{stage:40} {seconds:7.1f} s")

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgelr.errors import InputError
 from edgelr.samples import write_samples
+from edgelr.silence import quiet
 
 GRAPH, INPUTS, ANSWERS = "model.onnx", "inputs.npz", "answers.npz"
 OPSET = 18  # as the graphs of model families
@@ -132,7 +129,7 @@ def _export(
     failed: Exception | None = None
     for example, shapes in ((few, free), (one, None)):
         try:
-            with _quiet():
+            with quiet():
                 torch.onnx.export(
                     module,
                     kwargs=example,
@@ -152,16 +149,3 @@ def _export(
         f"one that torch.export can trace, whose outputs are tensors. See what "
         f"torch.onnx.export(module, kwargs=inputs, dynamo=True) says, or give an .onnx file."
     ) from failed
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Swallow what tracing prints, logs and warns."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

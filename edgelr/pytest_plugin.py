@@ -14,23 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from edgelr.types import Budget, Plan, Validation
+    from edgelr.types import Validation
 
 OPTION, INI = "--edgelr-bundle", "edgelr_bundle"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Hear that a part of a stage is done."""
-
-    def note(self, text: str) -> None:
-        """Hear something that a user should know."""
-
-    def planned(self, plan: Plan, budget: Budget) -> None:
-        """Hear of a plan."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,10 +70,11 @@ def assert_no_regression(
     from edgelr.errors import InputError
     from edgelr.recheck import validate_again
     from edgelr.report.figures import gate_sentence
+    from edgelr.report.live import LiveListener
     from edgelr.runtime.bundle import read_bundle
 
     given, text = read_bundle(Path(bundle), verify=True), None if data is None else Path(data)
-    found = validate_again(given, str(against), text, max_drop, provider, Silent())
+    found = validate_again(given, str(against), text, max_drop, provider, LiveListener(quiet=True))
     if found.gate is None:
         raise InputError(
             f"{bundle} has no accuracy gate of its own; expected a limit. Give max_drop."

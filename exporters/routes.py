@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import EdgelrError
+from edgelr.silence import quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,19 +95,6 @@ def traced_by_transformers(module: Any, example: dict[str, Any], **shapes: Any) 
 
     config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects
     return OnnxExporter().export(module, example, config=config)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Swallow what tracing prints and warns about its own experimental state."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def fuse_with_transformers(model: Any) -> None:

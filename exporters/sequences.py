@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.routes import quiet, traced_by_transformers
+from edgelr.silence import quiet
+from exporters.routes import traced_by_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

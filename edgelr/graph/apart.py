@@ -26,12 +26,12 @@ def name_products_apart(path: Path) -> None:
     """Rewrite a graph file; its sidecar stays as it is."""
     model = onnx.load(str(path), load_external_data=False)
     changed = False
-    for tensor in list(model.graph.initializer):
+    stored = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in stored:
         readers = [node for node in model.graph.node if tensor.name in node.input]
         products = [node for node in readers if node.op_type in PRODUCTS]
         gathers = [node for node in readers if node.op_type == "Gather"]
-        external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        if not (external and products and gathers and len(readers) == len(products + gathers)):
+        if not (products and gathers and len(readers) == len(products + gathers)):
             continue
         apart = model.graph.initializer.add()
         apart.CopyFrom(tensor)

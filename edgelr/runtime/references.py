@@ -14,12 +14,12 @@ import onnxruntime as ort
 from edgelr.evaluators.perplexity import log_softmax
 from edgelr.images import list_images, normalized, read_picture, spread_evenly
 from edgelr.runtime.bundle import read_config, read_tokenizer
-from edgelr.runtime.decoder import Decoder, left_padded
+from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder, pooled, right_padded
 from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.session import Array
 from edgelr.runtime.tensors import Tensors, open_tensors
-from edgelr.runtime.validate import max_abs_error, open_runner
+from edgelr.runtime.validate import left_padding_error, max_abs_error, open_runner
 from edgelr.samples import Samples, count, feeds, load_samples
 from edgelr.tasks import METRICS, decides_each_label
 from edgelr.text import PROMPTS, chunk_tokens, read_text, split_sentences
@@ -144,7 +144,7 @@ def _of_decoders(
         "original_losses": first,
         "original_best": best,
     }
-    noise = max(_padding_error(bundle, rows, logits), _step_error(bundle, rows, logits))
+    noise = max(left_padding_error(bundle, rows, logits), _step_error(bundle, rows, logits))
     return Taken(arrays, scale, noise / scale, float(np.exp((second - first).mean())))
 
 
@@ -172,15 +172,6 @@ def _greedy(decoder: Decoder, rows: Sequence[Sequence[int]]) -> tuple[Array, Arr
             leads[-1][place] = float(first - second)
             step = [tokens[-1][place]]
     return np.array(tokens), np.array(leads, np.float32)
-
-
-def _padding_error(
-    decoder: Decoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]
-) -> float:
-    ids, mask = left_padded(rows, int(decoder.config.get("pad_token_id") or 0))
-    together, _ = decoder.logits(ids, mask)
-    pairs = zip(together, alone, strict=True)
-    return max(max_abs_error(row[-len(single) :], single) for row, single in pairs)
 
 
 def _step_error(decoder: Decoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]) -> float:

@@ -169,7 +169,7 @@ def _decoder_parity(decoder: Decoder, answers: Mapping[str, Array], limit: float
     return Parity(
         max_abs_error=error,
         max_abs_error_limit=limit,
-        padded_max_abs_error=_left_padding_error(decoder, prompts[:_PADDED], alone),
+        padded_max_abs_error=left_padding_error(decoder, prompts[:_PADDED], alone),
         greedy_prompts=len(prompts),
         greedy_identical=sum(a == b for a, b in zip(found, greedy, strict=True)),
         greedy_tokens=len(greedy[0]),
@@ -222,9 +222,10 @@ def _errors_alone(
     return error, alone
 
 
-def _left_padding_error(
+def left_padding_error(
     decoder: Decoder, prompts: Sequence[Sequence[int]], alone: Sequence[Array]
 ) -> float:
+    """Run prompts together; return the largest difference to each ``alone``."""
     ids, mask = left_padded(prompts, int(decoder.config.get("pad_token_id") or 0))
     logits, _ = decoder.logits(ids, mask)
     pairs = zip(logits, alone, strict=True)
