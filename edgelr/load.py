@@ -95,25 +95,7 @@ def _from_folder(
         )
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
-    auto_class = getattr(transformers, TASKS[task].auto_class)
-    try:
-        with _quiet_transformers():
-            module, info = auto_class.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are named below
-                **dict(exporter.load_options if task == exporter.tasks[0] else ()),
-            )
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
-            f"every shard of them. Copy or download the model again."
-        ) from error
-    _require_complete(info, source, task != exporter.tasks[0])
+    module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:
         exporter.prepare(module)
     module.eval().requires_grad_(False)
@@ -138,6 +120,32 @@ def _from_folder(
         image=image,
         mask_token=mask_token,
     )
+
+
+def _read_weights(
+    folder: Path, source: str, exporter: Exporter, task: Task, trust_remote_code: bool
+) -> Any:
+    """Read a model in float32, every tensor of it."""
+    first = task == exporter.tasks[0]
+    try:
+        with _quiet_transformers():
+            module, info = getattr(transformers, TASKS[task].auto_class).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
+                **dict(exporter.load_options if first else ()),
+            )
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
+            f"every shard of them. Copy or download the model again."
+        ) from error
+    _require_complete(info, source, not first)
+    return module
 
 
 def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
