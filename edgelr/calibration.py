@@ -77,6 +77,10 @@ class Calibration:
         rows = max(1, round(len(self.mask) * min(1.0, tokens / self.tokens)))
         return self._taken(np.linspace(0, len(self.mask) - 1, rows).astype(int))
 
+    def every(self, step: int, start: int) -> Calibration:
+        """Keep one row in ``step``, from ``start`` on; of fewer rows than two such, keep all."""
+        return self._taken(slice(start, None, step)) if len(self.mask) >= 2 * step else self
+
     def _taken(self, rows: slice | NDArray[Any]) -> Calibration:
         if isinstance(self.inputs, Pair):
             inputs: Any = Pair(*(array[rows] for array in _arrays(self.inputs)))

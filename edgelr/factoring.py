@@ -23,7 +23,7 @@ from edgelr.methods import METHODS
 from edgelr.planning import FORMAT, Listener, Planned, Subject
 from edgelr.quantization import Rounded, round_factors
 from edgelr.refit import refit
-from edgelr.rescale import components, solve_scales
+from edgelr.rescale import Scales, components, solve_step
 from edgelr.sharing import group_loss, refine_basis
 from edgelr.sites import positions, weight_of
 from edgelr.spectra import SpectrumTable, read_factors, write_factors
@@ -34,8 +34,9 @@ FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
 COMPARED_TOKENS = 4096  # of held-out text at most: the same text before and after: few tell
 REFIT_TOKENS = 16384  # read by every block twice, dense and compressed
-SCALE_TOKENS = 32768  # to learn as many scales from
-SCALE_BYTES = 2**32  # of their derivatives on the disk: large models learn from fewer tokens
+SCALE_STEPS = 4  # at most; each on a text of its own, where there is enough
+SCALE_TOKENS = 16384  # to learn from in a step
+SCALE_BYTES = 2**31  # of derivatives on the disk: large models learn from fewer tokens
 RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0)  # on scales, the most cautious first
 Improve = Callable[[FactorSet, Path], "Factored"]
 
@@ -105,7 +106,7 @@ def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Impr
     if "refit" in recipe.refine:
         yield "refit", lambda found, _: _refitted(made, found, listener)
     if "scale" in recipe.refine:
-        yield "scales", lambda found, work: _rescaled(made, found, work, listener)
+        yield "steps", lambda found, work: _rescaled(made, found, work, listener)
     if asked is not None:
         text = "-".join(str(value) for value in asdict(asked).values())
         yield (
@@ -179,17 +180,13 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
 
 
 def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener) -> Factored:
-    """Scale the kept components, as boldly as held-out text shows to be right."""
+    """Scale the kept components, as boldly and as often as held-out text shows to be right."""
     subject, unknowns = made.subject, components(factors)
     if not unknowns:
         return Factored(factors)
-    seed = subject.settings.seed + 1  # labels that the statistics did not see
-    parts = spread(made.calibration, min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns)))
-    with unfinished(work) as scratch:  # gigabytes, of no use to another run
-        often = positions(subject.sites)
-        scales = solve_scales(
-            subject.model, factors, parts, seed, scratch, listener.progress, often
-        )
+    tokens = min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns))
+    parts = spread(made.calibration, SCALE_STEPS * tokens)
+    texts = max(1, sum(part.tokens for part in parts) // tokens)
     compared = min(COMPARED_TOKENS, sum(part.tokens for part in parts))
     increase = loss_increase(subject.model, selection(subject).first(compared))
 
@@ -197,18 +194,39 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
         with multiplied(subject.model.module, changed):
             return increase()
 
-    before = best = held_out(factors)
+    losses = [held_out(factors)]
+    for step in range(SCALE_STEPS):
+        own = [part.every(texts, step % texts) for part in parts]
+        seed = subject.settings.seed + 1 + step  # labels that the statistics did not see
+        with unfinished(work) as scratch:  # gigabytes, of no use to another run
+            often = positions(subject.sites)
+            scales = solve_step(
+                subject.model, factors, own, seed, scratch, listener.progress, often
+            )
+        loss, factors = _boldest(scales, held_out, losses[-1])
+        if loss == losses[-1]:
+            break
+        losses.append(loss)
+    note = (
+        f"Scales of the kept components, to make up for the dropped ones: held-out loss "
+        f"{losses[0]:.4f} before, {losses[-1]:.4f} after {len(losses) - 1} steps"
+        f"{'' if len(losses) > 1 else ': none are taken'}."
+    )
+    return Factored(factors, (note,))
+
+
+def _boldest(
+    scales: Scales, held_out: Callable[[FactorSet], float], before: float
+) -> tuple[float, FactorSet]:
+    """Lower the ridge for as long as the held-out loss falls; return it and its factors."""
+    best, factors = before, scales.factors
     for ridge in RIDGES:
         changed = scales.folded(ridge)
         loss = held_out(changed)
         if loss >= best:
             break
         best, factors = loss, changed
-    note = (
-        f"Scales of the kept components, to make up for the dropped ones: held-out loss "
-        f"{before:.4f} before, {best:.4f} after{'' if best < before else ': none are taken'}."
-    )
-    return Factored(factors, (note,))
+    return best, factors
 
 
 def _healed(

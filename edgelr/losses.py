@@ -6,7 +6,7 @@ or an image; where these may have several labels, each of them is a decision bet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -111,9 +111,53 @@ def backward(model: LoadedModel, inputs: Inputs, mask: Tensor, generator: torch.
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
     half the squared distance of the embeddings, which is one minus their cosine.
     """
+    _send_sampled(model, _differentiable(model, inputs, mask), inputs, mask, generator)
+
+
+def backward_twice(
+    model: LoadedModel,
+    inputs: Inputs,
+    mask: Tensor,
+    expected: Tensor,
+    generator: torch.Generator,
+    between: Callable[[], None],
+) -> None:
+    """Send two gradients back through one forward pass.
+
+    The first is that of the sum, over all that has a loss, of KL(expected || answer), or of half
+    the squared distance of the embeddings; the second that of ``backward``.
+
+    Args:
+        model: what is differentiated.
+        inputs: of a batch.
+        mask: of it.
+        expected: what another model answers to the batch: see ``answers``.
+        generator: of the sampled labels or probes.
+        between: called after the first.
+    """
+    answered = _differentiable(model, inputs, mask)
+    found = answered.detach()
+    if TASKS[model.task].loss == "embedding":
+        residual = found - expected
+    else:
+        real = counted(answered, model, inputs, mask)
+        residual = (found.softmax(-1) - expected.softmax(-1)).mul_(real[..., None])
+    answered.backward(residual, retain_graph=True)
+    between()
+    _send_sampled(model, answered, inputs, mask, generator)
+
+
+def _differentiable(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
+    """Run a batch so that its answers can be sent back."""
     pairs = isinstance(inputs, Pair)
     with _embedding_gradients(model.module) if pairs else nullcontext():
-        answered = _compared(model, mask, _differentiable_inputs(model, inputs, mask))
+        return _compared(model, mask, _differentiable_inputs(model, inputs, mask))
+
+
+def _send_sampled(
+    model: LoadedModel, answered: Tensor, inputs: Inputs, mask: Tensor, generator: torch.Generator
+) -> None:
+    """Send back what ``backward`` describes, from what it answered."""
     if TASKS[model.task].loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return

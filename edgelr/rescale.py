@@ -1,35 +1,39 @@
-"""Give the kept components their best scales, so that they make up for the dropped ones.
+"""Give the kept components the scales that make up best for what was dropped.
 
-The closed-form relative of learned importance (Safari and Hutter, 2026, arXiv:2606.23568), for
-factors that are chosen already, and for those of all linears at once. At one token, the derivative
-of the loss with respect to the scale of component ``k`` is ``p_k = (x . down_k) (up_k . g)``, ``g``
-the gradient of the loss at the linear's output, and that with respect to all that was dropped is
-``q``, the sum of ``g . (W - W') x`` over the linears. To second order the scales ``s`` cost
-``1/2 E[(q - sum_k (s_k - 1) p_k)^2]``: least squares with one unknown per component, in which every
-linear makes up for what the others dropped, too. The solution is folded into ``up``, so that
-nothing grows.
+With all scales at one, the gradient of the mean divergence KL(dense || compressed) with respect to
+them is known exactly: the mean of ``p_k = (x . down_k) (up_k . g)``, where ``x`` is what a linear
+of the compressed model reads and ``g`` the gradient of the divergence at its output. The curvature
+is the Fisher information of the compressed model (Martens, 2014, arXiv:1412.1193): the mean of
+``p p^T`` for labels that are sampled from it. A step of Gauss and Newton solves
 
-There are more components than tokens to learn from, and the second order holds near the dense model
-only. A ridge ``lambda sum_k E[p_k^2] (s_k - 1)^2`` bounds both; how large it has to be is not known
-beforehand. One Krylov space, of the least squares without it, has the solutions for all ridges
-(Frommer and Maass, SIAM J. Sci. Comput. 20, 1999), so that the caller can measure several.
+    (E[p p^T] + ridge diag E[p_k^2]) (s - 1) = -gradient
+
+for the components of all linears together, in which each makes up for what the others dropped, too.
+The solution is folded into ``up``, so that nothing grows. (Safari and Hutter, 2026,
+arXiv:2606.23568, rescale the components of one linear, from the dense model.)
+
+There are more components than tokens to learn from, and the second order holds nearby only. A ridge
+bounds both; how large it has to be is not known beforehand. One Krylov space, of the least squares
+without it, has the solutions for all ridges (Frommer and Maass, SIAM J. Sci. Comput. 20, 1999), so
+that the caller can measure several, and step again from the best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgelr.convolutions import features_last, first_product
+from edgelr.compressed import multiplied
+from edgelr.convolutions import features_last
+from edgelr.derivatives import Derivatives, DerivativesWriter, by_row, derivatives, products_of
 from edgelr.factors import FactorSet, LowRank
-from edgelr.statistics import fisher_pass
-from edgelr.tasks import TASKS
+from edgelr.losses import Inputs, answers, backward_twice
+from edgelr.statistics import gradient_pass
 
 if TYPE_CHECKING:
     from edgelr.calibration import Calibration
@@ -39,9 +43,6 @@ Progress = Callable[[str, int, int], None]
 
 LARGEST_SCALE = 2.0  # a scale beyond is noise: those of a real model are between 0.8 and 1.4
 KRYLOV_STEPS = 40  # ridges of one and more need less
-PIECE_NUMBERS = 2**24  # of derivatives, that are in memory at once
-LARGEST_STORED = 60000.0  # just below what float16 holds
-_FILE = "derivatives.float16"
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,10 @@ class Scales:
 
 def components(factors: FactorSet) -> int:
     """Count the unknowns: the components of every ``LowRank`` product."""
-    return sum(each.down.shape[1] for each in _products(factors).values())
+    return sum(each.down.shape[1] for each in products_of(factors).values())
 
 
-def _products(factors: FactorSet) -> dict[str, LowRank]:
-    """The factors that have components to scale."""
-    return {name: each for name, each in factors.items() if isinstance(each, LowRank)}
-
-
-def solve_scales(
+def solve_step(
     model: LoadedModel,
     factors: FactorSet,
     parts: list[Calibration],
@@ -103,25 +99,36 @@ def solve_scales(
     progress: Progress,
     positions: Mapping[str, float] | None = None,
 ) -> Scales:
-    """Solve for the scales of the components of every ``LowRank`` product; others stay.
+    """Solve for one step of the scales of every ``LowRank`` product; others stay.
 
     Args:
-        model: dense; its gradients are those of the Fisher information, as in ``statistics``.
-        factors: products, as ``truncate`` makes them.
+        model: dense.
+        factors: of the compressed model.
         parts: calibration texts; where there are several, each weighs by its tokens.
         seed: of the sampled labels or probes.
         folder: receives the derivatives, two bytes for every token and component, while it runs.
         progress: called with ``("scales", done, total)`` in tokens.
         positions: how often a site runs for each token, see ``LinearSite``; once where none says.
     """
-    found = _collect(model, factors, parts, seed, folder, progress, positions or {})
+    found, gradient = collect(model, factors, parts, seed, folder, progress, positions or {})
+    scales = least_squares(factors, found, -gradient / found.unit)
+    found.path.unlink()
+    return scales
+
+
+def least_squares(factors: FactorSet, found: Derivatives, right: Tensor) -> Scales:
+    """Solve ``(E[p p^T] + ridge E[p_k^2]) (s - 1) = right`` for every ridge.
+
+    Args:
+        factors: before.
+        found: ``p``, in units of its own.
+        right: ``(k,)``, in the same units.
+    """
     unit = 1 / found.sizes()
     basis, tridiagonal, start = krylov_space(
-        lambda v: unit * found.normal(unit * v), unit * found.right(), KRYLOV_STEPS
+        lambda v: unit * found.normal(unit * v), unit * right, KRYLOV_STEPS
     )
-    folded = unit / found.unit  # derivatives are stored in a unit of their own
-    (folder / _FILE).unlink()
-    return Scales(factors, found.columns, folded, basis, tridiagonal, start)
+    return Scales(factors, found.columns, unit / found.unit, basis, tridiagonal, start)
 
 
 def krylov_space(
@@ -157,90 +164,7 @@ def krylov_space(
     return torch.stack(rows[:size]), tridiagonal, length
 
 
-@dataclass
-class _Derivatives:
-    """Derivatives of the loss at every token, or text, in a file.
-
-    Attributes:
-        path: of ``p / unit``, ``(rows, k)`` float16.
-        columns: of every site in it.
-        unit: about the root mean square of every ``p_k``, ``(k,)``.
-        dropped: ``q``, ``(rows,)``.
-    """
-
-    path: Path
-    columns: dict[str, slice]
-    unit: Tensor
-    dropped: Tensor
-
-    def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield ``p / unit`` and ``q`` of as many rows as fit in memory."""
-        width, rows = len(self.unit), len(self.dropped)
-        stored = np.memmap(self.path, np.float16, "r", shape=(rows, width))
-        step = max(1, PIECE_NUMBERS // width)
-        for start in range(0, rows, step):
-            piece = torch.from_numpy(stored[start : start + step].astype(np.float32))
-            yield piece, self.dropped[start : start + step]
-
-    def mean(self, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Mean over the rows of what ``of`` sums over the rows of a piece, ``(k,)``."""
-        total = torch.zeros(len(self.unit))
-        for piece, dropped in self.pieces():
-            total += of(piece, dropped)
-        return total / len(self.dropped)
-
-    def sizes(self) -> Tensor:
-        """Root mean square of every column, ``(k,)``."""
-        squares = self.mean(lambda p, _: p.square().sum(0))
-        return squares.sqrt().clamp_min(torch.finfo(torch.float16).tiny)
-
-    def normal(self, v: Tensor) -> Tensor:
-        """Mean of ``p p^T v``."""
-        return self.mean(lambda p, _: p.T @ (p @ v))
-
-    def right(self) -> Tensor:
-        """Mean of ``p q``."""
-        return self.mean(lambda p, q: p.T @ q)
-
-
-@dataclass
-class _Writer:
-    """Adds up what the linears have for the rows of a batch, and writes it.
-
-    Attributes:
-        file: receives ``p / unit``.
-        width: of a row.
-        unit: from the first batch, ``(k,)``.
-        p: of the running batch, ``(rows, k)``.
-        dropped: ``q`` of every batch, ``(rows,)`` each; that of the running one comes last.
-    """
-
-    file: BinaryIO
-    width: int
-    unit: Tensor | None = None
-    p: Tensor | None = None
-    dropped: list[Tensor] = field(default_factory=list)
-
-    def add(self, p: Tensor, q: Tensor, columns: slice) -> None:
-        """Add ``p (rows, r)`` and ``q (rows,)`` of one linear."""
-        if self.p is None:
-            self.p = torch.zeros(len(p), self.width)
-            self.dropped.append(torch.zeros(len(p)))
-        self.p[:, columns] = p
-        self.dropped[-1] += q
-
-    def flush(self) -> None:
-        """Write the batch that every linear has added to."""
-        assert self.p is not None
-        if self.unit is None:
-            size = self.p.square().mean(0).sqrt()
-            self.unit = size.clamp_min(max(1e-6 * float(size.max()), 1e-30))
-        stored = (self.p / self.unit).clamp(-LARGEST_STORED, LARGEST_STORED).half()
-        self.file.write(stored.numpy().tobytes())
-        self.p = None
-
-
-def _collect(
+def collect(
     model: LoadedModel,
     factors: FactorSet,
     parts: list[Calibration],
@@ -248,41 +172,41 @@ def _collect(
     folder: Path,
     progress: Progress,
     positions: Mapping[str, float],
-) -> _Derivatives:
-    """Write the derivatives of every token of a decoder, or every text of an encoder."""
-    products = _products(factors)
-    columns, width = {}, 0
-    for name, each in products.items():
-        columns[name] = slice(width, width := width + each.down.shape[1])
-    image = model.image
-    whole = TASKS[model.task].by_row or TASKS[model.task].has_pairs  # positions of two lengths
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _FILE).open("wb") as file:
-        writer = _Writer(file, width)
+) -> tuple[Derivatives, Tensor]:
+    """Write ``p`` for sampled labels, and find the gradient of the mean divergence, ``(k,)``.
 
-        def add(name: str, module: nn.Module, x: Tensor, plain: Tensor, gradient: Tensor) -> None:
-            gradient = features_last(module, gradient)
-            p = first_product(module, x, products[name].down) * (gradient @ products[name].up.T)
-            q = (gradient * plain).sum(-1) - p.sum(-1)
-            if image is not None:  # windows of it lie one after another
-                each = round(image.tokens * positions.get(name, 1.0))
-                p, q = p.reshape(-1, each, p.shape[-1]), q.reshape(-1, each)
-            p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
-            writer.add(p, q, columns[name])
+    The arguments are those of ``solve_step``.
+    """
+    products, writer = products_of(factors), DerivativesWriter.into(folder, factors)
+    gradient = torch.zeros(writer.width, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    sampled = False  # which of the two gradients of a batch is on its way
 
-        def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-            assert isinstance(module, (nn.Linear, nn.Conv2d))
-            plain, x = features_last(module, output.detach()), x.detach()
-            if module.bias is not None:
-                plain = plain - module.bias
-            output.register_hook(lambda gradient: add(name, module, x, plain, gradient))
+    def add(name: str, module: nn.Module, x: Tensor, sent: Tensor) -> None:
+        p = derivatives(module, x, features_last(module, sent), products[name])
+        if sampled:
+            writer.add(name, by_row(model, positions.get(name, 1.0), p))
+        else:
+            gradient[writer.columns[name]] += p.flatten(0, -2).sum(0).double()
 
-        def written(what: str, done: int, total: int) -> None:
-            writer.flush()
-            progress(what, done, total)
+    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        x = x.detach()
+        output.register_hook(lambda sent: add(name, module, x, sent))
 
-        generator = torch.Generator().manual_seed(seed)
-        modules = {name: model.module.get_submodule(name) for name in products}
-        fisher_pass(model, modules, watch, parts, generator, "scales", written)
-    assert writer.unit is not None
-    return _Derivatives(folder / _FILE, columns, writer.unit, torch.cat(writer.dropped))
+    def send(inputs: Inputs, mask: Tensor) -> None:
+        nonlocal sampled
+        with torch.no_grad():
+            expected = answers(model, inputs, mask)
+        sampled = False
+        with multiplied(model.module, factors):
+            backward_twice(model, inputs, mask, expected, generator, between)
+        writer.flush()
+
+    def between() -> None:
+        nonlocal sampled
+        sampled = True
+
+    modules = {name: model.module.get_submodule(name) for name in products}
+    gradient_pass(model, modules, watch, parts, send, "scales", progress)
+    found = writer.finish()
+    return found, (gradient / found.rows).float()

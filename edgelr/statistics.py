@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgelr.calibration import Calibration
+    from edgelr.losses import Inputs
     from edgelr.methods import Need
+
+    Watch: TypeAlias = Callable[[str, nn.Module, Tensor, Tensor], None]
 
 Progress = Callable[[str, int, int], None]
 
@@ -213,7 +217,7 @@ def counted_positions(x: Tensor, real: Tensor) -> Tensor:
 def fisher_pass(
     model: LoadedModel,
     modules: dict[str, nn.Module],
-    watch: Callable[[str, nn.Module, Tensor, Tensor], None],
+    watch: Watch,
     parts: list[Calibration],
     generator: torch.Generator,
     what: str,
@@ -224,25 +228,55 @@ def fisher_pass(
     Args:
         model: in float32.
         modules: to watch, by name.
-        watch: called in the forward pass with ``(name, module, input, output)``; it may register a
-            hook on the output, to see its gradient. What it holds on to is held until then.
+        watch: see ``gradient_pass``.
         parts: calibration texts.
         generator: of the sampled labels or probes.
         what: is done, for ``progress``.
         progress: called with ``(what, done, total)`` in tokens.
     """
+
+    def send(inputs: Inputs, mask: Tensor) -> None:
+        backward(model, inputs, mask, generator)
+
+    gradient_pass(model, modules, watch, parts, send, what, progress)
+
+
+def gradient_pass(
+    model: LoadedModel,
+    modules: dict[str, nn.Module],
+    watch: Watch,
+    parts: list[Calibration],
+    send: Callable[[Inputs, Tensor], None],
+    what: str,
+    progress: Progress,
+) -> None:
+    """Run every batch of the texts forward and back, and watch some of the modules.
+
+    Args:
+        model: in float32.
+        modules: to watch, by name.
+        watch: called in a forward pass that wants gradients, with ``(name, module, input,
+            output)``; it may register a hook on the output, to see its gradient. What it holds on
+            to is held until then.
+        parts: calibration texts.
+        send: runs a batch ``(inputs, mask)``.
+        what: is done, for ``progress``.
+        progress: called with ``(what, done, total)`` in tokens, after every batch.
+    """
+
+    def seen(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            watch(name, module, args[0], output)
+
     handles = [
-        module.register_forward_hook(
-            lambda each, args, output, name=name: watch(name, each, args[0], output)
-        )
-        for name, module in modules.items()
+        module.register_forward_hook(partial(seen, name)) for name, module in modules.items()
     ]
     cut = TASKS[model.task].loss == "next_token"  # other texts are one whole
     done, total = 0, sum(part.tokens for part in parts)
     try:
         with torch.enable_grad():
             for inputs, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
-                backward(model, inputs, mask, generator)
+                send(inputs, mask)
                 done += int(mask.sum())
                 progress(what, done, total)
     finally:

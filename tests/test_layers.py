@@ -26,6 +26,7 @@ LAYERS = (
     "decompose budget latency allocate search compressed",
     "heal refit quantization table",
     "importance",
+    "derivatives",
     "rescale",
     "graph runtime evaluators",
     "report",
@@ -48,8 +49,8 @@ DOORS = {
     "peft": "heal",
     "torch": (
         "factors load processors sites losses statistics methods sharing forms spectra decompose "
-        "compressed refit heal importance quantization table rescale factoring rivals inspection "
-        "modules convolutions exporters targets"
+        "compressed refit heal importance quantization table rescale derivatives factoring "
+        "rivals inspection modules convolutions exporters targets"
     ),
     "PIL": "images",
     "transformers": "load processors exporters",

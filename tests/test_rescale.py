@@ -11,7 +11,7 @@ from edgelr.calibration import Calibration, from_samples
 from edgelr.compressed import multiplied
 from edgelr.decompose import truncate
 from edgelr.factors import FactorSet, LowRank, Tied
-from edgelr.rescale import LARGEST_SCALE, Scales, krylov_space, solve_scales
+from edgelr.rescale import LARGEST_SCALE, Scales, collect, krylov_space, solve_step
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel
 from tests.conftest import random_ids, tiny_texts
@@ -38,7 +38,7 @@ def rescaled(
     seed: int = 1,
     ridge: float = 10.0,
 ) -> FactorSet:
-    return solve_scales(model, factors, parts, seed, folder, lambda *_: None).folded(ridge)
+    return solve_step(model, factors, parts, seed, folder, lambda *_: None).folded(ridge)
 
 
 def scales(before: FactorSet, after: FactorSet) -> torch.Tensor:
@@ -65,12 +65,13 @@ def nearly_whole(model: LoadedModel, dropped: int = 6) -> FactorSet:
 def test_linears_make_up_for_what_others_dropped(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
     """Other text is lost less of than without scales, and than with each linear's own."""
     before, learned = nearly_whole(tiny_decoder), [texts(256, 0)]
-    together = rescaled(tiny_decoder, before, learned, tmp_path, ridge=1.0)
+    together = rescaled(tiny_decoder, before, learned, tmp_path, ridge=3.0)
+    twice = rescaled(tiny_decoder, together, learned, tmp_path, seed=2, ridge=3.0)
     alone: FactorSet = {}
     for name, each in before.items():
-        alone |= rescaled(tiny_decoder, {name: each}, learned, tmp_path, ridge=1.0)
+        alone |= rescaled(tiny_decoder, {name: each}, learned, tmp_path, ridge=3.0)
     dense, losses = answers(tiny_decoder, texts(32, 9)), []
-    for factors in (together, alone, before):
+    for factors in (twice, together, alone, before):
         with multiplied(tiny_decoder.module, factors):
             losses.append(lost(tiny_decoder, dense, answers(tiny_decoder, texts(32, 9))))
     assert losses == sorted(losses)
@@ -107,16 +108,18 @@ def test_what_lost_nothing_keeps_its_scale(
 def test_a_component_made_smaller_gets_its_size_back(
     tiny_decoder: LoadedModel, tmp_path: Path
 ) -> None:
-    """Nothing but its scale is wrong."""
+    """Nothing but its scale is wrong, and steps lead to it."""
     site = find_sites(tiny_decoder)[3]
     u, s, v = torch.linalg.svd(weight_of(tiny_decoder, site.name).T, full_matrices=False)
     up = s[:, None] * v
     up[0] /= 1.5
-    smaller: FactorSet = {site.name: LowRank(u, up)}
-    after = rescaled(tiny_decoder, smaller, [texts(256, 0)], tmp_path, ridge=0.01)[site.name]
+    factors: FactorSet = {site.name: LowRank(u, up)}
+    for step in range(4):
+        factors = rescaled(tiny_decoder, factors, [texts(256, step)], tmp_path, step, ridge=1.0)
+    after = factors[site.name]
     assert isinstance(after, LowRank)
     found = (after.up * up).sum(1) / up.square().sum(1)
-    assert 1.35 < float(found[0]) < 1.52
+    assert float(found[0]) == pytest.approx(1.5, rel=0.02)
     torch.testing.assert_close(found[1:], torch.ones(len(found) - 1), atol=0.05, rtol=0)
 
 
@@ -127,8 +130,9 @@ def test_equal_seeds_give_equal_scales_and_the_model_stays(
     model = tiny_models[exporter]
     before, state = planned(model, tmp_path / "run"), model.module.state_dict()
     kept = {name: tensor.clone() for name, tensor in state.items()}
-    first, second = (rescaled(model, before, [tiny_texts(model, 4)], tmp_path) for _ in range(2))
-    other = rescaled(model, before, [tiny_texts(model, 4)], tmp_path, seed=2)
+    rows = [tiny_texts(model, 4)]
+    first, second = (rescaled(model, before, rows, tmp_path) for _ in range(2))
+    other = rescaled(model, before, rows, tmp_path, seed=2)
     assert torch.equal(scales(before, first), scales(before, second))
     assert not torch.equal(scales(before, first), scales(before, other))
     assert all(torch.equal(kept[name], tensor) for name, tensor in state.items())
@@ -142,9 +146,45 @@ def test_padding_adds_nothing(tiny_encoder: LoadedModel, tmp_path: Path) -> None
         rows.inputs * 0 + (1 - rows.mask) * 7 + rows.inputs * rows.mask, rows.mask, ""
     )
     found = scales(before, rescaled(tiny_encoder, before, [rows], tmp_path))
-    torch.testing.assert_close(
-        found, scales(before, rescaled(tiny_encoder, before, [noise], tmp_path))
-    )
+    other = scales(before, rescaled(tiny_encoder, before, [noise], tmp_path))
+    torch.testing.assert_close(found, other)
+
+
+@every_task
+def test_the_gradient_is_that_of_the_divergence(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    """Scaling all components a little changes the divergence by what it says."""
+    model = tiny_models[exporter]
+    before, read = planned(model, tmp_path / "run"), texts(4, 3)
+    found, gradient = collect(model, before, [read], 0, tmp_path, lambda *_: None, {})
+    direction = torch.randn(len(gradient), generator=torch.Generator().manual_seed(7))
+    dense, size, losses = answers(model, read), 3e-3, []
+    for sign in (1, -1):
+        scaled: FactorSet = {}
+        for name, each in before.items():
+            assert isinstance(each, LowRank)
+            scale = 1 + sign * size * direction[found.columns[name], None]
+            scaled[name] = LowRank(each.down, each.up * scale)
+        with multiplied(model.module, scaled):
+            losses.append(lost(model, dense, answers(model, read)))
+    measured = (losses[0] - losses[1]) / (2 * size)
+    assert measured == pytest.approx(float(direction @ gradient), rel=0.02, abs=1e-6)
+
+
+@every_task
+def test_steps_from_the_compressed_model_lose_less_of_other_text(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    factors, learned, other = planned(model, tmp_path / "run"), texts(256, 0), texts(32, 9)
+    dense, losses = answers(model, other), []
+    for step in range(3):
+        with multiplied(model.module, factors):
+            losses.append(lost(model, dense, answers(model, other)))
+        own = [learned.every(2, step % 2)]
+        factors = rescaled(model, factors, own, tmp_path, step, ridge=30.0)
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_other_forms_stay_as_they_are(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
