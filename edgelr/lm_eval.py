@@ -28,10 +28,11 @@ try:
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
-    raise EnvironmentProblem(
+    problem = EnvironmentProblem(
         f"lm-evaluation-harness cannot be imported ({error}). Expected the package lm_eval. "
         f"Install it: pip install 'edgelr[lm-eval]'."
-    ) from error
+    )
+    raise (SystemExit(str(problem)) if __name__ == "__main__" else problem) from error
 
 Pair = tuple[
     Any, list[int], list[int]

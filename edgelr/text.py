@@ -58,16 +58,25 @@ def read_text(path: Path | None) -> str:
         from pydoc_data.topics import topics
 
         return "\n\n".join(topics[name] for name in sorted(topics))
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"Cannot read the text {path}: {error}. Expected a UTF-8 file. Name another file."
-        ) from error
+    content = read_file(path)
     text = join_lines(path, content) if path.suffix == ".jsonl" else content
     if not text.strip():
         raise InputError(f"{path} holds no text. Expected prose. Name another file.")
     return text
+
+
+def read_file(path: Path) -> str:
+    """Read a file of text as it is.
+
+    Raises:
+        InputError: it is missing, or no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Cannot read the text {path}: {error}. Expected a UTF-8 file. Name another file."
+        ) from error
 
 
 def chunk_tokens(text: str, tokenizer: Tokenizer, chunks: int, length: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import InputError
 from edgelr.images import halves, list_images, listed
-from edgelr.text import DEFAULT_TEXT, join_lines, read_text
+from edgelr.text import DEFAULT_TEXT, join_lines, read_file, read_text
 from edgelr.truths import label_ids, read_records, require_scores
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _with_truths(texts: Texts, model: LoadedModel, path: Path) -> Texts:
     else:
         config: Any = model.module.config
         label_ids(records, config.to_dict(), str(path))
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_file(path).splitlines() if line.strip()]
     ours, others = ("\n".join(part) for part in (lines[::2], lines[1::2]))
     return replace(
         texts,

@@ -8,15 +8,21 @@ the folder of a file names its label.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import EnvironmentProblem, InputError
 from edgelr.tasks import decides_each_label
+from edgelr.text import read_file
 from edgelr.types import Metric, Task
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 KEYS: dict[Task, tuple[str, str]] = {
     "text-classification": ("text", "label"),
@@ -44,11 +50,11 @@ def read_records(path: Path | None, task: Task) -> list[Record] | None:
     """Read the lines of a ``.jsonl`` file that says what is true; None where it does not.
 
     Raises:
-        InputError: only some lines do, or one has other types than are expected.
+        InputError: only some lines do, one has other types, or the file cannot be read.
     """
     if path is None or path.suffix != ".jsonl" or task not in KEYS:
         return None
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_file(path).splitlines()
     values = [(number, _parsed(line)) for number, line in enumerate(lines, 1) if line.strip()]
     given, truth = KEYS[task]
     if not any(truth in value for _, value in values):
@@ -87,6 +93,28 @@ def label_ids(records: Sequence[Record], config: Mapping[str, Any], source: str)
                 f"its {len(names)} labels ({shown}), or its number from 0 on. Mend that line."
             )
         found.append(ids if several else ids[0])
+    return found
+
+
+def token_labels(encoding: Encoding, words: Sequence[str], labels: Sequence[int]) -> list[int]:
+    """Give the first token of every word its label, and -1 to all others.
+
+    Args:
+        encoding: of the words, joined by spaces.
+        words: as many as ``labels``.
+        labels: an id for each.
+    """
+    text, before = " ".join(words), -1
+    found: list[int] = []
+    starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+    for start, end in encoding.offsets:
+        if start == end:  # a mark that is no part of the text
+            found.append(-1)
+            continue
+        first = end - len(text[start:end].lstrip(" "))  # a space belongs to what follows it
+        word = bisect_right(starts, first) - 1
+        found.append(-1 if word == before else labels[word])
+        before = word
     return found
 
 

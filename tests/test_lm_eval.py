@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from edgelr.types import ExportBundle, LoadedModel
 from tests.conftest import SENTENCES
 from tests.exports import PIVOTS, Recorder, quick_settings, session_cache
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (edgelr[lm-eval])")
-from edgelr.lm_eval import BundleLM
+if TYPE_CHECKING:
+    from edgelr.lm_eval import BundleLM
 
 TASK = """
 task: tiny_choice
@@ -53,7 +54,23 @@ def dense(
 
 @pytest.fixture(scope="module")
 def lm(dense: ExportBundle) -> BundleLM:
+    reason = "lm-evaluation-harness is not installed (edgelr[lm-eval])"
+    pytest.importorskip("lm_eval", reason=reason)
+    from edgelr.lm_eval import BundleLM
+
     return BundleLM(str(dense.folder), threads=1)
+
+
+def test_a_missing_harness_is_told_with_its_remedy() -> None:
+    code = """
+import runpy, sys
+sys.modules["lm_eval"] = None
+runpy.run_module("edgelr.lm_eval", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'edgelr[lm-eval]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def torch_likelihood(model: LoadedModel, context: list[int], following: list[int]) -> float:

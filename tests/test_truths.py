@@ -23,9 +23,9 @@ from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.validate import accuracy
 from edgelr.text import read_text
 from edgelr.texts import choose
-from edgelr.truths import find_label, label_ids, read_records, truth_notes
+from edgelr.truths import find_label, label_ids, read_records, token_labels, truth_notes
 from edgelr.types import ExportBundle, LoadedModel, Metric, Task
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, make_tokenizer
 from tests.exports import (
     IMAGE_PIVOT,
     LABELLING,
@@ -91,6 +91,8 @@ def test_lines_say_what_is_true_all_or_none(
     assert len(read_records(written(path, [whole] * 3), task) or ()) == 3
     assert read_records(written(path, [{"text": "without"}]), task) is None
     assert read_records(path.with_suffix(".txt"), task) is None
+    with pytest.raises(InputError, match="Cannot read"):
+        read_records(tmp_path / "none.jsonl", task)
     assert read_records(written(path, [whole]), "text-generation") is None
 
 
@@ -122,6 +124,16 @@ class Fixed:
         return self.logits
 
 
+def test_the_first_token_of_a_word_has_its_label() -> None:
+    tokenizer = make_tokenizer(160, ends=True)
+    words = ["The", "xylophone", "river"]
+    encoding = tokenizer.encode(" ".join(words))
+    found = token_labels(encoding, words, [7, 8, 9])
+    assert [label for label in found if label >= 0] == [7, 8, 9]
+    assert [found[encoding.word_ids.index(place)] for place in range(3)] == [7, 8, 9]
+    assert (found[0], found[-1]) == (-1, -1)  # marks of beginning and end
+
+
 def test_accuracy_counts_what_is_known() -> None:
     samples = Known(list("abcde"), np.array([0, 1, 2, -1, 0]))
     found = by_name(compare_labels(Fixed([0, 1, 0, 0, 0]), Fixed([0, 2, 2, 1, 1]), samples))
@@ -149,9 +161,9 @@ def test_the_original_is_right_where_its_own_labels_are_true(
             lines.append({"text": text, "label": int(encoder.decide([text])[0].argmax())})
             continue
         words = text.split()
-        best, places = encoder.decide([words]).argmax(-1), encoder.encode([words])[0].word_ids
-        lines.append({"tokens": words, "labels": [f"LABEL_{best[places.index(place)]}"
-                                                  for place in range(len(words))]})  # fmt: skip
+        best, places = encoder.decide([text]).argmax(-1), encoder.encode([text])[0].word_ids
+        labels = [f"LABEL_{best[places.index(place)]}" for place in range(len(words))]
+        lines.append({"tokens": words, "labels": labels})
     path = tmp_path / "data.jsonl"
     right = by_name(accuracy(bundle, bundle, written(path, lines)))["top1_accuracy"]
     assert (right.value, right.baseline) == (1, 1)

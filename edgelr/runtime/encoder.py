@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from edgelr.types import ExportBundle
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-Text: TypeAlias = str | Sequence[str]  # as it is, or in words
 Pooling = Literal["mean", "cls"]
 _BATCH = 32
 _FEW = 4  # texts whose logits have a number for every token of the vocabulary
@@ -121,7 +120,7 @@ class Encoder:
         ]
         return np.concatenate(vectors)
 
-    def decide(self, texts: Sequence[Text], batch: int = _BATCH) -> Array:
+    def decide(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
         """Compute the logits of every decision, ``(decisions, classes)`` float32.
 
         A decision is the label of a text or of a token; where a text may have several labels, each
@@ -147,13 +146,12 @@ class Encoder:
         real: Array = mask == 1
         return real if self.mask_token is None else real & (ids == self.mask_token)
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoding]:
-        """Tokenize texts, or texts that are words already."""
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenize texts."""
         assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
-        words = not isinstance(texts[0], str)
-        return self.tokenizer.encode_batch(list(texts), is_pretokenized=words)
+        return self.tokenizer.encode_batch(list(texts))
 
-    def _tokenized(self, texts: Sequence[Text]) -> list[list[int]]:
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self.encode(texts)
         if self.mask_token is None:
             return [encoding.ids for encoding in encodings]

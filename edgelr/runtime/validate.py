@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +21,14 @@ from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.pair import ANSWERED_TOGETHER, PairRunner
 from edgelr.runtime.session import Array
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
-from edgelr.truths import Record, folder_labels, label_ids, read_records, require_scores
+from edgelr.truths import (
+    Record,
+    folder_labels,
+    label_ids,
+    read_records,
+    require_scores,
+    token_labels,
+)
 from edgelr.types import ExportBundle, Metric, Parity
 
 _PADDED = 4  # prompts in the padded batch
@@ -283,18 +290,14 @@ def _labelled(
     encoder: Encoder, bundle: ExportBundle, records: Sequence[Record], source: str
 ) -> Known:
     """Resolve the labels of texts, or of words: that of a word is its first token's."""
-    given = [record.given for record in records]
     labels = label_ids(records, read_config(bundle), source)
     if bundle.manifest.task == "text-classification":
-        return Known(given, np.array(labels))
-    truths = []
-    for encoding, of_words in zip(encoder.encode(given), labels, strict=True):
-        words: list[int | None] = [None, *encoding.word_ids]
-        truths += [
-            -1 if word is None or word == before else of_words[word]
-            for before, word in pairwise(words)
-        ]
-    return Known(given, np.array(truths))
+        return Known([record.given for record in records], np.array(labels))
+    texts = [" ".join(record.given) for record in records]
+    truths: list[int] = []
+    for encoding, record, ids in zip(encoder.encode(texts), records, labels, strict=True):
+        truths += token_labels(encoding, record.given, ids)
+    return Known(texts, np.array(truths))
 
 
 def draw_answers(
