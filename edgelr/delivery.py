@@ -31,6 +31,7 @@ from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.runtime.child import Worker
 from edgelr.settings import Settings
 from edgelr.text import PROMPTS, EvaluationSize
+from edgelr.truths import truth_notes
 from edgelr.types import (
     Comparison,
     ExportBundle,
@@ -46,7 +47,6 @@ PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
 GREEDY_TOKENS = 64
 EVALUATION = EvaluationSize(chunks=8, length=1024, sentences=500)
-EVALUATION_TEXT = "evaluation.txt"  # in the scratch folder
 WHOLE_NOTE = (
     "MatMulNBits multiplies in eight bits (accuracy level {level}). Parity is that of the same "
     "weights at level 1, in float32; accuracy and latency are those of the file that ships."
@@ -149,13 +149,12 @@ def validate(
         error = jobs.twin_error(bundle, twin, place.scratch / "answers.npz")
         parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
     listener.progress("parity", 1, 1)
-    text = place.scratch / EVALUATION_TEXT
-    text.write_text(subject.texts.evaluation, encoding="utf-8")
+    text = subject.texts.write_judged(place.scratch)
     metrics = jobs.accuracy(
         made.dense.bundle, checked, text, size=EVALUATION, progress=listener.progress
     )
     note = HALF_NOTE if half else WHOLE_NOTE.format(level=subject.device.accuracy_level)
-    notes = () if twin is None else (note,)
+    notes = (*(() if twin is None else (note,)), *truth_notes(subject.model.task, metrics))
     return Validation(
         parity=parity,
         metrics=metrics,

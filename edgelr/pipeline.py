@@ -109,7 +109,7 @@ def export(
             validation = delivery.validate(made, bundle, twin, place, listener)
         if settings.with_tests:
             with clock.time("tests"):
-                text = place.scratch / delivery.EVALUATION_TEXT
+                text = made.subject.texts.write_judged(place.scratch)
                 regression.write_tests(made.dense.bundle, bundle, text, listener)
         with clock.time("measurement"):
             comparison, dense = delivery.measure_both(made, bundle, twin, cache, listener)

@@ -10,6 +10,7 @@ from edgelr.gate import make_gate
 from edgelr.runtime import jobs
 from edgelr.runtime.bundle import MANIFEST, read_bundle
 from edgelr.text import DEFAULT_TEXT
+from edgelr.truths import truth_notes
 from edgelr.types import ExportBundle, Validation
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def validate_again(
         bundle: what is judged, as it was written: a float16 file is judged in float16.
         against: the original model, or a folder with its dense export; None takes the bundle's
             own source.
-        data: evaluation text, or images; None takes the text that ships with Python. Of a graph
-            that was an ``.onnx`` file: an ``.npz`` of inputs; None takes the samples in the bundle.
+        data: evaluation text, or images, and what is true of them (``edgelr.truths``); None takes
+            the text that ships with Python. Of a graph that was an ``.onnx`` file: an ``.npz`` of
+            inputs; None takes the samples in the bundle.
         max_drop: overrides the limit of the bundle's profile.
         provider: ``cpu`` or ``cuda``.
         listener: hears of progress.
@@ -52,6 +54,7 @@ def validate_again(
         precision=bundle.manifest.precision,
         provider=provider,
         text=str(data or DEFAULT_TEXT),
+        notes=truth_notes(bundle.manifest.task, metrics),
     )
 
 

@@ -33,17 +33,11 @@ def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision
 
 def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
     """Refuse what is not made for what a model is for."""
-    if settings.with_tests and model.mask_token is not None:
-        raise InputError(
-            "--with-tests writes no tests of what masks are filled with; expected a model that "
-            "generates, embeds or labels. Leave it away: 'edgelr validate' judges such a bundle."
-        )
     if not TASKS[model.task].has_pairs:
         return
     asked = {
         "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
         "--max-latency": settings.max_latency is not None,
-        "--with-tests": settings.with_tests,
         f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
     }
     for what, wanted in asked.items():

@@ -18,7 +18,7 @@ FOLDER = "tests"
 def write_tests(
     original: ExportBundle, bundle: ExportBundle, text: Path | None, listener: Listener
 ) -> None:
-    """Write ``tests/``: two files for pytest, and what they compare with.
+    """Write ``tests/``: three files for pytest, and what they compare with.
 
     They need numpy, onnxruntime, pytest and, for text, tokenizers.
 
@@ -32,7 +32,12 @@ def write_tests(
     folder.mkdir()
     listener.progress("tests", 0, 1)
     jobs.write_references(original, bundle, text, folder)
-    for name, source in (("conftest.py", "conftest"), ("test_accuracy.py", _kind(bundle.manifest))):
+    sources = {
+        "conftest.py": "conftest",
+        "test_files.py": "files",
+        "test_accuracy.py": _kind(bundle.manifest),
+    }
+    for name, source in sources.items():
         (folder / name).write_text(snippet(f"regression/{source}.py"), encoding="utf-8")
     listener.progress("tests", 1, 1)
 
@@ -42,4 +47,6 @@ def _kind(manifest: Manifest) -> str:
         return "tensors"
     if manifest.image is not None:
         return "image"
+    if manifest.encoder_file is not None:
+        return "pair"
     return "decoder" if manifest.task == "text-generation" else "text"

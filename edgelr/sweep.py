@@ -194,8 +194,7 @@ class _Maker:
 
         def write(folder: Path) -> None:
             self._listener.note(f"{device.profile.id}: {title}")
-            text = folder / "evaluation.txt"
-            text.write_text(subject.texts.evaluation, encoding="utf-8")
+            text = subject.texts.write_judged(folder)
             progress = self._listener.progress
             metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
@@ -204,7 +203,7 @@ class _Maker:
             entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
-        key = digest(FORMAT, str(run.folder), subject.texts.evaluation)
+        key = digest(FORMAT, str(run.folder), subject.texts.evaluation, subject.texts.records)
         return read_entry((self._cache.stage("rival", key, write)[0] / _ENTRY).read_bytes())
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,9 +46,10 @@ class EvaluationSize:
 
 
 def read_text(path: Path | None) -> str:
-    """Read a text: ``.txt`` as it is, ``.jsonl`` by its ``text`` keys, None for the default.
+    """Read a text: ``.txt`` as it is, None for the default, ``.jsonl`` by its keys.
 
-    The default is technical English that ships with every Python.
+    Of a line, these are ``text``, ``source`` or the words in ``tokens``. The default is technical
+    English that ships with every Python.
 
     Raises:
         InputError: the file is missing, empty, or not in its format.
@@ -57,16 +58,25 @@ def read_text(path: Path | None) -> str:
         from pydoc_data.topics import topics
 
         return "\n\n".join(topics[name] for name in sorted(topics))
+    content = read_file(path)
+    text = join_lines(path, content) if path.suffix == ".jsonl" else content
+    if not text.strip():
+        raise InputError(f"{path} holds no text. Expected prose. Name another file.")
+    return text
+
+
+def read_file(path: Path) -> str:
+    """Read a file of text as it is.
+
+    Raises:
+        InputError: it is missing, or no UTF-8.
+    """
     try:
-        content = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read the text {path}: {error}. Expected a UTF-8 file. Name another file."
         ) from error
-    text = _join_lines(path, content) if path.suffix == ".jsonl" else content
-    if not text.strip():
-        raise InputError(f"{path} holds no text. Expected prose. Name another file.")
-    return text
 
 
 def chunk_tokens(text: str, tokenizer: Tokenizer, chunks: int, length: int) -> NDArray[np.int64]:
@@ -121,16 +131,27 @@ def mask_tokens(encoding: Encoding, mask_token: int) -> list[int]:
     return masked
 
 
-def _join_lines(path: Path, content: str) -> str:
+def join_lines(path: Path, content: str) -> str:
+    """Join the texts of the objects in the lines of ``path``, see ``read_text``.
+
+    Raises:
+        InputError: a line holds none.
+    """
     texts = []
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            texts.append(str(json.loads(line)["text"]))
+            texts.append(_text_of(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{path}, line {number} is not {{"text": …}}. Expected one JSON object per line. '
                 f"Mend that line, or give a .txt file."
             ) from error
     return "\n".join(texts)
+
+
+def _text_of(record: dict[str, Any]) -> str:
+    if "tokens" in record:
+        return " ".join(map(str, record["tokens"]))
+    return str(record["text"] if "text" in record else record["source"])

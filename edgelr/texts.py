@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import InputError
 from edgelr.images import halves, list_images, listed
-from edgelr.text import DEFAULT_TEXT, read_text
+from edgelr.text import DEFAULT_TEXT, join_lines, read_file, read_text
+from edgelr.truths import label_ids, read_records, require_scores
 
 if TYPE_CHECKING:
     from edgelr.settings import Settings
@@ -28,6 +29,7 @@ class Texts:
         calibration: ``(description, text)`` of every calibration text; ``self`` has none.
         evaluation_name: for the report.
         evaluation_part: which part of what has that name is judged on.
+        records: lines of ``evaluation`` with what is true of each; empty where nothing tells.
     """
 
     evaluation: str
@@ -35,11 +37,18 @@ class Texts:
     calibration: tuple[tuple[str, str | None], ...]
     evaluation_name: str
     evaluation_part: str = "first half"
+    records: str = ""
 
     @property
     def judged_on(self) -> str:
         """Say what the accuracy figures are about."""
         return f"{self.evaluation_name}, {self.evaluation_part}"
+
+    def write_judged(self, folder: Path) -> Path:
+        """Write what is judged on into a folder."""
+        path = folder / ("evaluation.jsonl" if self.records else "evaluation.txt")
+        path.write_text(self.records or self.evaluation, encoding="utf-8")
+        return path
 
 
 def choose(model: LoadedModel, settings: Settings) -> Texts:
@@ -56,7 +65,34 @@ def choose(model: LoadedModel, settings: Settings) -> Texts:
             f"--calibration self needs a model that generates text; {model.source} is for "
             f"{model.task}. Give a text file."
         )
-    return choose_texts(settings.calibration, settings.evaluation, can_generate)
+    texts = choose_texts(settings.calibration, settings.evaluation, can_generate)
+    return _with_truths(texts, model, Path(settings.evaluation)) if settings.evaluation else texts
+
+
+def _with_truths(texts: Texts, model: LoadedModel, path: Path) -> Texts:
+    """Keep what the lines of an evaluation file say is true; every second of them judges.
+
+    Raises:
+        InputError: the model has no such labels.
+        EnvironmentProblem: what scores answers is not installed.
+    """
+    records = read_records(path, model.task)
+    if records is None:
+        return texts
+    if model.task == "text2text-generation":
+        require_scores()
+    else:
+        config: Any = model.module.config
+        label_ids(records, config.to_dict(), str(path))
+    lines = [line for line in read_file(path).splitlines() if line.strip()]
+    ours, others = ("\n".join(part) for part in (lines[::2], lines[1::2]))
+    return replace(
+        texts,
+        evaluation=join_lines(path, ours),
+        selection=join_lines(path, others),
+        evaluation_part="every second line",
+        records=ours,
+    )
 
 
 def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_generate: bool) -> Texts:

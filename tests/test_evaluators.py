@@ -9,6 +9,7 @@ import pytest
 from edgelr.errors import InputError
 from edgelr.evaluators import EVALUATORS, evaluators_for
 from edgelr.evaluators.embedding import compare_embeddings, overlap, spearman
+from edgelr.evaluators.generation import NEW_TOKENS, PROMPTS, compare_generations, prompts_of
 from edgelr.evaluators.perplexity import compare_language_models
 from edgelr.tasks import METRICS
 from edgelr.types import Metric
@@ -25,6 +26,26 @@ class TableModel:
 
     def logits(self, input_ids: np.ndarray) -> tuple[np.ndarray, Any]:
         return self.table[input_ids], None
+
+
+class WritingModel:
+    """Predicts a token from those before it by a table; ``step_shift`` is added by steps alone."""
+
+    def __init__(
+        self, table: np.ndarray, ends: tuple[int, ...] = (), step_shift: float = 0.0
+    ) -> None:
+        self.table, self.ends, self.step_shift = table.astype(np.float32), ends, step_shift
+
+    def continued(self, prompts: Sequence[np.ndarray], new_tokens: int) -> np.ndarray:
+        rows = np.stack(prompts)
+        for _ in range(new_tokens):
+            rows = np.append(rows, self.table[rows[:, -1:]].argmax(-1), axis=1)
+        return rows[:, -new_tokens:]
+
+    def predicted(
+        self, prompt: np.ndarray, tokens: np.ndarray, by_steps: bool = False
+    ) -> np.ndarray:
+        return self.table[[prompt[-1], *tokens[:-1]]] + self.step_shift * by_steps
 
 
 class VectorModel:
@@ -86,6 +107,77 @@ def test_a_ruined_model_is_infinitely_perplexed() -> None:
     assert found["kl_divergence"].value > 1e3
 
 
+def successor(changes: dict[int, int] | None = None) -> np.ndarray:
+    """Tables that count on, modulo the vocabulary, but for ``changes``."""
+    following = {token: (token + 1) % VOCABULARY for token in range(VOCABULARY)} | (changes or {})
+    return 4.0 * np.eye(VOCABULARY)[[following[token] for token in range(VOCABULARY)]]
+
+
+def test_prompts_are_spread_over_the_chunks() -> None:
+    prompts, new_tokens = prompts_of(CHUNK_IDS)
+    assert (len(prompts), {len(prompt) for prompt in prompts}) == (13, {16})  # 210 tokens
+    assert new_tokens == NEW_TOKENS
+    assert prompts[0].tolist() == CHUNK_IDS[0, :16].tolist()
+    assert prompts[-1].tolist() == CHUNK_IDS[-1, -16:].tolist()
+    short, few = prompts_of(CHUNK_IDS[:, :9])
+    assert (len(short), len(short[0]), few) == (5, 5, 4)
+    sources = [(row, row[:1]) for row in np.tile(CHUNK_IDS, (9, 1))]
+    assert len(prompts_of(sources)[0]) == PROMPTS
+
+
+def test_a_model_writes_what_it_writes() -> None:
+    model = WritingModel(random_model(0).table)
+    found = by_name(compare_generations(model, model, CHUNK_IDS))
+    for name in ("same_texts", "free_agreement", "forced_agreement"):
+        assert found[name].value == 1
+    assert found["same_tokens"].value == NEW_TOKENS
+    assert found["forced_kl"].value == found["step_error"].value == 0
+    assert found["forced_kl"].samples == 13 * NEW_TOKENS
+
+
+def test_one_other_token_is_found_where_it_is_written() -> None:
+    """Both count on; the candidate jumps from 5 to 0: fed the right tokens it errs there alone."""
+    chunks = np.array([[2] * 70, [10] * 70])
+    reference, candidate = WritingModel(successor()), WritingModel(successor({5: 0}))
+    found = by_name(compare_generations(reference, candidate, chunks))
+    # behind 2: 3, 4, 5 and then 6 against 0; behind 10: 11, 12, 0 ... 5, and then 6 against 0
+    before = {2: 3, 10: 8}
+    count = found["same_tokens"].samples
+    starts = [int(prompt[-1]) for prompt in prompts_of(chunks)[0]]
+    assert (found["same_tokens"].value, count) == (np.median([before[s] for s in starts]), 8)
+    assert found["same_tokens"].interval is not None
+    assert (found["same_tokens"].interval.low, found["same_tokens"].interval.high) == (3, 8)
+    assert found["same_texts"].value == 0
+    errors = [sum((start + place) % VOCABULARY == 5 for place in range(32)) for start in starts]
+    assert found["forced_agreement"].value == pytest.approx(1 - sum(errors) / (32 * 8))
+    assert found["free_agreement"].value < found["forced_agreement"].value
+    log_p = reference.table[5] - np.log(np.exp(reference.table[5]).sum())
+    log_q = candidate.table[5] - np.log(np.exp(candidate.table[5]).sum())
+    apart = float((np.exp(log_p) * (log_p - log_q)).sum())
+    expected = apart * sum(errors) / (32 * 8)
+    assert found["forced_kl"].value == pytest.approx(expected, rel=1e-6)
+    places = [found[f"forced_kl at {place}"] for place in ("1 to 4", "5 to 16", "17 to 32")]
+    assert [each.samples for each in places] == [4 * 8, 12 * 8, 16 * 8]
+    assert sum(each.value * each.samples for each in places) == pytest.approx(expected * 32 * 8)
+
+
+def test_what_follows_an_end_is_not_compared() -> None:
+    chunks = np.full((2, 70), 2)
+    reference = WritingModel(successor(), ends=(5,))
+    found = by_name(compare_generations(reference, WritingModel(successor({5: 0})), chunks))
+    assert (found["same_tokens"].value, found["same_texts"].value) == (3, 1)
+    assert found["free_agreement"].samples == 3 * 8
+
+
+def test_a_cache_that_answers_otherwise_is_seen() -> None:
+    table = successor()
+    found = by_name(
+        compare_generations(WritingModel(table), WritingModel(table, step_shift=0.5), CHUNK_IDS)
+    )
+    assert found["step_error"].value == pytest.approx(0.5 / 4)
+    assert (found["step_error"].baseline, found["same_texts"].value) == (0, 1)
+
+
 def test_an_encoder_agrees_with_itself() -> None:
     model = VectorModel(np.random.default_rng(0).standard_normal((50, 5)))
     texts = ["x" * length for length in range(50)]  # more than one batch
@@ -143,8 +235,12 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_every_task_has_an_evaluator() -> None:
-    assert EVALUATORS.names() == ["embedding", "labels", "perplexity", "targets", "tensors"]
+    known = ["answers", "embedding", "generation", "labels", "perplexity", "targets", "tensors"]
+    assert EVALUATORS.names() == known
     for task in METRICS:
-        assert len(evaluators_for(task)) == 1
+        found = evaluators_for(task)
+        assert [each.judges for each in found] == [True] + [False] * (len(found) - 1)
+        writes = task in ("text-generation", "text2text-generation")
+        assert (len(found) > 1) == writes
     with pytest.raises(InputError, match="perplexity"):
         EVALUATORS.get("perplexty")

@@ -9,6 +9,8 @@ import pytest
 
 from edgelr.intervals import (
     BLOCK_TOKENS,
+    change_interval,
+    figure_interval,
     in_blocks,
     mean_interval,
     share_interval,
@@ -83,6 +85,31 @@ def test_errors_in_few_texts_widen_a_share() -> None:
     assert first is not None
     assert second is not None
     assert second.low < first.low
+
+
+def test_the_interval_of_a_mean_is_that_of_any_figure() -> None:
+    values = np.random.default_rng(0).standard_normal(40)
+    assert figure_interval(lambda places: float(values[places].mean()), 40) == mean_interval(values)
+    assert figure_interval(lambda places: 0.0, 1) is None
+
+
+def test_a_change_that_nothing_shows_is_not_sure() -> None:
+    """Agreement of 100 of 100 decisions leaves room for a change of some percent."""
+    right = np.arange(100) % 3 > 0
+    found = change_interval(right, right, 100)
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(-1.96 / 102, abs=1e-4), -found.low)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_change() -> None:
+    """Of pairs that both get wrong or right as a rule: five become right, two wrong, of a 100."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        drawn = generator.random(200)
+        before, after = drawn < 0.7, (drawn < 0.68) | (drawn > 0.95)
+        found = change_interval(before, after, 200)
+        held += found is not None and found.low <= 0.03 <= found.high
+    assert 0.91 <= held / 300 <= 1.0
 
 
 def test_rows_are_cut_into_blocks_that_hold_every_token() -> None:

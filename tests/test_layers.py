@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples intervals",
-    "exporter device files generation silence",
+    "exporter device files generation silence truths",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
@@ -36,7 +36,7 @@ LAYERS = (
     "delivery regression reporting",
     "pipeline inspection onnx_source",
     "recheck catalogue bench sweep detect",
-    "cli __main__ pytest_plugin",
+    "cli __main__ pytest_plugin lm_eval",
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.split()}
 DOORS = {
@@ -54,6 +54,8 @@ DOORS = {
     ),
     "PIL": "images",
     "transformers": "load processors exporters",
+    "sacrebleu": "evaluators",
+    "lm_eval": "lm_eval",
     "typer": "cli",
     "rich": "cli report",
     "matplotlib": "report",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -26,9 +28,12 @@ from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.validate import parity
 from edgelr.shapes import shape_of
 from edgelr.types import ExportBundle, LoadedModel, Report
+from tests.bundle_tests import run_bundle_tests
 from tests.conftest import random_ids
 from tests.exports import PAIR_PIVOT, PAIRS, Recorder, quick_settings, session_cache
+from tests.faults import rewrite_checksums
 
+VOCABULARY = 160  # of the tiny models
 SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
 OTHERS = [pytest.param(name, marks=pytest.mark.breadth) for name in PAIRS if name != PAIR_PIVOT]
 CASES = [
@@ -58,6 +63,7 @@ def exported(
     folder = tmp_path_factory.mktemp("pair") / "bundle"
     weights = {"fp32": "float32", "fp16": "float16"}.get(precision, precision)
     aim = {} if precision == "int8" else {"keep": 0.8}
+    aim |= {"with_tests": True}
     settings = quick_settings(model.folder, profile=profile, precision=weights, **aim)
     report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
     dense = pipeline.dense_bundle(settings, cache, Recorder())
@@ -97,6 +103,38 @@ def test_the_report_judges_what_the_original_answers(exported: Exported) -> None
     assert report.comparison is not None
     assert list(report.comparison.ratios) == ["forward 72", "decode 0", "decode 36"]
     assert report.plan.kept <= 0.8
+
+
+def scale_a_weight(folder: Path) -> None:
+    """Scale the largest matrix of the decoder but its table, where it lies in the common file."""
+    (path,) = (folder / "onnx").glob("decoder*.onnx")
+    weights = [
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and VOCABULARY not in tensor.dims
+    ]
+    place = max(weights, key=lambda each: int(each.get("length", 0)))
+    start, length = int(place["offset"]), int(place["length"])
+    file = path.with_name(place["location"])
+    content = bytearray(file.read_bytes())
+    values = np.frombuffer(content, np.float32, length // 4, start) * 1.5
+    content[start : start + length] = values.tobytes()
+    file.write_bytes(content)
+    rewrite_checksums(folder)
+
+
+def test_the_bundles_own_tests_see_a_scaled_weight(exported: Exported, tmp_path: Path) -> None:
+    folder, faulty = exported.bundle.folder, tmp_path / "faulty"
+    if exported.report.plan.sites[0].candidate.precision != "float32":
+        pytest.skip("its weights are no float32")
+    shutil.copytree(folder, faulty)
+    scale_a_weight(faulty)
+    whole, found = run_bundle_tests([folder, faulty]).values()
+    assert len(whole) == 9
+    assert all(whole.values()), whole
+    assert found["test_the_files_are_those_that_were_exported"]
+    assert not found["test_logits_are_those_of_the_export"]
+    assert not found["test_losses_are_those_of_the_export"]
 
 
 def test_the_example_of_the_card_answers_like_the_runner(exported: Exported) -> None:
@@ -195,7 +233,6 @@ def test_memory_counts_the_source_once_and_the_past_twice(pivot: LoadedModel) ->
     [
         ({"heal_steps": 3}, "healing"),
         ({"max_latency": 3.0}, "--max-latency"),
-        ({"with_tests": True}, "--with-tests"),
         ({"recipe": "mpifa"}, "the recipe mpifa"),
         ({"recipe": "soco"}, "the recipe soco"),
         ({"calibration": ("self",)}, "--calibration self"),
@@ -225,3 +262,17 @@ def test_comparisons_are_refused_for_pairs(
     )
     assert done.exit_code == 2
     assert "an encoder and a decoder" in " ".join(done.stderr.split())
+
+
+def test_the_pair_writes_and_predicts_the_same_text_in_every_way(
+    pivot: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = session_cache(tmp_path_factory)
+    runner = PairRunner.open(pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder()))
+    sources = [random_ids(1, 9)[0], random_ids(1, 5)[0]]  # answered together, one with padding
+    found = runner.continued(sources, 8)
+    assert found.tolist() == runner.greedy(sources, 8)
+    for source, text in zip(sources, found, strict=True):
+        at_once = runner.predicted(source, text)
+        assert runner.start.allowed(at_once.copy()).argmax(-1).tolist() == text.tolist()
+        np.testing.assert_allclose(runner.predicted(source, text, True), at_once, atol=1e-5)

@@ -140,7 +140,7 @@ def test_a_whole_bundle_passes_twenty_times_of_twenty(bundles: Bundles) -> None:
 
 def test_the_tests_are_listed_in_the_manifest(bundles: Bundles) -> None:
     files = {file.path for file in read_bundle(bundles["decoder"], verify=True).manifest.files}
-    names = ("conftest.py", "test_accuracy.py", "references.npz", "expected.json")
+    names = ("conftest.py", "test_files.py", "test_accuracy.py", "references.npz", "expected.json")
     assert {f"tests/{name}" for name in names} <= files
 
 

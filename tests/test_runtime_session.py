@@ -175,3 +175,15 @@ def test_the_arena_of_a_gpu_is_limited_to_what_is_asked_for() -> None:
     assert options["arena_extend_strategy"] == "kSameAsRequested"
     assert session._providers("cuda", None)[0] == ("CUDAExecutionProvider", {})
     assert session._providers("cpu", 1) == [("CPUExecutionProvider", {})]
+
+
+def test_a_text_is_predicted_alike_at_once_and_by_steps(tmp_path: Path) -> None:
+    decoder = Decoder.open(write_bundle(tmp_path / "bundle", decoder_model()))
+    prompts = [np.array([4, 1, 7]), np.array([9, 3, 2])]
+    found = decoder.continued(prompts, 6)
+    assert found.tolist() == decoder.greedy([prompt.tolist() for prompt in prompts], 6)
+    for prompt, text in zip(prompts, found, strict=True):
+        whole = decoder_logits([*prompt.tolist(), *text.tolist()])[2:-1]
+        np.testing.assert_allclose(decoder.predicted(prompt, text), whole, atol=1e-5)
+        np.testing.assert_allclose(decoder.predicted(prompt, text, True), whole, atol=1e-5)
+    assert decoder.ends == (2,)

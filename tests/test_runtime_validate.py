@@ -133,9 +133,11 @@ def test_accuracy_of_a_decoder_in_a_child_equals_that_in_here(
     found = jobs.accuracy(
         decoder, uniform, text, size=SMALL, progress=lambda *call: calls.append(call)
     )
-    assert calls == [("evaluate", done, 3) for done in (1, 2, 3)]
+    expected = [("evaluate", done, 3) for done in (1, 2, 3)]
+    assert calls == expected + [("generate", done, 4) for done in (1, 2, 3, 4)]
     assert found == accuracy(decoder, uniform, text, size=SMALL)
-    assert [metric.name for metric in found] == ["perplexity", "kl_divergence", "top1_agreement"]
+    names = [metric.name for metric in found]
+    assert names[:4] == ["perplexity", "kl_divergence", "top1_agreement", "same_tokens"]
     assert found[0].value == pytest.approx(VOCABULARY, rel=1e-6)
     assert found[0].samples == 3 * 15
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +29,10 @@ from edgelr.runtime.encoder import Encoder
 from edgelr.statistics import units_per_token
 from edgelr.tasks import decides_each_label
 from edgelr.types import LoadedModel
+from tests.bundle_tests import run_bundle_tests
 from tests.conftest import SENTENCES, MakeModel, tiny_texts, write_tiny
 from tests.exports import FILLING, LABELLING, Recorder, quick_settings, session_cache
+from tests.faults import wrong_position_ids
 
 Models = dict[str, LoadedModel]
 every_labelling = pytest.mark.parametrize("name", [*LABELLING, FILLING])
@@ -66,16 +69,6 @@ def test_a_sentence_encoder_is_not_what_it_began_as(tmp_path: Path) -> None:
     (folder / "modules.json").write_text("[]")  # as sentence-transformers writes
     assert load(str(folder), cache).task == "feature-extraction"
     assert load(str(folder), cache, task="fill-mask").task == "fill-mask"
-
-
-def test_tests_of_filled_masks_are_refused_before_any_work(tmp_path: Path) -> None:
-    folder, cache = write_tiny(tmp_path / "model", "bert", "fill-mask"), Cache(tmp_path / "cache")
-    settings, recorder = quick_settings(folder, task="fill-mask", with_tests=True), Recorder()
-    with pytest.raises(InputError, match="--with-tests"):
-        pipeline.export(
-            settings, load_profile("generic-cpu"), tmp_path / "out", cache, recorder, "edgelr"
-        )
-    assert recorder.stages == []
 
 
 def test_a_tokenizer_without_a_mask_fills_none(tmp_path: Path) -> None:
@@ -265,9 +258,11 @@ class Fixed:
 # --- the bundle ----------------------------------------------------------------------------------
 
 
-def export(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export(
+    model: LoadedModel, tmp_path_factory: pytest.TempPathFactory, with_tests: bool = False
+) -> Path:
     folder = tmp_path_factory.mktemp("labels") / "bundle"
-    settings = quick_settings(model.folder, keep=0.8)
+    settings = quick_settings(model.folder, keep=0.8, with_tests=with_tests)
     cache = session_cache(tmp_path_factory)
     profile = load_profile("generic-cpu")
     report = pipeline.export(settings, profile, folder, cache, Recorder(), "edgelr")
@@ -311,11 +306,34 @@ def test_the_example_of_the_card_gives_the_labels_of_the_bundle(
     assert probability == pytest.approx(expected.max(), abs=1e-5)
 
 
-def test_the_example_of_the_card_fills_the_masks_of_a_text(
+@pytest.fixture(scope="module")
+def filled(
     tiny_models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[LoadedModel, Path]:
+    return tiny_models[FILLING], export(tiny_models[FILLING], tmp_path_factory, with_tests=True)
+
+
+def test_the_tests_of_a_bundle_that_fills_masks_see_another_answer(
+    filled: tuple[LoadedModel, Path], tmp_path: Path
 ) -> None:
-    model = tiny_models[FILLING]
-    folder = export(model, tmp_path_factory)
+    changed = tmp_path / "changed"
+    shutil.copytree(filled[1], changed)
+    wrong_position_ids(changed)
+    whole, faulty = run_bundle_tests([filled[1], changed]).values()
+    gate = "test_the_bundle_passed_its_accuracy_gate"  # a tiny model's may fail
+    assert len(whole) == 7
+    assert all(passed for name, passed in whole.items() if name != gate)
+    wrong = {name for name, passed in faulty.items() if not passed} - {gate}
+    assert {"test_outputs_are_those_of_the_export", "test_answers_are_those_of_the_export"} <= wrong
+    with np.load(filled[1] / "tests" / "references.npz") as stored:
+        assert stored["masked"].any(-1).all()
+        assert len(stored["original_best"]) == stored["masked"].sum()
+
+
+def test_the_example_of_the_card_fills_the_masks_of_a_text(
+    filled: tuple[LoadedModel, Path],
+) -> None:
+    model, folder = filled
     assert "fill_mask.py" in (folder / "README.md").read_text()
     snippets = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
     text = SENTENCES[0].replace("hills", "<unk>").replace("sea,", "<unk>,")

@@ -25,8 +25,8 @@ def validate(
     data: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help=".txt or .jsonl file; default: English that ships with Python. Of image models: a "
-            "folder of images."
+            help=".txt or .jsonl file, which may hold true labels or targets; default: English "
+            "that ships with Python. Of image models: a folder of images, or of one for each label."
         ),
     ] = None,
     max_drop: MaxDrop = None,

@@ -81,9 +81,9 @@ CalibrationLength = Annotated[
 Evaluation = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help=".txt or .jsonl file to judge on; default: English that ships with Python. Image "
-        "models: a folder of images. An .onnx file: .npz of its inputs. Default of both: half of "
-        "the calibration's."
+        help=".txt or .jsonl file to judge on, which may hold true labels or targets; default: "
+        "English that ships with Python. Image models: a folder of images. An .onnx file: .npz of "
+        "its inputs. Default of both: half of the calibration's."
     ),
 ]
 ContextTokens = Annotated[

@@ -35,11 +35,36 @@ class PairedRunner(Protocol):
         ...
 
 
+class GeneratingRunner(Protocol):
+    """One that writes text behind prompts, or answers sources: token ids ``(length,)`` each."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        ...
+
+    def continued(self, prompts: Sequence[Array], new_tokens: int, /) -> Array:
+        """Return the likeliest tokens behind each, ``(prompts, new tokens)``."""
+        ...
+
+    def predicted(self, prompt: Array, tokens: Array, by_steps: bool = False, /) -> Array:
+        """Return the logits of given tokens behind a prompt, ``(tokens, vocabulary)``."""
+        ...
+
+
 class EmbeddingRunner(Protocol):
     """An encoder: texts or image files in, unit vectors ``(samples, features)`` float32 out."""
 
     def embed(self, samples: Sequence[Any], /) -> Array:
         """Return one unit vector for each sample."""
+        ...
+
+
+class AnsweringRunner(Protocol):
+    """One that answers sources, token ids ``(length,)`` each, in words."""
+
+    def answers(self, sources: Sequence[Array], /) -> list[str]:
+        """Return what is likeliest at every step, up to its end."""
         ...
 
 
@@ -51,22 +76,42 @@ class LabellingRunner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Known:
+    """Samples of which it is known what is true.
+
+    Attributes:
+        samples: what evaluators get where nothing is known.
+        truths: ids of labels ``(decisions,)``, -1 for those that nothing is known of; or a text
+            for each sample.
+    """
+
+    samples: Any
+    truths: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """A metric family and the tasks that it judges.
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images, of sources and targets where there are both.
+    image files for models that read images, of sources and targets where there are both; or these
+    as ``Known``, with what is true of them, where it ``reads_truths``: others get them without.
+    ``judges`` tells whether one of its figures is what the accuracy gate judges.
     """
 
     tasks: tuple[Task, ...]
     compare: Callable[[Any, Any, Any, Progress | None], tuple[Metric, ...]]
+    judges: bool = True
+    reads_truths: bool = False
 
     def __call__(
         self, reference: Any, candidate: Any, samples: Any, progress: Progress | None = None
     ) -> tuple[Metric, ...]:
         """Compare ``candidate`` with ``reference`` on ``samples``."""
+        if isinstance(samples, Known) and not self.reads_truths:
+            samples = samples.samples
         return self.compare(reference, candidate, samples, progress)
 
 
@@ -76,5 +121,6 @@ EVALUATORS: Registry[Evaluator] = Registry(
 
 
 def evaluators_for(task: Task) -> list[Evaluator]:
-    """List the evaluators of ``task``, by name."""
-    return [evaluator for _, evaluator in EVALUATORS.items() if task in evaluator.tasks]
+    """List the evaluators of ``task``, the one that judges first, and the others by name."""
+    found = [evaluator for _, evaluator in EVALUATORS.items() if task in evaluator.tasks]
+    return sorted(found, key=lambda each: not each.judges)

@@ -90,6 +90,8 @@ def print_metrics(validation: Validation, console: Console | None = None) -> Non
     if validation.gate is not None:
         gate = gate_sentence(validation.gate)
         console.print(gate, style=STYLES[validation.gate.passed], markup=False, highlight=False)
+    for note in validation.notes:
+        _say(console, note)
 
 
 def print_measurements(found: Measurement | Comparison, console: Console | None = None) -> None:

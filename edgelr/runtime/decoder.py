@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgelr.errors import InputError
+from edgelr.generation import step_by_step, token_ids
 from edgelr.runtime.bundle import read_config
 from edgelr.runtime.session import Array, Port, Session, Value, open_session
 from edgelr.types import ExportBundle
@@ -74,6 +75,11 @@ class Decoder:
     def vocabulary(self) -> int:
         """Number of tokens that ``input_ids`` may name."""
         return int(self.config["vocab_size"])
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return token_ids(self.config.get("eos_token_id"))
 
     def logits(
         self, input_ids: Array, attention_mask: Array | None = None, past: Cache | None = None
@@ -148,17 +154,46 @@ class Decoder:
                 f"{self.session.path} has no past_key_values. Expected a decoder with a cache. "
                 f"Export the model with edgelr."
             )
-        return [self._continue(prompt, new_tokens) for prompt in prompts]
+        alone = (self.continued([np.array(prompt, np.int64)], new_tokens) for prompt in prompts)
+        return [row.tolist() for (row,) in alone]
 
-    def _continue(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        tokens: list[int] = []
-        cache = self.empty_cache(1, len(prompt) + new_tokens)
-        inputs = np.array([prompt], np.int64)
-        for _ in range(new_tokens):
-            logits, cache = self.logits(inputs, past=cache)
-            tokens.append(int(logits[0, -1].argmax()))  # argmax takes the first of equal values
-            inputs = np.array([tokens[-1:]], np.int64)
-        return tokens
+    def continued(self, prompts: Sequence[Array], new_tokens: int) -> Array:
+        """Continue prompts of one length, together, by their most likely tokens.
+
+        Args:
+            prompts: token ids ``(length,)`` each.
+            new_tokens: to add to each; an end of text does not stop it.
+
+        Returns:
+            The new tokens, ``(prompts, new tokens)`` int64; ties go to the lowest id.
+        """
+        step = np.stack(prompts)
+        found = np.empty((len(step), new_tokens), np.int64)
+        cache = self.empty_cache(len(step), step.shape[1] + new_tokens)
+        for place in range(new_tokens):
+            logits, cache = self.logits(step, past=cache)
+            found[:, place] = logits[:, -1].argmax(-1)  # the first of equal values
+            step = found[:, place : place + 1]
+        return found
+
+    def predicted(self, prompt: Array, tokens: Array, by_steps: bool = False) -> Array:
+        """Predict given tokens behind a prompt.
+
+        Args:
+            prompt: ``(length,)``.
+            tokens: ``(tokens,)``, the last of which is not read.
+            by_steps: read the prompt, and then each token with the cache; else all at once.
+
+        Returns:
+            Logits that each token follows from, ``(tokens, vocabulary)`` float32.
+        """
+        whole = np.concatenate([prompt, tokens])[None]
+        if not by_steps:
+            return self.logits(whole[:, :-1])[0][0, len(prompt) - 1 :]
+        cache = self.empty_cache(1, whole.shape[1])
+        return step_by_step(
+            lambda ids, past: self.logits(ids, past=past), whole, len(prompt), cache
+        )
 
     def _cache_shape(self, port: Port, batch: int, tokens: int) -> tuple[int, int, int, int]:
         _, heads, _, head_size = port.shape

@@ -15,7 +15,7 @@ from edgelr.text import mask_tokens
 from edgelr.types import ExportBundle
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 Pooling = Literal["mean", "cls"]
 _BATCH = 32
@@ -146,9 +146,13 @@ class Encoder:
         real: Array = mask == 1
         return real if self.mask_token is None else real & (ids == self.mask_token)
 
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenize texts."""
         assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
-        encodings = self.tokenizer.encode_batch(list(texts))
+        return self.tokenizer.encode_batch(list(texts))
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self.encode(texts)
         if self.mask_token is None:
             return [encoding.ids for encoding in encodings]
         return [mask_tokens(encoding, self.mask_token) for encoding in encodings]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelr.errors import InputError
-from edgelr.generation import Start, read_start
-from edgelr.runtime.bundle import read_config, read_generation_config
+from edgelr.generation import Start, read_start, step_by_step
+from edgelr.runtime.bundle import read_config, read_generation_config, read_tokenizer
 from edgelr.runtime.encoder import right_padded
 from edgelr.runtime.sampling import draw
 from edgelr.runtime.session import Array, Session, Value, open_session
 from edgelr.types import ExportBundle
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 _PAST, _PRESENT = "past_key_values.", "present."
 ANSWERED_TOGETHER = 16
+_ANSWER_TOKENS = 128  # at most, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class PairRunner:
             ``past_key_values.N.encoder.key/value`` and ``past_key_values.N.decoder.key/value``, and
             outputs ``logits`` and ``present.N.decoder.key/value``.
         start: how a target begins and ends.
+        tokenizer: needed for answers in words only.
+        max_tokens: of an answer.
 
     Raises:
         InputError: the graphs do not fit each other.
@@ -56,8 +63,16 @@ class PairRunner:
 
     input_name = "source"
 
-    def __init__(self, encoder: Session, decoder: Session, start: Start) -> None:
+    def __init__(
+        self,
+        encoder: Session,
+        decoder: Session,
+        start: Start,
+        tokenizer: Tokenizer | None = None,
+        max_tokens: int = 128,
+    ) -> None:
         self.encoder, self.session, self.start = encoder, decoder, start
+        self.tokenizer, self.max_tokens = tokenizer, max_tokens
         past = [name for name in decoder.inputs if name.startswith(_PAST)]
         self._cross = [name for name in past if ".encoder." in name]
         self._own = [name for name in past if ".decoder." in name]
@@ -79,7 +94,9 @@ class PairRunner:
         encoder = open_session(bundle.encoder_path, provider, threads)
         decoder = open_session(bundle.model_path, provider, threads)
         config = read_config(bundle)
-        return cls(encoder, decoder, read_start(config, read_generation_config(bundle)))
+        start = read_start(config, read_generation_config(bundle))
+        longest = min(_ANSWER_TOKENS, bundle.manifest.context_tokens - 1)
+        return cls(encoder, decoder, start, read_tokenizer(bundle), longest)
 
     def read(self, source: Array, mask: Array | None = None) -> Source:
         """Run the encoder.
@@ -146,12 +163,52 @@ class PairRunner:
         """
         return [self._answer(source[None], None, new_tokens)[0] for source in sources]
 
+    def continued(self, sources: Sequence[Array], new_tokens: int) -> Array:
+        """Answer a batch by the likeliest tokens, ``(sources, new tokens)`` int64."""
+        rows = [source.tolist() for source in sources]
+        return np.array(self._answer(*right_padded(rows), new_tokens), np.int64)
+
+    def predicted(self, source: Array, tokens: Array, by_steps: bool = False) -> Array:
+        """Predict given tokens of an answer.
+
+        Args:
+            source: ``(length,)``.
+            tokens: ``(tokens,)``, without what every target begins with; the last is not read.
+            by_steps: read each token with the past; else all at once.
+
+        Returns:
+            Logits that each token follows from, ``(tokens, vocabulary)`` float32.
+        """
+        begun = len(self.start.tokens)
+        target = np.array([*self.start.tokens, *tokens], np.int64)[None]
+        if not by_steps:
+            return self.forced(source[None], target)[0, begun - 1 :]
+        read = self.read(source[None])
+        return step_by_step(
+            lambda ids, past: self.logits(ids, read, past), target, begun, past=None
+        )
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return self.start.ends
+
     def drawn(
         self, sources: Sequence[Array], new_tokens: int, generator: np.random.Generator
     ) -> list[list[int]]:
         """Draw an answer to each of a batch, up to and with the end of the text."""
         rows = [source.tolist() for source in sources]
-        return self._answer(*right_padded(rows), new_tokens, generator)
+        return self._answer(*right_padded(rows), new_tokens, generator, to_end=True)
+
+    def answers(self, sources: Sequence[Array]) -> list[str]:
+        """Answer sources by the likeliest tokens, up to the end, in words."""
+        assert self.tokenizer is not None, "this pair was opened without a tokenizer"
+        texts: list[str] = []
+        for start in range(0, len(sources), ANSWERED_TOGETHER):
+            rows = [source.tolist() for source in sources[start : start + ANSWERED_TOGETHER]]
+            found = self._answer(*right_padded(rows), self.max_tokens, to_end=True)
+            texts += self.tokenizer.decode_batch(found)
+        return texts
 
     def _answer(
         self,
@@ -159,8 +216,9 @@ class PairRunner:
         mask: Array | None,
         new_tokens: int,
         generator: np.random.Generator | None = None,
+        to_end: bool = False,
     ) -> list[list[int]]:
-        """Answer a batch by its likeliest tokens, or by drawn ones until all rows have ended."""
+        """Answer a batch by its likeliest tokens, or by drawn ones; each up to its end, or all."""
         read, past = self.read(source, mask), None
         step = np.tile(np.array(self.start.tokens, np.int64), (len(source), 1))
         rows: list[list[int]] = [[] for _ in source]
@@ -173,10 +231,10 @@ class PairRunner:
                 chosen = draw(scores, generator.random(len(scores)))
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 row.append(token)
-            if generator and all(set(row) & set(self.start.ends) for row in rows):
+            if to_end and all(set(row) & set(self.start.ends) for row in rows):
                 break
             step = chosen[:, None].astype(np.int64)
-        return [self.start.until_end(row) for row in rows] if generator else rows
+        return [self.start.until_end(row) for row in rows] if to_end else rows
 
 
 def _present(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,47 +16,26 @@ from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder, pooled, right_padded
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.pair import PairRunner
+from edgelr.runtime.pair_references import of_pairs
 from edgelr.runtime.session import Array
+from edgelr.runtime.taken import GREEDY_TOKENS, WHOLE, Taken, columns_of, leads_of
 from edgelr.runtime.tensors import Tensors, open_tensors
 from edgelr.runtime.validate import left_padding_error, max_abs_error, open_runner
 from edgelr.samples import Samples, count, feeds, load_samples
 from edgelr.tasks import METRICS, decides_each_label
-from edgelr.text import PROMPTS, chunk_tokens, read_text, split_sentences
+from edgelr.text import PROMPTS, chunk_tokens, mask_tokens, read_text, split_sentences
 from edgelr.types import ExportBundle
 
 ARRAYS, FACTS = "references.npz", "expected.json"
 CHUNKS, CHUNK_LENGTH = 4, 256  # of text whose losses are stored
 SENTENCES, IMAGES = 64, 16
-WHOLE = 4  # inputs whose outputs are stored as they are, and that are run together
-COLUMNS = 2048  # of the vocabulary, spread over it: enough to see that a row is wrong
 VALUES = 65536  # of one output of a graph that came from anywhere
-GREEDY_TOKENS = 16
 NOISE = 10  # one machine's rounding errors are ten times those between two ways of running
 # Shares of the largest output. Floors: what other processors of one kind may differ by. Elsewhere:
 # another provider or kind of processor, which may round products to 10 bits or sum in float16.
 FLOOR = {"float32": 1e-4, "float16": 5e-3, "whole": 5e-3}
 ELSEWHERE = {"float32": 1e-2, "float16": 3e-2, "whole": 5e-2}
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What is stored of one kind of model.
-
-    Attributes:
-        arrays: inputs and answers.
-        scale: the largest output.
-        noise: share of it by which two ways of running the same inputs differ.
-        at_export: agreement with the original, in the unit of the gate.
-        decisions: labels that agree or do not; 0 where the agreement is a number.
-        several_labels: whether each label is decided alone.
-    """
-
-    arrays: dict[str, Array]
-    scale: float
-    noise: float
-    at_export: float
-    decisions: int = 0
-    several_labels: bool = False
 
 
 def write_references(
@@ -79,6 +57,8 @@ def write_references(
             taken = _of_decoders(first, second, bundle, text)
         elif isinstance(first, Encoder) and isinstance(second, Encoder):
             taken = _of_encoders(first, second, bundle, text)
+        elif isinstance(first, PairRunner) and isinstance(second, PairRunner):
+            taken = of_pairs(first, second, bundle, text)
         else:
             assert isinstance(first, ImageEncoder)
             assert isinstance(second, ImageEncoder)
@@ -122,13 +102,14 @@ def _of_decoders(
     tokenizer = read_tokenizer(folder)
     rows = [tokenizer.encode(prompt).ids for prompt in PROMPTS]
     logits = [bundle.logits(np.array([row]))[0][0] for row in rows]
-    columns = np.linspace(0, logits[0].shape[-1] - 1, COLUMNS).round().astype(np.int64)
-    columns = np.unique(columns)
+    columns = columns_of(logits[0].shape[-1])
     length = min(CHUNK_LENGTH, folder.manifest.context_tokens)
     chunks = chunk_tokens(read_text(text), tokenizer, CHUNKS, length)
     first, best = _losses(original, chunks)
     second, _ = _losses(bundle, chunks)
-    greedy, leads = _greedy(bundle, rows)
+    prompts = [np.array(row) for row in rows]
+    greedy = np.concatenate([bundle.continued([row], GREEDY_TOKENS) for row in prompts])
+    pairs = zip(prompts, greedy, strict=True)
     scale = max(float(np.abs(each).max()) for each in logits)
     arrays = {
         "texts": np.array(PROMPTS),
@@ -137,8 +118,7 @@ def _of_decoders(
         "columns": columns,
         **{f"logits_{index}": each[:, columns] for index, each in enumerate(logits)},
         "greedy": greedy,
-        "leads": leads,
-        "original_greedy": _greedy(original, rows)[0],
+        "leads": np.stack([leads_of(bundle.predicted(*pair)) for pair in pairs]),
         "chunks": chunks,
         "losses": second,
         "original_losses": first,
@@ -158,22 +138,6 @@ def _losses(decoder: Decoder, chunks: Array) -> tuple[Array, Array]:
     return np.array(losses, np.float32), np.array(best, np.int32)
 
 
-def _greedy(decoder: Decoder, rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
-    """Greedy tokens, and the lead of each over the second likeliest: ``(prompts, tokens)``."""
-    tokens, leads = [], []
-    for row in rows:
-        cache, step = decoder.empty_cache(1, len(row) + GREEDY_TOKENS), list(row)
-        tokens.append([0] * GREEDY_TOKENS)
-        leads.append([0.0] * GREEDY_TOKENS)
-        for place in range(GREEDY_TOKENS):
-            logits, cache = decoder.logits(np.array([step]), past=cache)
-            second, first = np.sort(logits[0, -1])[-2:]
-            tokens[-1][place] = int(logits[0, -1].argmax())
-            leads[-1][place] = float(first - second)
-            step = [tokens[-1][place]]
-    return np.array(tokens), np.array(leads, np.float32)
-
-
 def _step_error(decoder: Decoder, rows: Sequence[Sequence[int]], alone: Sequence[Array]) -> float:
     worst = 0.0
     for row, wanted in zip(rows, alone, strict=True):
@@ -188,15 +152,18 @@ def _of_encoders(
     original: Encoder, bundle: Encoder, folder: ExportBundle, text: Path | None
 ) -> Taken:
     """Outputs of a few texts as they are; vectors or logits of more."""
-    assert bundle.tokenizer is not None
     texts = split_sentences(read_text(text), SENTENCES)
-    rows = [np.array(each.ids) for each in bundle.tokenizer.encode_batch(texts)]
+    found, mask = bundle.encode(texts), bundle.mask_token
+    whole = [each.ids for each in found]
+    rows = whole if mask is None else [mask_tokens(each, mask) for each in found]
+    ids, given = (right_padded(each)[0] for each in (whole, rows))
     arrays = {
         "texts": np.array(texts),
-        "ids": right_padded([row.tolist() for row in rows])[0],
+        "ids": ids,
         "lengths": np.array([len(row) for row in rows]),
+        "masked": given == mask if mask is not None else np.zeros_like(ids, bool),
     }
-    return _of_answers(original, bundle, folder, rows, arrays)
+    return _of_answers(original, bundle, folder, [np.array(row) for row in rows], arrays)
 
 
 def _of_images(
@@ -223,13 +190,15 @@ def _of_answers(
         config.get("problem_type"), len(config.get("id2label", ()))
     )
     outputs = [bundle.run(row[None])[0] for row in rows]
-    first, second = (
-        _answers(found, folder) for found in ([original.run(row[None])[0] for row in rows], outputs)
-    )
+    others = [original.run(row[None])[0] for row in rows]
+    first, second = (_answers(found, rows, folder) for found in (others, outputs))
+    width = outputs[0].shape[-1]
+    columns = np.arange(width) if task != "fill-mask" else columns_of(width)
     together = zip(bundle.run_together(rows[:WHOLE]), outputs, strict=False)
     scale = max(float(np.abs(each).max()) for each in outputs)
-    arrays |= {f"output_{index}": each for index, each in enumerate(outputs[:WHOLE])}
-    arrays |= {"answers": second, "original_answers": first}
+    arrays |= {f"output_{i}": each[..., columns] for i, each in enumerate(outputs[:WHOLE])}
+    arrays |= {"answers": second[:, columns], "original_answers": first[:, columns]}
+    arrays |= {"columns": columns, "original_best": first.argmax(-1)}
     noise = max(max_abs_error(*pair) for pair in together) / scale
     if task == "feature-extraction":
         return Taken(arrays, scale, noise, float((first * second).sum(-1).mean()))
@@ -238,8 +207,11 @@ def _of_answers(
     return Taken(arrays, scale, noise, float(same.mean()), same.size, several)
 
 
-def _answers(outputs: Sequence[Array], folder: ExportBundle) -> Array:
-    """Unit vectors ``(rows, features)``, or logits ``(rows or tokens, labels)``."""
+def _answers(outputs: Sequence[Array], rows: Sequence[Array], folder: ExportBundle) -> Array:
+    """Unit vectors ``(rows, features)``, or logits of every row, token or mask."""
+    if (mask := folder.manifest.mask_token) is not None:
+        pairs = zip(outputs, rows, strict=True)
+        return np.concatenate([output[row == mask] for output, row in pairs])
     if folder.manifest.task != "feature-extraction":
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in outputs])
     pooling = folder.manifest.pooling or "mean"

@@ -73,9 +73,6 @@ class _Sampler:
         self.prefix = np.array(prefix, np.int64)
         self.temperature = np.float32(temperature)
         self.generator = np.random.default_rng(seed)
-        end: int | list[int] | None = decoder.config.get("eos_token_id")
-        ends = end if isinstance(end, list) else [end]
-        self.ends = [token for token in ends if token is not None]
 
     def fill(self, rows: Array) -> Iterator[int]:
         """Write tokens into ``rows (batch, length)``; yield how many columns are written."""
@@ -86,7 +83,7 @@ class _Sampler:
         for column in range(start + 1, rows.shape[1]):
             logits, cache = self.decoder.logits(unread, past=cache)
             tokens = draw(logits[:, -1] / self.temperature, self.generator.random(len(rows)))
-            ended = np.isin(rows[:, column - 1], self.ends)
+            ended = np.isin(rows[:, column - 1], self.decoder.ends)
             tokens[ended] = self._any(len(rows))[ended]
             rows[:, column] = tokens
             unread = tokens[:, None]

@@ -12,15 +12,23 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
-from edgelr.evaluators import Progress, evaluators_for
+from edgelr.evaluators import Known, Progress, evaluators_for
 from edgelr.images import list_images, spread_evenly
-from edgelr.runtime.bundle import read_tokenizer
+from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.encoder import Encoder, right_padded
 from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.pair import ANSWERED_TOGETHER, PairRunner
 from edgelr.runtime.session import Array
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
+from edgelr.truths import (
+    Record,
+    folder_labels,
+    label_ids,
+    read_records,
+    require_scores,
+    token_labels,
+)
 from edgelr.types import ExportBundle, Metric, Parity
 
 _PADDED = 4  # prompts in the padded batch
@@ -61,10 +69,7 @@ def accuracy(
         )
     size = size or EvaluationSize()
     first, second = (open_runner(bundle, provider, threads) for bundle in (reference, candidate))
-    if isinstance(first, PairRunner):
-        samples: object = _drawn(first, reference, text, size, progress)
-    else:
-        samples = _samples(reference, text, size)
+    samples = _samples(first, reference, text, size, progress)
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
     return tuple(chain.from_iterable(comparisons))
 
@@ -255,29 +260,57 @@ def open_runner(bundle: ExportBundle, provider: str, threads: int | None) -> Run
 
 
 def _samples(
-    bundle: ExportBundle, text: Path | None, size: EvaluationSize
-) -> Array | list[str] | list[Path]:
-    if bundle.manifest.image is not None:
-        return _images(text, size)
-    if bundle.manifest.task == "text-generation":
-        length = min(size.length, bundle.manifest.context_tokens)
-        return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
-    return split_sentences(read_text(text), size.sentences)
-
-
-def _drawn(
-    runner: PairRunner,
+    runner: Runner,
     bundle: ExportBundle,
     text: Path | None,
     size: EvaluationSize,
     progress: Progress | None,
+) -> Any:
+    """Read what the runners of a task are judged on, with what is true of it where that is told."""
+    if isinstance(runner, ImageEncoder):
+        return _images(bundle, text, size)
+    if isinstance(runner, Decoder):
+        length = min(size.length, bundle.manifest.context_tokens)
+        return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
+    records = read_records(text, bundle.manifest.task)
+    if isinstance(runner, PairRunner):
+        if records is None:
+            sentences = split_sentences(read_text(text), size.pairs)
+            return draw_answers(runner, bundle, sentences, progress)
+        require_scores()
+        records = records[: size.pairs]
+        pairs = draw_answers(runner, bundle, [record.given for record in records], progress)
+        return Known(pairs, [record.truth for record in records])
+    if records is None:
+        return split_sentences(read_text(text), size.sentences)
+    return _labelled(runner, bundle, records[: size.sentences], str(text))
+
+
+def _labelled(
+    encoder: Encoder, bundle: ExportBundle, records: Sequence[Record], source: str
+) -> Known:
+    """Resolve the labels of texts, or of words: that of a word is its first token's."""
+    labels = label_ids(records, read_config(bundle), source)
+    if bundle.manifest.task == "text-classification":
+        return Known([record.given for record in records], np.array(labels))
+    texts = [" ".join(record.given) for record in records]
+    truths: list[int] = []
+    for encoding, record, ids in zip(encoder.encode(texts), records, labels, strict=True):
+        truths += token_labels(encoding, record.given, ids)
+    return Known(texts, np.array(truths))
+
+
+def draw_answers(
+    runner: PairRunner,
+    bundle: ExportBundle,
+    sentences: list[str],
+    progress: Progress | None = None,
 ) -> list[tuple[Array, Array]]:
-    """Draw what the original answers to sentences."""
+    """Draw what a model answers to sentences: each as token ids, and the target from its start."""
     generator = np.random.default_rng(_SEED)
     tokenizer, longest = read_tokenizer(bundle), bundle.manifest.context_tokens
     tokenizer.no_padding()
     tokenizer.enable_truncation(longest)
-    sentences = split_sentences(read_text(text), size.pairs)
     sources = [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)]
     pairs: list[tuple[Array, Array]] = []
     for start in range(0, len(sources), ANSWERED_TOGETHER):
@@ -290,10 +323,14 @@ def _drawn(
     return pairs
 
 
-def _images(source: Path | None, size: EvaluationSize) -> list[Path]:
+def _images(bundle: ExportBundle, source: Path | None, size: EvaluationSize) -> list[Path] | Known:
     if source is None:
         raise InputError(
             "The model reads images, and none are given; expected some that it was not calibrated "
             "on. Name their folder with --data."
         )
-    return spread_evenly(list_images(source), size.images)
+    images = spread_evenly(list_images(source), size.images)
+    labels = None
+    if bundle.manifest.task == "image-classification":
+        labels = folder_labels(images, read_config(bundle))
+    return images if labels is None else Known(images, np.array(labels))

@@ -11,6 +11,7 @@ where products are rounded otherwise, by `tolerance_elsewhere`.
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def provider() -> str:
     """Name the execution provider that the tests run on."""
     asked = os.environ.get("EDGELR_PROVIDER", CPU)
     return ort.get_available_providers()[0] if asked == "auto" else asked
+
+
+def load(name: str) -> ort.InferenceSession:
+    """Load a graph; a session that falls back to another provider is no test of this one."""
+    providers = list(dict.fromkeys((provider(), CPU)))
+    found = ort.InferenceSession(str(FOLDER / name), providers=providers)
+    assert found.get_providers()[0] == provider(), found.get_providers()
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +79,25 @@ def stored() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def session(manifest: Any) -> ort.InferenceSession:
-    """Load the graph; a session that falls back to another provider is no test of this one."""
-    providers = list(dict.fromkeys((provider(), CPU)))
-    found = ort.InferenceSession(str(FOLDER / manifest["model_file"]), providers=providers)
-    assert found.get_providers()[0] == provider(), found.get_providers()
+    """Load the graph; beside an encoder, that of the decoder."""
+    return load(manifest["model_file"])
+
+
+@pytest.fixture(scope="session")
+def encoder(manifest: Any) -> ort.InferenceSession:
+    """Load the graph of an encoder that has one of its own."""
+    return load(manifest["encoder_file"])
+
+
+@pytest.fixture(scope="session")
+def difference(expected: Any) -> Callable[..., float]:
+    """Return a function of two arrays: their largest difference, as a share of the largest output.
+
+    A third argument is taken for the largest output; what is not a number is infinitely far away.
+    """
+
+    def found(first: Any, second: Any, scale: float = expected["scale"]) -> float:
+        worst = float(np.abs(first.astype(np.float64) - second).max()) / scale
+        return worst if np.isfinite(worst) else float("inf")
+
     return found

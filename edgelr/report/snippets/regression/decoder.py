@@ -6,7 +6,7 @@ Needs numpy, onnxruntime, tokenizers and pytest. conftest.py says which provider
 closely. `stored` holds inputs, and what the original and this bundle answered to them.
 """
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,37 +85,25 @@ def predicted(decoder: Decoder, stored: Any) -> tuple[Any, Any]:
     return np.array(losses), np.array(best)
 
 
-def difference(found: Any, wanted: Any, expected: Any) -> float:
-    """Return the largest difference as a share of the largest output; NaN is infinite."""
-    worst = float(np.abs(found.astype(np.float64) - wanted).max()) / expected["scale"]
-    return worst if np.isfinite(worst) else float("inf")
-
-
-def test_the_files_are_those_that_were_exported(folder: Path, manifest: Any) -> None:
-    for file in manifest["files"]:
-        found = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
-        assert found == file["sha256"], file["path"]
-
-
-def test_the_bundle_passed_its_accuracy_gate(manifest: Any) -> None:
-    assert manifest["gate_passed"]
-
-
 def test_the_tokenizer_gives_the_stored_ids(folder: Path, stored: Any) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for text, ids, length in zip(stored["texts"], stored["ids"], stored["lengths"], strict=True):
         assert tokenizer.encode(str(text)).ids == ids[:length].tolist(), str(text)
 
 
-def test_logits_are_those_of_the_export(alone: Any, stored: Any, expected: Any) -> None:
+def test_logits_are_those_of_the_export(
+    alone: Any, stored: Any, expected: Any, difference: Callable[..., float]
+) -> None:
     for index, logits in enumerate(alone):
         found, wanted = logits[:, stored["columns"]], stored[f"logits_{index}"]
-        assert difference(found, wanted, expected) <= expected["tolerance"]
+        assert difference(found, wanted) <= expected["tolerance"]
 
 
-def test_losses_are_those_of_the_export(predicted: Any, stored: Any, expected: Any) -> None:
+def test_losses_are_those_of_the_export(
+    predicted: Any, stored: Any, expected: Any, difference: Callable[..., float]
+) -> None:
     # a logarithm of probabilities moves by twice as much as the logits at most
-    assert difference(predicted[0], stored["losses"], expected) <= 2 * expected["tolerance"]
+    assert difference(predicted[0], stored["losses"]) <= 2 * expected["tolerance"]
 
 
 def test_the_loss_is_within_the_gate_of_the_original(
@@ -126,7 +114,12 @@ def test_the_loss_is_within_the_gate_of_the_original(
 
 
 def test_padded_prompts_answer_like_prompts_alone(
-    decoder: Decoder, prompts: Any, alone: Any, config: Any, expected: Any
+    decoder: Decoder,
+    prompts: Any,
+    alone: Any,
+    config: Any,
+    expected: Any,
+    difference: Callable[..., float],
 ) -> None:
     longest = max(ids.shape[1] for ids in prompts)
     padded = np.full((len(prompts), longest), config.get("pad_token_id") or 0, np.int64)
@@ -135,17 +128,17 @@ def test_padded_prompts_answer_like_prompts_alone(
         padded[row, longest - ids.shape[1] :] = ids[0]
         mask[row, longest - ids.shape[1] :] = 1
     for found, wanted in zip(decoder.logits(padded, mask)[0], alone, strict=True):
-        assert difference(found[-len(wanted) :], wanted, expected) <= expected["tolerance"]
+        assert difference(found[-len(wanted) :], wanted) <= expected["tolerance"]
 
 
 def test_token_by_token_answers_like_all_at_once(
-    decoder: Decoder, prompts: Any, alone: Any, expected: Any
+    decoder: Decoder, prompts: Any, alone: Any, expected: Any, difference: Callable[..., float]
 ) -> None:
     for ids, wanted in zip(prompts, alone, strict=True):
         cache = decoder.empty_cache(1)
         for place in range(ids.shape[1]):
             logits, cache = decoder.logits(ids[:, place : place + 1], past=cache)
-            assert difference(logits[0, 0], wanted[place], expected) <= expected["tolerance"]
+            assert difference(logits[0, 0], wanted[place]) <= expected["tolerance"]
 
 
 def test_greedy_tokens_are_those_of_the_export(

@@ -7,8 +7,7 @@ Needs numpy, onnxruntime and pytest. conftest.py says which provider is tested, 
 answered to them.
 """
 
-import hashlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,6 @@ def answer(output: Any, manifest: Any) -> Any:
     return vector / np.linalg.norm(vector)
 
 
-def difference(found: Any, wanted: Any, expected: Any) -> float:
-    """Return the largest difference as a share of the largest output; NaN is infinite."""
-    worst = float(np.abs(found.astype(np.float64) - wanted).max()) / expected["scale"]
-    return worst if np.isfinite(worst) else float("inf")
-
-
 @pytest.fixture(scope="session")
 def pixels(stored: Any, manifest: Any) -> Any:
     """Prepare the pictures as the manifest says, ``(pictures, 3, side, side)``."""
@@ -55,27 +48,19 @@ def alone(session: ort.InferenceSession, pixels: Any) -> list[Any]:
     return [run(session, each[None])[0] for each in pixels]
 
 
-def test_the_files_are_those_that_were_exported(folder: Path, manifest: Any) -> None:
-    for file in manifest["files"]:
-        found = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
-        assert found == file["sha256"], file["path"]
-
-
-def test_the_bundle_passed_its_accuracy_gate(manifest: Any) -> None:
-    assert manifest["gate_passed"]
-
-
-def test_outputs_are_those_of_the_export(alone: Any, stored: Any, expected: Any) -> None:
+def test_outputs_are_those_of_the_export(
+    alone: Any, stored: Any, expected: Any, difference: Callable[..., float]
+) -> None:
     for index, found in enumerate(alone[:TOGETHER]):
-        assert difference(found, stored[f"output_{index}"], expected) <= expected["tolerance"]
+        assert difference(found, stored[f"output_{index}"]) <= expected["tolerance"]
 
 
 def test_answers_are_those_of_the_export(
-    alone: Any, manifest: Any, stored: Any, expected: Any
+    alone: Any, manifest: Any, stored: Any, expected: Any, difference: Callable[..., float]
 ) -> None:
     found = np.stack([answer(output, manifest) for output in alone])
     # a vector has length 1: its scale is its own
-    scale = {"scale": 1.0} if manifest["task"] == "feature-extraction" else expected
+    scale = 1.0 if manifest["task"] == "feature-extraction" else expected["scale"]
     assert difference(found, stored["answers"], scale) <= expected["tolerance"]
 
 
@@ -94,7 +79,11 @@ def test_answers_are_within_the_gate_of_the_original(
 
 
 def test_pictures_together_answer_like_pictures_alone(
-    session: ort.InferenceSession, pixels: Any, alone: Any, expected: Any
+    session: ort.InferenceSession,
+    pixels: Any,
+    alone: Any,
+    expected: Any,
+    difference: Callable[..., float],
 ) -> None:
     for found, wanted in zip(run(session, pixels[:TOGETHER]), alone, strict=False):
-        assert difference(found, wanted, expected) <= expected["tolerance"]
+        assert difference(found, wanted) <= expected["tolerance"]

@@ -6,7 +6,7 @@ Needs numpy, onnxruntime, tokenizers and pytest. conftest.py says which provider
 closely. `stored` holds texts, and what the original and this bundle answered to them.
 """
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,21 @@ def run(session: ort.InferenceSession, ids: Any, mask: Any) -> Any:
     return session.run([output], wanted)[0].astype(np.float32)
 
 
-def answer(output: Any, manifest: Any) -> Any:
+def answer(output: Any, ids: Any, manifest: Any) -> Any:
     """Return the unit vector of a text ``(1, features)``, or its logits ``(decisions, labels)``."""
+    if manifest["task"] == "fill-mask":
+        return output[ids[0] == manifest["mask_token"]]
     if manifest["task"] != "feature-extraction":
         return output.reshape(-1, output.shape[-1])
     vector = output[0] if manifest["pooling"] == "cls" else output.mean(axis=0)
     return vector[None] / np.linalg.norm(vector)
 
 
-def difference(found: Any, wanted: Any, expected: Any) -> float:
-    """Return the largest difference as a share of the largest output; NaN is infinite."""
-    worst = float(np.abs(found.astype(np.float64) - wanted).max()) / expected["scale"]
-    return worst if np.isfinite(worst) else float("inf")
-
-
 @pytest.fixture(scope="session")
-def rows(stored: Any) -> list[Any]:
-    """Return the token ids of every text, ``(1, length)``."""
-    pairs = zip(stored["ids"], stored["lengths"], strict=True)
+def rows(stored: Any, manifest: Any) -> list[Any]:
+    """Return the token ids of every text, ``(1, length)``, with masks where these are filled."""
+    given = np.where(stored["masked"], manifest["mask_token"] or 0, stored["ids"])
+    pairs = zip(given, stored["lengths"], strict=True)
     return [ids[None, :length] for ids, length in pairs]
 
 
@@ -55,14 +52,11 @@ def alone(session: ort.InferenceSession, rows: Any) -> list[Any]:
     return [run(session, ids, np.ones_like(ids))[0] for ids in rows]
 
 
-def test_the_files_are_those_that_were_exported(folder: Path, manifest: Any) -> None:
-    for file in manifest["files"]:
-        found = hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest()
-        assert found == file["sha256"], file["path"]
-
-
-def test_the_bundle_passed_its_accuracy_gate(manifest: Any) -> None:
-    assert manifest["gate_passed"]
+@pytest.fixture(scope="session")
+def answers(alone: Any, rows: Any, manifest: Any) -> Any:
+    """Return what every text is answered, ``(decisions, features or labels)``."""
+    pairs = zip(alone, rows, strict=True)
+    return np.concatenate([answer(output, ids, manifest) for output, ids in pairs])
 
 
 def test_the_tokenizer_gives_the_stored_ids(folder: Path, manifest: Any, stored: Any) -> None:
@@ -74,36 +68,41 @@ def test_the_tokenizer_gives_the_stored_ids(folder: Path, manifest: Any, stored:
         assert tokenizer.encode(str(text)).ids == ids[:length].tolist(), str(text)
 
 
-def test_outputs_are_those_of_the_export(alone: Any, stored: Any, expected: Any) -> None:
+def test_outputs_are_those_of_the_export(
+    alone: Any, stored: Any, expected: Any, difference: Callable[..., float]
+) -> None:
     for index, found in enumerate(alone[:TOGETHER]):
-        assert difference(found, stored[f"output_{index}"], expected) <= expected["tolerance"]
+        places = found[..., stored["columns"]]
+        assert difference(places, stored[f"output_{index}"]) <= expected["tolerance"]
 
 
 def test_answers_are_those_of_the_export(
-    alone: Any, manifest: Any, stored: Any, expected: Any
+    answers: Any, manifest: Any, stored: Any, expected: Any, difference: Callable[..., float]
 ) -> None:
-    found = np.concatenate([answer(output, manifest) for output in alone])
+    found = answers[:, stored["columns"]]
     # a vector has length 1: its scale is its own
-    scale = {"scale": 1.0} if manifest["task"] == "feature-extraction" else expected
+    scale = 1.0 if manifest["task"] == "feature-extraction" else expected["scale"]
     assert difference(found, stored["answers"], scale) <= expected["tolerance"]
 
 
 def test_answers_are_within_the_gate_of_the_original(
-    alone: Any, manifest: Any, stored: Any, expected: Any
+    answers: Any, manifest: Any, stored: Any, expected: Any
 ) -> None:
-    found = np.concatenate([answer(output, manifest) for output in alone])
-    original = stored["original_answers"]
     if manifest["task"] == "feature-extraction":
-        agreement = float((found * original).sum(axis=-1).mean())
+        agreement = float((answers * stored["original_answers"]).sum(axis=-1).mean())
     elif expected["several_labels"]:
-        agreement = float(((found > 0) == (original > 0)).mean())
+        agreement = float(((answers > 0) == (stored["original_answers"] > 0)).mean())
     else:
-        agreement = float((found.argmax(axis=-1) == original.argmax(axis=-1)).mean())
+        agreement = float((answers.argmax(axis=-1) == stored["original_best"]).mean())
     assert agreement >= expected["limit"], f"{expected['metric']} is {agreement:.4f}"
 
 
 def test_padded_texts_answer_like_texts_alone(
-    session: ort.InferenceSession, rows: Any, alone: Any, expected: Any
+    session: ort.InferenceSession,
+    rows: Any,
+    alone: Any,
+    expected: Any,
+    difference: Callable[..., float],
 ) -> None:
     longest = max(ids.shape[1] for ids in rows[:TOGETHER])
     padded = np.zeros((len(rows[:TOGETHER]), longest), np.int64)
@@ -113,4 +112,4 @@ def test_padded_texts_answer_like_texts_alone(
         mask[row, : ids.shape[1]] = 1
     for found, wanted in zip(run(session, padded, mask), alone[:TOGETHER], strict=True):
         same = found[: len(wanted)] if wanted.ndim == 2 else found
-        assert difference(same, wanted, expected) <= expected["tolerance"]
+        assert difference(same, wanted) <= expected["tolerance"]
