@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples intervals",
-    "exporter device files generation silence",
+    "exporter machine device files generation silence",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
-    "candidates",
+    "storage candidates",
     "allocators recipes",
     "spectra",
-    "decompose budget latency allocate search compressed",
+    "decompose budget latency allocate plans search compressed",
     "heal refit quantization table",
     "importance",
     "rescale",
