@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edgelr.allocate import Search, follow_plan, read_plan
+from edgelr.allocate import Search
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
-from edgelr.candidates import stored, tensor_bytes
 from edgelr.compressed import gate_increase
 from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import measured_loss
@@ -21,10 +20,12 @@ from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, can_predict, device_runs, slower_than_dense
 from edgelr.material import selection
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search
+from edgelr.plans import follow_plan, read_plan
 from edgelr.search import Limit, largest_plan, plan_within, smallest_plan
 from edgelr.shapes import shape_of
 from edgelr.spectra import SpectrumTable
 from edgelr.statistics import StatisticsStore
+from edgelr.storage import stored, tensor_bytes
 from edgelr.table import has_tied_head
 from edgelr.types import PRECISION_BYTES, Candidate, Plan, SiteGroup
 

@@ -11,21 +11,16 @@ from typing import Any
 import yaml
 
 from edgelr import __version__
-from edgelr.candidates import matrix_bytes
-from edgelr.device import (
-    DeviceProfile,
-    is_this_machine,
-    load_profile,
-    profile_names,
-    profile_path,
-)
+from edgelr.device import DeviceProfile, load_profile, profile_names, profile_path
 from edgelr.errors import InputError
 from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
+from edgelr.machine import is_this_machine
 from edgelr.planning import Listener
 from edgelr.reporting import environment
 from edgelr.runtime.child import Worker
 from edgelr.runtime.footprint import SESSION_BYTES
 from edgelr.runtime.memory import usable_cores
+from edgelr.storage import matrix_bytes
 from edgelr.types import WeightPrecision
 
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}

@@ -8,9 +8,6 @@ the machine that loads it; every other number is written down, or null where it 
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -18,11 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgelr.errors import EnvironmentProblem, InputError
+from edgelr.errors import InputError
+from edgelr.machine import with_detected_memory
 from edgelr.registry import Registry
 from edgelr.types import Precision, WeightPrecision
 
-MACHINE_ROOT = Path("/")  # where proc and sys are found; tests point it at a made-up machine
 _MIB = 2**20
 
 V = TypeVar("V")
@@ -245,7 +242,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     if path.suffix not in {".yaml", ".yml"}:
         path = profile_path(name_or_path)
     try:
-        return DeviceProfile.model_validate(_with_detected_memory(_read(path)))
+        return DeviceProfile.model_validate(with_detected_memory(_read(path)))
     except ValidationError as error:
         complaints = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
         example = (
@@ -291,61 +288,3 @@ def _known_keys(keys: tuple[int | str, ...]) -> str:
     for key in keys:
         section = section.model_fields[key].annotation
     return ", ".join(section.model_fields)
-
-
-# --- this machine ------------------------------------------------------------------------------
-
-
-def is_this_machine(profile: DeviceProfile) -> bool:
-    """Tell whether what is measured here was measured on the profile's device."""
-    if profile.detect.any_machine:
-        return profile.provider == "cpu" or (MACHINE_ROOT / "proc/driver/nvidia").exists()
-    files = [MACHINE_ROOT / "proc/device-tree" / name for name in ("compatible", "model")]
-    identity = b"\0".join(path.read_bytes() for path in files if path.exists()).decode()
-    return any(part in identity for part in profile.detect.device_tree)
-
-
-def _with_detected_memory(fields: Any) -> Any:
-    """Replace ``memory.visible.value: detect`` by what this machine has."""
-    match fields:
-        case {"memory": {"visible": {"value": "detect"} as visible} as memory}:
-            mib, source = (_gpu_memory_mib() if _has_own_memory(fields) else None), "nvidia-smi"
-            if mib is None:
-                mib, source = _host_memory_mib()
-            found = {"value": mib, "source": f"{source}, on the machine that loaded this profile"}
-            return {**fields, "memory": {**memory, "visible": {**visible, **found}}}
-    return fields
-
-
-def _has_own_memory(fields: Any) -> bool:
-    match fields:
-        case {"memory": {"shared_with_gpu": False}, "software": {"provider": "cuda"}}:
-            return True
-    return False
-
-
-def _gpu_memory_mib() -> float | None:
-    """Ask the driver for the smallest GPU's memory; None without a driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return min((float(line) for line in answer.stdout.split() if line.isdigit()), default=None)
-
-
-def _host_memory_mib() -> tuple[float, str]:
-    """Read MemTotal, or this container's cgroup v2 limit where that is smaller."""
-    try:
-        text = (MACHINE_ROOT / "proc/meminfo").read_text()
-    except OSError as error:
-        raise EnvironmentProblem(
-            "This machine has no /proc/meminfo, so its memory cannot be detected. "
-            "Copy the profile to a .yaml file and write memory.visible.value there, in MiB."
-        ) from error
-    total_bytes = int(re.findall(r"^MemTotal:\s+(\d+) kB", text, re.MULTILINE)[0]) * 1024
-    limit = MACHINE_ROOT / "sys/fs/cgroup/memory.max"
-    limit_text = limit.read_text().strip() if limit.exists() else "max"
-    if limit_text.isdigit() and int(limit_text) < total_bytes:
-        return int(limit_text) / _MIB, "cgroup memory.max"
-    return total_bytes / _MIB, "/proc/meminfo"

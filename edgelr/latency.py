@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from edgelr.candidates import matrix_bytes, stored
 from edgelr.device import DeviceProfile, Kernels
+from edgelr.storage import matrix_bytes, stored
 from edgelr.types import (
     PRECISION_BYTES,
     Candidate,

@@ -14,12 +14,12 @@ from platform import machine, platform, python_version
 from typing import TYPE_CHECKING, Any
 
 from edgelr import __version__
-from edgelr.allocate import write_plan
-from edgelr.device import is_this_machine
 from edgelr.graph.companions import GENAI
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Run, device_runs, predict
+from edgelr.machine import is_this_machine
 from edgelr.methods import METHODS
+from edgelr.plans import write_plan
 from edgelr.report.card import license_of, model_card
 from edgelr.report.figures import KEPT_SHARES
 from edgelr.report.html import to_html

@@ -47,6 +47,11 @@ TINY_IMAGES = {
 MakeModel = Callable[..., LoadedModel]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of files where pytest-xdist hands them out: it has the fullest first."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Real models first: the last of them is what a second worker would wait for."""
     items.sort(key=lambda item: "real" not in item.keywords)

@@ -46,9 +46,10 @@ PAIR_PIVOT = "t5"
 
 
 def _marked(name: str) -> Any:
-    if name in (*TASK_PIVOTS, IMAGE_PIVOT, PAIR_PIVOT, FILLING, TRACED):
+    if name in (*PIVOTS, LABELLING[0], IMAGE_PIVOT, TRACED):
         return name
-    slow = name in SLOW or name.endswith(":fill-mask")  # heads that differ in names only
+    further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
+    slow = name in SLOW or further
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
@@ -68,7 +69,9 @@ every_decoder = pytest.mark.parametrize(
 every_exporter = pytest.mark.parametrize(
     "exporter", [*map(_marked, ONE_GRAPH), *LABELLING, IMAGE_PIVOT]
 )
-every_pair = pytest.mark.parametrize("exporter", [*map(_marked, PAIRS)])
+every_pair = pytest.mark.parametrize(
+    "exporter", [PAIR_PIVOT, *(_marked(name) for name in PAIRS if name != PAIR_PIVOT)]
+)
 every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 

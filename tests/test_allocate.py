@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgelr.allocate import Search, follow_plan, prepare, read_plan, write_plan
+from edgelr.allocate import Search, prepare
 from edgelr.errors import BudgetError, InputError
+from edgelr.plans import follow_plan, read_plan, write_plan
 from edgelr.recipes import RECIPES
 from edgelr.spectra import SpectrumTable
 from edgelr.types import LinearSite, Plan, SiteGroup, SitePlan

@@ -9,7 +9,8 @@ import pytest
 
 from edgelr.allocators import ALLOCATORS
 from edgelr.allocators.cover import components, smallest_bytes
-from edgelr.candidates import INDEX_BYTES, Options, make_options, stored
+from edgelr.candidates import Options, make_options
+from edgelr.storage import INDEX_BYTES, stored
 from edgelr.types import Candidate, Choice, Form, LinearSite, SiteGroup
 
 MULTIPLE = 4

@@ -98,7 +98,10 @@ def ask(cache: Cache, device: DeviceProfile) -> Ask:
     return run
 
 
-@pytest.fixture(scope="module", params=["tiny_decoder", "tiny_encoder"])
+@pytest.fixture(
+    scope="module",
+    params=["tiny_decoder", pytest.param("tiny_encoder", marks=pytest.mark.breadth)],
+)
 def model(request: pytest.FixtureRequest) -> LoadedModel:
     found: LoadedModel = request.getfixturevalue(request.param)
     return found

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.blocks import Blocks, quantize
-from edgelr.candidates import tensor_bytes
+from edgelr.storage import tensor_bytes
 from edgelr.types import BLOCK_SIZE, WeightPrecision
 
 SHAPES = [(64, 40), (40, 24), (33, 7), (8, 5)]  # whole blocks, a part of one at the end, less

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgelr.allocate import read_plan
 from edgelr.cli import app
 from edgelr.device import profile_names
 from edgelr.exporter import EXPORTERS
 from edgelr.methods import METHODS
 from edgelr.planning import dense_export
+from edgelr.plans import read_plan
 from edgelr.recipes import RECIPES
 from edgelr.types import LoadedModel
 from tests.exports import Recorder, session_cache

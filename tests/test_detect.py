@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 from edgelr import cli, detect, planning
 from edgelr.cache import Cache
-from edgelr.device import DeviceProfile, is_this_machine, load_profile
+from edgelr.device import DeviceProfile, load_profile
 from edgelr.errors import InputError
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, Run, can_predict
+from edgelr.machine import is_this_machine
 from edgelr.rivals import dense_in
 from edgelr.runtime import probe
 from edgelr.runtime.measure import measure_one

@@ -16,12 +16,12 @@ from edgelr import device
 from edgelr.device import (
     DeviceProfile,
     Figure,
-    is_this_machine,
     load_profile,
     profile_names,
     profile_path,
 )
 from edgelr.errors import EnvironmentProblem, InputError
+from edgelr.machine import is_this_machine
 
 IR_VERSION_OF_OPSET = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 11}  # ONNX, docs/Versioning.md
 MIB = 2**20
@@ -62,8 +62,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("proc/device-tree", "sys/fs/cgroup"):
         (root / folder).mkdir(parents=True)
     (root / "proc/meminfo").write_text("MemTotal:       16777216 kB\nMemFree:  1 kB\n")
-    monkeypatch.setattr(device, "MACHINE_ROOT", root)
-    monkeypatch.setattr(device, "_gpu_memory_mib", lambda: None)
+    monkeypatch.setattr("edgelr.machine.MACHINE_ROOT", root)
+    monkeypatch.setattr("edgelr.machine._gpu_memory_mib", lambda: None)
     return root
 
 
@@ -251,7 +251,7 @@ def test_a_detected_number_says_where_it_was_read() -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_a_gpu_with_memory_of_its_own_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_gpu_memory_mib", lambda: 8188.0)
+    monkeypatch.setattr("edgelr.machine._gpu_memory_mib", lambda: 8188.0)
     assert load_profile("generic-cuda").visible_bytes == 8188 * MIB
     assert load_profile("generic-cpu").visible_bytes == 16384 * MIB
 

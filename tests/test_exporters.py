@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 import transformers
 
 from edgelr.cache import Cache
 from edgelr.compressed import installed
 from edgelr.errors import InputError
 from edgelr.exporter import EXPORTERS, exporter_for
-from edgelr.factors import FactorSet, LowRank
-from edgelr.files import encoder_beside, graph_file
-from edgelr.forms import pivot
-from edgelr.graph.build import build
-from edgelr.graph.save import load_graph
+from edgelr.factors import FactorSet
 from edgelr.planning import DenseExport, dense_export
-from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.shapes import shape_of
-from edgelr.sites import find_sites, weight_of
+from edgelr.sites import find_sites
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel
-from tests.conftest import MakeModel, random_ids
-from tests.exports import (
-    CASES,
-    Recorder,
-    batch,
-    every_decoder,
-    run_graph,
-    run_torch,
-    session_cache,
+from tests import families
+from tests.conftest import MakeModel
+from tests.contract import (
+    LIMIT,
+    errors,
+    factors_of,
+    fusions,
+    longest_error,
+    steps_error,
+    write_graph,
 )
+from tests.exports import CASES, Recorder, every_decoder, session_cache
 
 NAMES = EXPORTERS.names()
-NEW_TOKENS = 9
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -50,35 +43,13 @@ def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Dense
     return dense_export(model, session_cache(tmp_path_factory), Recorder())
 
 
-def factors_of(model: LoadedModel, share: float) -> FactorSet:
-    """This share of every site's rank, each second one pivoted; convolutions cannot be."""
-    factors: FactorSet = {}
-    for index, site in enumerate(find_sites(model)):
-        u, s, v = torch.linalg.svd(weight_of(model, site.name).double().T, full_matrices=False)
-        rank = int(share * len(s))
-        product = LowRank((u[:, :rank] * s[:rank]).float(), v[:rank].float())
-        pivots = share < 1 and index % 2 and not site.kernel
-        factors[site.name] = pivot(product) if pivots else product
-    return factors
-
-
-def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
-    path = folder / graph_file(model.task, "float32")
-    build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
-    return path
-
-
-def fusions(path: Path) -> Counter[str]:
-    """How many nodes of ONNX Runtime's own operators a graph has, by operator.
-
-    Attention is MultiHeadAttention with the dense products before it.
-    """
-    paths = filter(None, (path, encoder_beside(path)))
-    found = Counter(
-        node.op_type for each in paths for node in load_graph(each).graph if node.domain
-    )
-    found["MultiHeadAttention"] += found.pop("Attention", 0)
-    return found
+@pytest.fixture(scope="module")
+def half(
+    model: LoadedModel, dense: DenseExport, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, FactorSet]:
+    """The graph at half of the ranks, and its factors."""
+    factors = factors_of(model, 0.5)
+    return write_graph(model, dense, factors, tmp_path_factory.mktemp("half")), factors
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,64 +93,57 @@ def test_nothing_that_is_kept_dense_is_a_site(model: LoadedModel) -> None:
 
 
 def test_the_dense_graph_equals_torch(model: LoadedModel, dense: DenseExport) -> None:
-    for inputs in (batch(model, 1, 1), batch(model, 2, 9), batch(model, 2, 9, padded=5)):
-        found = run_graph(model, dense.bundle.model_path, *inputs)
-        np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
+    assert_equal(errors(model, dense.bundle.model_path))
 
 
 @every_decoder
 def test_a_padded_batch_goes_on_like_torch(model: LoadedModel, dense: DenseExport) -> None:
-    """Token by token, rows beside a longer one have the logits that each has alone."""
-    prompts = [random_ids(1, length, seed=length)[0].tolist() for length in (7, 2, 11)]
-    following = random_ids(len(prompts), NEW_TOKENS, seed=1)
-    decoder = Decoder.open(dense.bundle, threads=1)
-    ids, mask = left_padded(prompts, 0)
-    logits, cache = decoder.logits(ids, mask, decoder.empty_cache(len(ids), 11 + NEW_TOKENS))
-    found = [logits[:, -1]]
-    for column in following.T:
-        mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
-        logits, cache = decoder.logits(column[:, None], mask, cache)
-        found.append(logits[:, -1])
-    for row, (prompt, others) in enumerate(zip(prompts, following, strict=True)):
-        whole = np.array([[*prompt, *others]])
-        expected = run_torch(model, whole, np.ones_like(whole))[len(prompt) - 1 :]
-        np.testing.assert_allclose([each[row] for each in found], expected, atol=1e-4)
+    assert steps_error(model, dense) <= LIMIT
 
 
 def test_the_longest_text_runs(model: LoadedModel, dense: DenseExport) -> None:
-    inputs = batch(model, 1, shape_of(model)[1])
-    found = run_graph(model, dense.bundle.model_path, *inputs)
-    np.testing.assert_allclose(found, run_torch(model, *inputs), atol=1e-4)
+    assert longest_error(model, dense.bundle.model_path) <= LIMIT
 
 
 def test_the_graph_at_full_rank_equals_torch(
     model: LoadedModel, dense: DenseExport, tmp_path: Path
 ) -> None:
-    path = write_graph(model, dense, factors_of(model, 1), tmp_path)
-    for inputs in (batch(model, 1, 1), batch(model, 3, 12), batch(model, 3, 12, padded=6)):
-        expected = run_torch(model, *inputs)
-        np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
+    assert_equal(errors(model, write_graph(model, dense, factors_of(model, 1), tmp_path)))
 
 
 def test_the_graph_at_half_rank_equals_the_compressed_model(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
+    model: LoadedModel, half: tuple[Path, FactorSet]
 ) -> None:
-    factors = factors_of(model, 0.5)
-    path = write_graph(model, dense, factors, tmp_path)
-    for inputs in (batch(model, 1, 1), batch(model, 3, 40), batch(model, 3, 12, padded=6)):
-        with installed(model.module, factors):
-            expected = run_torch(model, *inputs)
-        np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
-        assert np.abs(expected - run_torch(model, *inputs)).max() > 0.01
+    path, factors = half
+    with installed(model.module, factors):
+        assert_equal(errors(model, path))
+    assert min(errors(model, path).values()) > 0.01  # from the model that was compressed
 
 
 def test_every_fusion_of_the_dense_graph_survives(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
+    model: LoadedModel, dense: DenseExport, half: tuple[Path, FactorSet]
 ) -> None:
-    found = fusions(write_graph(model, dense, factors_of(model, 0.5), tmp_path))
+    found = fusions(half[0])
     assert found == fusions(dense.bundle.model_path)
     fused = found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"]
     assert fused > 0 or not shape_of(model)[0].attention_heads
+
+
+def assert_equal(found: dict[str, float]) -> None:
+    """Every difference from torch is within the limit."""
+    assert found
+    assert all(each <= LIMIT for each in found.values()), found
+
+
+def test_the_table_of_families_lists_what_is_declared_and_where_it_is_tested() -> None:
+    cases = families.cases()
+    assert {(each.family, each.task) for each in cases} == families.declared()
+    rows = families.rows()
+    assert set(rows) == {each.words for each in cases}, "run 'python -m tests.families'"
+    for row in rows.values():
+        figures = families.figures(row)
+        assert len(figures) >= 4, row
+        assert max(figures) <= LIMIT, row
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgelr.candidates import INDEX_BYTES, Stored, stored
 from edgelr.factors import LowRank
 from edgelr.forms import LARGEST_COEFFICIENT, apply, balance, dense_weight, pivot
+from edgelr.storage import INDEX_BYTES, Stored, stored
 from edgelr.types import Form, LinearSite, SiteGroup
 
 SHAPES = {"rows": (24, 17), "columns": (17, 24)}  # (in_features, out_features)

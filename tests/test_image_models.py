@@ -320,7 +320,7 @@ class Exported:
     params=[
         (IMAGE_PIVOT, "float32"),
         pytest.param((IMAGE_PIVOT, "int8"), marks=pytest.mark.breadth),
-        ("dinov2", "float16"),
+        pytest.param(("dinov2", "float16"), marks=pytest.mark.breadth),
         pytest.param(("dinov2", "float32"), marks=pytest.mark.breadth),
         pytest.param(("swin", "float32"), marks=pytest.mark.breadth),
         pytest.param(("resnet", "float16"), marks=pytest.mark.breadth),

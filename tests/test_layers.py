@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples intervals",
-    "exporter device files generation silence truths",
+    "exporter machine device files generation silence truths",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
-    "candidates",
+    "storage candidates",
     "allocators recipes",
     "spectra",
-    "decompose budget latency allocate search compressed",
+    "decompose budget latency allocate plans search compressed",
     "heal refit quantization table",
     "importance",
     "derivatives",
@@ -68,6 +69,7 @@ def part(path: str) -> str:
     return parts[1] if parts[0] == "edgelr" else parts[0]
 
 
+@cache
 def sources() -> dict[str, ast.Module]:
     """Parse every file of the engine and the catalogue, by path from the root."""
     paths = [path for top in ("edgelr", "exporters") for path in (ROOT / top).rglob("*.py")]
@@ -95,10 +97,12 @@ def imports(node: ast.AST) -> Iterator[str]:
         yield from imports(child)
 
 
-def edges() -> Iterator[tuple[str, str, str]]:
+@cache
+def edges() -> tuple[tuple[str, str, str], ...]:
     """List ``(file, its part, imported dotted name)``."""
-    for path, tree in sources().items():
-        yield from ((path, part(path), name) for name in imports(tree))
+    return tuple(
+        (path, part(path), name) for path, tree in sources().items() for name in imports(tree)
+    )
 
 
 def engine_part(name: str) -> str | None:

@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from edgelr import delivery, pipeline
-from edgelr.allocate import read_plan
 from edgelr.cache import Cache
 from edgelr.cli import app
 from edgelr.device import load_profile
 from edgelr.factoring import make_factors
 from edgelr.planning import Planned
+from edgelr.plans import read_plan
 from edgelr.report.schema import from_json
 from edgelr.runtime.bundle import read_bundle
 from edgelr.settings import make_settings, read_settings

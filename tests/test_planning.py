@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from edgelr import delivery, pipeline
-from edgelr.allocate import write_plan
 from edgelr.cache import Cache
 from edgelr.decompose import truncate
 from edgelr.device import load_profile, profile_path
@@ -18,6 +17,7 @@ from edgelr.errors import BudgetError, InputError
 from edgelr.factoring import Factored
 from edgelr.graph.save import load_graph
 from edgelr.planning import Planned
+from edgelr.plans import write_plan
 from edgelr.types import ExportBundle, LoadedModel
 from tests.exports import Recorder, make_place, quick_settings, session_cache
 

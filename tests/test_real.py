@@ -16,9 +16,11 @@ from tokenizers import Tokenizer
 
 from edgelr.report.card import snippet
 from edgelr.report.schema import from_json
+from edgelr.text import read_text
 from edgelr.types import Report
 
 ROOT = Path(__file__).parents[1]
+EVALUATED = 16384  # characters, of which one half makes a chunk of 1,024 tokens
 PROMPTS = ("The capital of France is", "Photosynthesis is the process by which", "In 1905, Albert")
 
 pytestmark = pytest.mark.real
@@ -55,10 +57,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    out = tmp_path_factory.mktemp("smollm2") / "bundle"
+    folder = tmp_path_factory.mktemp("smollm2")
+    out, text = folder / "bundle", folder / "text.txt"
     # Few tokens: what is tested here is that everything holds together, not how good it is.
+    text.write_text(read_text(None)[:EVALUATED], encoding="utf-8")
     options = ["--profile", "generic-cpu", "--keep", "0.8", "--out", str(out)]
     options += ["--calibration-tokens", "2048", "--calibration-length", "128"]
+    options += ["--evaluation", str(text)]
     try:
         edgelr(cache, "export", model_path("smollm2"), *options)
     except AssertionError:

@@ -12,7 +12,6 @@ import pytest
 
 from edgelr import pipeline
 from edgelr.cache import Cache
-from edgelr.candidates import stored
 from edgelr.compressed import installed
 from edgelr.decompose import in_forms
 from edgelr.delivery import write_bundle
@@ -21,6 +20,7 @@ from edgelr.factoring import Factored, make_factors
 from edgelr.graph.save import load_graph
 from edgelr.planning import Planned
 from edgelr.recipes import RECIPES
+from edgelr.storage import stored
 from edgelr.types import ExportBundle, LoadedModel
 from tests.exports import (
     Recorder,

@@ -175,8 +175,8 @@ def plan(
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
-    from edgelr.allocate import write_plan
     from edgelr.clock import Clock
+    from edgelr.plans import write_plan
 
     pipeline = pipeline_of(settings)
     with listener_of(quiet) as listener:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgelr.candidates import packed_bytes
 from edgelr.files import encoder_beside
 from edgelr.graph.apart import PRODUCTS
 from edgelr.graph.save import load_graph, weight_bytes
+from edgelr.storage import packed_bytes
 from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
 
 QUANTIZED_PRODUCT = "MatMulNBits"

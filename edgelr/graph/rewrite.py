@@ -44,7 +44,6 @@ Transpose, Cast, MatMul in float16 graphs (microsoft/onnxruntime#28392, seen in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -54,7 +53,8 @@ from edgelr.blocks import Blocks
 from edgelr.errors import EdgelrError
 from edgelr.factors import Dense, Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
 from edgelr.graph.bind import Binding
-from edgelr.graph.tidy import MICROSOFT, constant, insert, product_of_blocks
+from edgelr.graph.emitter import Emitter
+from edgelr.graph.tidy import MICROSOFT, constant
 
 EXACT = 1  # accuracy level: products in float32
 
@@ -83,7 +83,7 @@ def factorize_linears(
         chosen = factors.get(binding.site.name)
         if chosen is None:
             continue
-        emit = _Emitter(model.graph, binding.node, binding.site.name, blocks or {}, accuracy_level)
+        emit = Emitter(model.graph, binding.node, binding.site.name, blocks or {}, accuracy_level)
         x = binding.node.inputs[0]
         if x is None:
             raise EdgelrError(f"The node of {binding.site.name} has no input.")
@@ -97,7 +97,7 @@ def factorize_linears(
     model.graph.sort()  # a value that several sites read was made at the first site rewritten
 
 
-def _emit(emit: _Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.Value:
+def _emit(emit: Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.Value:
     if isinstance(factors, Dense):
         return emit.product(x, "weight", factors.weight.numpy())
     if isinstance(factors, Tied):
@@ -114,68 +114,7 @@ def _emit(emit: _Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.V
     return _pivoted_rows(emit, x, factors)
 
 
-@dataclass(frozen=True)
-class _Emitter:
-    """Inserts nodes before ``node``, named after the site."""
-
-    graph: ir.Graph
-    node: ir.Node
-    site: str
-    blocks: Mapping[str, Blocks]
-    accuracy_level: int
-
-    @property
-    def path(self) -> str:
-        return self.node.name or self.site
-
-    def weight(self, name: str, array: np.ndarray, owner: str | None = None) -> ir.Value:
-        """Store a tensor of the site, or find the one that its group shares."""
-        return constant(self.graph, f"{owner or self.site}.{name}", np.ascontiguousarray(array))
-
-    def product(
-        self, x: ir.Value, name: str, array: np.ndarray, owner: str | None = None
-    ) -> ir.Value:
-        """Multiply ``x`` with a matrix ``(in, out)``, which may be stored in whole numbers."""
-        key = f"{owner or self.site}.{name}"
-        stored = self.blocks.get(key)
-        if stored is None:
-            return self.add("MatMul", [x, self.weight(name, array, owner)], name)
-        inputs = [
-            constant(self.graph, key, stored.packed),
-            constant(self.graph, f"{key}.scales", stored.scales),
-            constant(self.graph, f"{key}.zero_points", stored.zero_points.ravel()),
-        ]
-        node = product_of_blocks(stored, [x, *inputs], self.accuracy_level, f"{self.path}/{name}")
-        return self.insert(node)
-
-    def add(
-        self,
-        op: str,
-        inputs: list[ir.Value],
-        name: str,
-        attributes: dict[str, int | list[int]] | None = None,
-    ) -> ir.Value:
-        return self.insert(ir.node(op, inputs, attributes or {}, name=f"{self.path}/{name}"))
-
-    def insert(self, node: ir.Node) -> ir.Value:
-        """Insert a node whose output has the type of the dense one's."""
-        output = insert(self.graph, self.node, node)
-        output.type = self.node.outputs[0].type
-        return output
-
-    def split(self, x: ir.Value, sizes: list[int]) -> list[ir.Value]:
-        """Cut the last axis into parts."""
-        lengths = constant(self.graph, f"{self.site}.sizes", np.array(sizes, np.int64))
-        name, count = f"{self.path}/split", len(sizes)
-        node = ir.node("Split", [x, lengths], {"axis": -1}, num_outputs=count, name=name)
-        insert(self.graph, self.node, node)
-        for index, part in enumerate(node.outputs):
-            part.name = f"{name}/output_{index}"
-            part.type = self.node.outputs[0].type
-        return list(node.outputs)
-
-
-def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
+def _first(emit: Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
     """The product of ``x`` with what the sites of a group share, ``(..., rank)``."""
     owner = factors.shared or emit.site
     if isinstance(factors, LowRank):
@@ -196,7 +135,7 @@ def _first(emit: _Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
     return y
 
 
-def _pivoted_rows(emit: _Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
+def _pivoted_rows(emit: Emitter, x: ir.Value, factors: Pivoted) -> ir.Value:
     order = factors.order.numpy().astype(np.int64)
     before, second = _before_pivots(order, len(factors.second)), factors.second.numpy()
     pivots = emit.add("MatMul", [x, emit.weight("first", factors.first.numpy())], "first")
@@ -224,17 +163,17 @@ def _around(name: str, before: int, count: int) -> list[tuple[str, slice]]:
     return [(f"{name}_before", slice(before)), (f"{name}_behind", slice(before, None))]
 
 
-def _tied(emit: _Emitter, x: ir.Value, factors: Tied) -> ir.Value:
+def _tied(emit: Emitter, x: ir.Value, factors: Tied) -> ir.Value:
     weight = emit.weight("weight", factors.weight.numpy(), factors.shared)
     if factors.transposed:
         weight = emit.add("Transpose", [weight], "transpose", {"perm": [1, 0]})
     return emit.add("MatMul", [x, weight], "product")
 
 
-def _kronecker(emit: _Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
+def _kronecker(emit: Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
     terms, m1, n1 = factors.left.shape
     _, m2, n2 = factors.right.shape
-    leading = [0] * (_axes(emit, x) - 1)  # 0: as in the input
+    leading = [0] * (emit.axes(x) - 1)  # 0: as in the input
 
     def reshaped(value: ir.Value, name: str, *sizes: int) -> ir.Value:
         shape = constant(emit.graph, f"{emit.site}.{name}", np.array([*leading, *sizes], np.int64))
@@ -249,9 +188,7 @@ def _kronecker(emit: _Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
     return reshaped(product, "flat", m1 * m2)
 
 
-def _convolution(
-    emit: _Emitter, x: ir.Value, factors: LowRank, kernel: tuple[int, ...]
-) -> ir.Value:
+def _convolution(emit: Emitter, x: ir.Value, factors: LowRank, kernel: tuple[int, ...]) -> ir.Value:
     """Two convolutions: what belongs to positions stays with the first."""
     rank, ones = len(factors.up), (1,) * len(kernel)
     down = factors.down.numpy().T.reshape(rank, -1, *kernel)
@@ -264,12 +201,12 @@ def _convolution(
     return emit.add("Conv", [emit.insert(first), emit.weight("up", up), *bias], "up")
 
 
-def _permute(emit: _Emitter, x: ir.Value, order: NDArray[np.int64], owner: str) -> ir.Value:
+def _permute(emit: Emitter, x: ir.Value, order: NDArray[np.int64], owner: str) -> ir.Value:
     """Take ``x[..., order]``: whole runs of neighbours where there are any, else columns."""
     run = run_length(order)
     if run == 1:
-        return _permute_columns(emit, x, emit.weight("order", order, owner), _axes(emit, x))
-    leading = [0] * (_axes(emit, x) - 1)  # 0: as in the input
+        return _permute_columns(emit, x, emit.weight("order", order, owner), emit.axes(x))
+    leading = [0] * (emit.axes(x) - 1)  # 0: as in the input
     runs = constant(emit.graph, f"runs_of_{run}", np.array([*leading, -1, run], np.int64))
     flat = constant(emit.graph, f"flat_{len(leading)}", np.array([*leading, -1], np.int64))
     cut = emit.add("Reshape", [x, runs], "runs")
@@ -290,7 +227,7 @@ def run_length(order: NDArray[np.int64]) -> int:
     return run
 
 
-def _permute_columns(emit: _Emitter, x: ir.Value, index: ir.Value, axes: int) -> ir.Value:
+def _permute_columns(emit: Emitter, x: ir.Value, index: ir.Value, axes: int) -> ir.Value:
     """Take ``x[..., index]`` with the last axis brought to the front and back."""
     forward, back = [axes - 1, *range(axes - 1)], [*range(1, axes), 0]
     moved = emit.add("Transpose", [x], "to_front", {"perm": forward})
@@ -298,17 +235,7 @@ def _permute_columns(emit: _Emitter, x: ir.Value, index: ir.Value, axes: int) ->
     return emit.add("Transpose", [taken], "to_back", {"perm": back})
 
 
-def _axes(emit: _Emitter, x: ir.Value) -> int:
-    """Number of axes of the linear's input and output."""
-    for value in (x, emit.node.outputs[0]):
-        if value.shape is not None:
-            return len(value.shape)
-    if emit.node.op_type == "Gemm":
-        return 2
-    raise EdgelrError(f"The graph does not say how many axes the input of {emit.site} has.")
-
-
-def _take_over(emit: _Emitter, y: ir.Value) -> None:
+def _take_over(emit: Emitter, y: ir.Value) -> None:
     """Put ``y`` in the place of the dense node's output, with a Gemm's bias added back."""
     node, old = emit.node, emit.node.outputs[0]
     if node.op_type == "Gemm":

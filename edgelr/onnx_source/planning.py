@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelr.allocate import Search, follow_plan, prepare, read_plan
+from edgelr.allocate import Search, prepare
 from edgelr.budget import require_feasible
 from edgelr.cache import Cache, digest
-from edgelr.candidates import tensor_bytes
 from edgelr.errors import BudgetError
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import padding_bytes
@@ -21,10 +20,12 @@ from edgelr.onnx_source.components import Components, read_components, write_com
 from edgelr.onnx_source.original import FORMAT
 from edgelr.onnx_source.sensitivity import PROBE_SAMPLES, Weights, measure_losses, open_probe
 from edgelr.onnx_source.subject import Subject
+from edgelr.plans import follow_plan, read_plan
 from edgelr.runtime.child import Worker
 from edgelr.samples import take, write_samples
 from edgelr.search import largest_plan, smallest_plan
 from edgelr.spectra import SpectrumTable
+from edgelr.storage import tensor_bytes
 from edgelr.types import Budget, Plan, SiteGroup
 
 if TYPE_CHECKING:

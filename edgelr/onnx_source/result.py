@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 
 from edgelr import __version__, reporting
-from edgelr.device import is_this_machine
+from edgelr.machine import is_this_machine
 from edgelr.onnx_source.planning import Planned
 from edgelr.onnx_source.subject import RANDOM_NOTE
 from edgelr.report.schema import SCHEMA_VERSION
