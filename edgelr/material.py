@@ -13,7 +13,8 @@ from edgelr import calibration as calibrations
 from edgelr import targets
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
-from edgelr.images import read_pixels, spread_evenly
+from edgelr.images import read_pixels
+from edgelr.listings import spread_evenly
 from edgelr.planning import FORMAT, DenseExport, Listener, Subject
 from edgelr.runtime import jobs
 from edgelr.shapes import shape_of

@@ -13,7 +13,8 @@ from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Progress, evaluators_for
-from edgelr.images import list_images, spread_evenly
+from edgelr.images import list_images
+from edgelr.listings import spread_evenly
 from edgelr.runtime.bundle import read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.encoder import Encoder, right_padded
