@@ -30,6 +30,7 @@ Task = Literal[
     "fill-mask",
     "image-classification",
     "text2text-generation",
+    "automatic-speech-recognition",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]

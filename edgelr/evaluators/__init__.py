@@ -43,6 +43,14 @@ class EmbeddingRunner(Protocol):
         ...
 
 
+class AnsweringRunner(Protocol):
+    """One that answers sources, token ids ``(length,)`` or sounds, in words."""
+
+    def answers(self, sources: Sequence[Array], /) -> list[str]:
+        """Return what is likeliest at every step, up to its end."""
+        ...
+
+
 class LabellingRunner(Protocol):
     """One with a head: texts or image files in, logits ``(decisions, classes)`` float32 out."""
 
@@ -51,22 +59,42 @@ class LabellingRunner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Known:
+    """Samples of which it is known what is true.
+
+    Attributes:
+        samples: what evaluators get where nothing is known.
+        truths: ids of labels ``(decisions,)``, -1 for those that nothing is known of; or a text
+            for each sample.
+    """
+
+    samples: Any
+    truths: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """A metric family and the tasks that it judges.
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images, of sources and targets where there are both.
+    image files for models that read images, of sources and targets where there are both; or these
+    as ``Known``, with what is true of them, where it ``reads_truths``: others get them without.
+    ``judges`` tells whether one of its figures is what the accuracy gate judges.
     """
 
     tasks: tuple[Task, ...]
     compare: Callable[[Any, Any, Any, Progress | None], tuple[Metric, ...]]
+    judges: bool = True
+    reads_truths: bool = False
 
     def __call__(
         self, reference: Any, candidate: Any, samples: Any, progress: Progress | None = None
     ) -> tuple[Metric, ...]:
         """Compare ``candidate`` with ``reference`` on ``samples``."""
+        if isinstance(samples, Known) and not self.reads_truths:
+            samples = samples.samples
         return self.compare(reference, candidate, samples, progress)
 
 
@@ -76,5 +104,6 @@ EVALUATORS: Registry[Evaluator] = Registry(
 
 
 def evaluators_for(task: Task) -> list[Evaluator]:
-    """List the evaluators of ``task``, by name."""
-    return [evaluator for _, evaluator in EVALUATORS.items() if task in evaluator.tasks]
+    """List the evaluators of ``task``, the one that judges first, and the others by name."""
+    found = [evaluator for _, evaluator in EVALUATORS.items() if task in evaluator.tasks]
+    return sorted(found, key=lambda each: not each.judges)
