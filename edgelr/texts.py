@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgelr.errors import InputError
 from edgelr.images import list_images
-from edgelr.listings import IMAGES, Kind, halves, listed
+from edgelr.listings import IMAGES, SOUNDS, Kind, halves, listed
+from edgelr.sounds import list_sounds, transcripts
 from edgelr.text import DEFAULT_TEXT, read_text
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def choose(model: LoadedModel, settings: Settings) -> Texts:
     """
     if model.image is not None:
         return choose_files(IMAGES, list_images, settings.calibration, settings.evaluation)
+    if model.sound is not None:
+        texts = choose_files(SOUNDS, list_sounds, settings.calibration, settings.evaluation)
+        transcripts(texts.evaluation)  # what counts their errors should be missed before the work
+        return texts
     can_generate = model.task == "text-generation"
     if SELF in settings.calibration and not can_generate:
         raise InputError(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text clock samples intervals",
-    "exporter device files generation silence listings images",
+    "exporter device files generation silence listings images sounds",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",

@@ -25,8 +25,8 @@ def validate(
     data: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help=".txt or .jsonl file; default: English that ships with Python. Of image models: a "
-            "folder of images."
+            help=".txt or .jsonl file; default: English that ships with Python. Models of images "
+            "or sounds: a folder of them, or sounds with what is said in them (.jsonl)."
         ),
     ] = None,
     max_drop: MaxDrop = None,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelr.errors import InputError
 from edgelr.generation import Start, read_start
-from edgelr.runtime.bundle import read_config, read_generation_config
+from edgelr.runtime.bundle import read_config, read_generation_config, read_tokenizer
 from edgelr.runtime.encoder import right_padded
 from edgelr.runtime.sampling import draw
 from edgelr.runtime.session import Array, Session, Value, open_session
 from edgelr.types import ExportBundle
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FEATURES = "input_features"  # of sounds
 _PAST, _PRESENT = "past_key_values.", "present."
-ANSWERED_TOGETHER = 16
+ANSWERED_TOGETHER, HEARD_TOGETHER = 16, 4  # texts; sounds, whose scores fill the memory
+_ANSWER_TOKENS = 224  # at most, in words: half a minute of speech has some hundred
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,14 @@ class PairRunner:
     """The graphs of an encoder and of its decoder.
 
     Args:
-        encoder: a graph with ``input_ids`` and ``attention_mask``, and outputs
-            ``present.N.encoder.key/value``.
-        decoder: a graph with ``input_ids``, ``encoder_attention_mask``,
+        encoder: a graph with ``input_ids`` and ``attention_mask``, or with ``input_features`` of
+            sounds, and outputs ``present.N.encoder.key/value``.
+        decoder: a graph with ``input_ids``, ``encoder_attention_mask`` where sources have a mask,
             ``past_key_values.N.encoder.key/value`` and ``past_key_values.N.decoder.key/value``, and
             outputs ``logits`` and ``present.N.decoder.key/value``.
         start: how a target begins and ends.
+        tokenizer: needed for answers in words only.
+        max_tokens: of an answer.
 
     Raises:
         InputError: the graphs do not fit each other.
@@ -56,8 +64,18 @@ class PairRunner:
 
     input_name = "source"
 
-    def __init__(self, encoder: Session, decoder: Session, start: Start) -> None:
+    def __init__(
+        self,
+        encoder: Session,
+        decoder: Session,
+        start: Start,
+        tokenizer: Tokenizer | None = None,
+        max_tokens: int = 128,
+    ) -> None:
         self.encoder, self.session, self.start = encoder, decoder, start
+        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.hears = FEATURES in encoder.inputs
+        self.batch = HEARD_TOGETHER if self.hears else ANSWERED_TOGETHER
         past = [name for name in decoder.inputs if name.startswith(_PAST)]
         self._cross = [name for name in past if ".encoder." in name]
         self._own = [name for name in past if ".decoder." in name]
@@ -79,17 +97,19 @@ class PairRunner:
         encoder = open_session(bundle.encoder_path, provider, threads)
         decoder = open_session(bundle.model_path, provider, threads)
         config = read_config(bundle)
-        return cls(encoder, decoder, read_start(config, read_generation_config(bundle)))
+        start = read_start(config, read_generation_config(bundle))
+        longest = min(_ANSWER_TOKENS, bundle.manifest.context_tokens - start.length)
+        return cls(encoder, decoder, start, read_tokenizer(bundle), longest)
 
     def read(self, source: Array, mask: Array | None = None) -> Source:
         """Run the encoder.
 
         Args:
-            source: token ids ``(rows, length)``.
-            mask: the same shape, 0 for padding; None for a batch without.
+            source: token ids ``(rows, length)``, or sounds ``(rows, mel_bins, frames)``.
+            mask: the shape of the ids, 0 for padding; None for a batch without.
         """
-        mask = np.ones(source.shape, np.int64) if mask is None else mask
-        feeds = {"input_ids": source, "attention_mask": mask}
+        mask = np.ones(source.shape[:2], np.int64) if mask is None else mask
+        feeds = {FEATURES if self.hears else "input_ids": source, "attention_mask": mask}
         wanted = {name: value for name, value in feeds.items() if name in self.encoder.inputs}
         present = dict.fromkeys(map(_present, self._cross))
         _, values = self.encoder.run(wanted, [], present)
@@ -129,7 +149,7 @@ class PairRunner:
         """Predict every token of given targets.
 
         Args:
-            source: ``(rows, length)``.
+            source: see ``read``.
             target: ``(rows, tokens + 1)``, from the start token on.
             mask: of the source.
 
@@ -144,39 +164,60 @@ class PairRunner:
         Returns:
             The new tokens of each; ties go to the lowest id.
         """
-        return [self._answer(source[None], None, new_tokens)[0] for source in sources]
+        first = self.start.length
+        return [self._answer([source], new_tokens)[0][first:] for source in sources]
 
     def drawn(
         self, sources: Sequence[Array], new_tokens: int, generator: np.random.Generator
     ) -> list[list[int]]:
-        """Draw an answer to each of a batch, up to and with the end of the text."""
-        rows = [source.tolist() for source in sources]
-        return self._answer(*right_padded(rows), new_tokens, generator)
+        """Draw an answer to each of a batch, from the start token up to the end of the text."""
+
+        def choose(scores: Array) -> Array:
+            return draw(scores, generator.random(len(scores)))
+
+        return self._answer(sources, new_tokens, choose, to_end=True)
+
+    def answers(self, sources: Sequence[Array]) -> list[str]:
+        """Answer sources by the likeliest tokens, up to the end, in words."""
+        assert self.tokenizer is not None, "this pair was opened without a tokenizer"
+        texts: list[str] = []
+        for start in range(0, len(sources), self.batch):
+            batch = sources[start : start + self.batch]
+            rows = self._answer(batch, self.max_tokens, to_end=True)
+            texts += self.tokenizer.decode_batch([row[self.start.length :] for row in rows])
+        return texts
+
+    def together(self, sources: Sequence[Array]) -> tuple[Array, Array | None]:
+        """Make a batch of sources, and its mask: sounds have one length."""
+        if self.hears:
+            return np.stack(sources), None
+        return right_padded([source.tolist() for source in sources])
 
     def _answer(
         self,
-        source: Array,
-        mask: Array | None,
+        sources: Sequence[Array],
         new_tokens: int,
-        generator: np.random.Generator | None = None,
+        choose: Callable[[Array], Array] = lambda scores: scores.argmax(-1),  # the first of equals
+        to_end: bool = False,
     ) -> list[list[int]]:
-        """Answer a batch by its likeliest tokens, or by drawn ones until all rows have ended."""
-        read, past = self.read(source, mask), None
-        step = np.tile(np.array(self.start.tokens, np.int64), (len(source), 1))
-        rows: list[list[int]] = [[] for _ in source]
+        """Answer a batch from the start token on, by the likeliest tokens or by what is chosen.
+
+        Each up to its end, or all to the last token.
+        """
+        read, past = self.read(*self.together(sources)), None
+        step = self.start.begin(len(sources), lambda ids: self.logits(ids, read)[0][:, -1])
+        begun = step.tolist()
+        rows: list[list[int]] = [[] for _ in sources]
         while len(rows[0]) < new_tokens:
             logits, past = self.logits(step, read, past)
-            scores = self.start.allowed(logits[:, -1])
-            if generator is None:
-                chosen = scores.argmax(-1)  # the first of equal values
-            else:
-                chosen = draw(scores, generator.random(len(scores)))
+            chosen = choose(self.start.allowed(logits[:, -1], len(rows[0])))
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 row.append(token)
-            if generator and all(set(row) & set(self.start.ends) for row in rows):
+            if to_end and all(set(row) & set(self.start.ends) for row in rows):
                 break
             step = chosen[:, None].astype(np.int64)
-        return [self.start.until_end(row) for row in rows] if generator else rows
+        cut = map(self.start.until_end, rows) if to_end else rows
+        return [[*start, *row] for start, row in zip(begun, cut, strict=True)]
 
 
 def _present(name: str) -> str:

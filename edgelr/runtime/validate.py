@@ -12,15 +12,16 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
-from edgelr.evaluators import Progress, evaluators_for
+from edgelr.evaluators import Known, Progress, evaluators_for
 from edgelr.images import list_images
-from edgelr.listings import spread_evenly
+from edgelr.listings import IMAGES, SOUNDS, Kind, listed, spread_evenly, spread_lines
 from edgelr.runtime.bundle import read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
-from edgelr.runtime.encoder import Encoder, right_padded
+from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
-from edgelr.runtime.pair import ANSWERED_TOGETHER, PairRunner
+from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import Array
+from edgelr.sounds import list_sounds, read_sounds, transcripts
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
 from edgelr.types import ExportBundle, Metric, Parity
 
@@ -45,15 +46,16 @@ def accuracy(
     Args:
         reference: the dense export of the original model.
         candidate: the bundle.
-        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python. Of image
-            models, see ``images.list_images``.
+        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python. Of models
+            of images or sounds, see ``images.list_images`` and ``sounds.list_sounds``.
         provider: ``"cpu"`` or ``"cuda"``.
         size: how much of the text is used.
         threads: of one operator; None takes every core.
         progress: called after each sample.
 
     Raises:
-        InputError: the two have different tasks, the text is too short, or no images are given.
+        InputError: the two have different tasks, the text is too short, or no images or
+            sounds are given.
     """
     if reference.manifest.task != (task := candidate.manifest.task):
         raise InputError(
@@ -63,7 +65,7 @@ def accuracy(
     size = size or EvaluationSize()
     first, second = (open_runner(bundle, provider, threads) for bundle in (reference, candidate))
     if isinstance(first, PairRunner):
-        samples: object = _drawn(first, reference, text, size, progress)
+        samples: Any = _drawn(first, reference, text, size, progress)
     else:
         samples = _samples(reference, text, size)
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
@@ -181,10 +183,10 @@ def _pair_parity(runner: PairRunner, answers: Mapping[str, Array], limit: float)
     rows = _rows(runner, answers)
     error, alone = _errors_alone(runner, rows, answers, "output")
     sources = [source for source, _ in rows]
-    together = right_padded([source.tolist() for source in sources[:_PADDED]])
+    together = runner.together(sources[:_PADDED])
     targets = np.stack([target for _, target in rows[:_PADDED]])
     padded = zip(runner.forced(together[0], targets, together[1]), alone, strict=True)
-    first = len(runner.start.tokens)
+    first = runner.start.length
     wanted = [target[first:].tolist() for _, target in rows]
     found = runner.greedy(sources, len(wanted[0]))
     return Parity(
@@ -259,7 +261,7 @@ def _samples(
     bundle: ExportBundle, text: Path | None, size: EvaluationSize
 ) -> Array | list[str] | list[Path]:
     if bundle.manifest.image is not None:
-        return _images(text, size)
+        return spread_evenly(list_images(_given(text, IMAGES)), size.images)
     if bundle.manifest.task == "text-generation":
         length = min(size.length, bundle.manifest.context_tokens)
         return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
@@ -272,29 +274,40 @@ def _drawn(
     text: Path | None,
     size: EvaluationSize,
     progress: Progress | None,
-) -> list[tuple[Array, Array]]:
-    """Draw what the original answers to sentences."""
+) -> list[tuple[Array, Array]] | Known:
+    """Draw what the original answers to sentences, or to sounds, of which it may be known."""
     generator = np.random.default_rng(_SEED)
-    tokenizer, longest = read_tokenizer(bundle), bundle.manifest.context_tokens
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
-    sentences = split_sentences(read_text(text), size.pairs)
-    sources = [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)]
+    sources, said = _sources(bundle, text, size)
+    room = min(_TARGET_TOKENS, bundle.manifest.context_tokens - runner.start.length)
     pairs: list[tuple[Array, Array]] = []
-    for start in range(0, len(sources), ANSWERED_TOGETHER):
-        batch = sources[start : start + ANSWERED_TOGETHER]
-        found = runner.drawn(batch, min(_TARGET_TOKENS, longest - 1), generator)
-        begun = ([*runner.start.tokens, *tokens] for tokens in found)
-        pairs += zip(batch, (np.array(target, np.int64) for target in begun), strict=True)
+    for start in range(0, len(sources), runner.batch):
+        batch = sources[start : start + runner.batch]
+        found = runner.drawn(batch, room, generator)
+        pairs += zip(batch, (np.array(target, np.int64) for target in found), strict=True)
         if progress:
             progress("answer", len(pairs), len(sources))
-    return pairs
+    return Known(pairs, said) if said else pairs
 
 
-def _images(source: Path | None, size: EvaluationSize) -> list[Path]:
+def _sources(
+    bundle: ExportBundle, text: Path | None, size: EvaluationSize
+) -> tuple[Sequence[Array], list[str]]:
+    """Read sentences as token ids; or sounds as the encoder does, and what is said in them."""
+    sound = bundle.manifest.sound
+    if sound is not None:
+        sounds = spread_lines(list_sounds(_given(text, SOUNDS)), size.pairs)
+        return list(read_sounds(listed(sounds), sound)), transcripts(sounds)
+    tokenizer = read_tokenizer(bundle)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(bundle.manifest.context_tokens)
+    sentences = split_sentences(read_text(text), size.pairs)
+    return [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)], []
+
+
+def _given(source: Path | None, kind: Kind) -> Path:
     if source is None:
         raise InputError(
-            "The model reads images, and none are given; expected some that it was not calibrated "
-            "on. Name their folder with --data."
+            f"The model reads {kind.name}s, and none are given; expected some that it was not "
+            f"calibrated on. Name their folder with --data."
         )
-    return spread_evenly(list_images(source), size.images)
+    return source
