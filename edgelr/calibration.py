@@ -1,4 +1,4 @@
-"""Calibration batches: token ids from texts or sampled from the model, or pixels of images."""
+"""Calibration batches: token ids from texts or sampled from the model, images, or sounds."""
 
 from __future__ import annotations
 
@@ -186,6 +186,11 @@ def from_pairs(sources: Calibration, targets: list[list[int]]) -> Calibration:
 def from_images(pixels: NDArray[np.float32], tokens: int, description: str) -> Calibration:
     """Wrap images ``(rows, 3, side, side)``, of which a model makes ``tokens`` tokens each."""
     return Calibration(pixels, np.ones((len(pixels), tokens), np.int64), description)
+
+
+def from_sounds(features: NDArray[np.float32], tokens: int, description: str) -> Calibration:
+    """Wrap sounds ``(rows, mel_bins, frames)`` as sources, with ``tokens`` positions each."""
+    return Calibration(features, np.ones((len(features), tokens), np.int64), description)
 
 
 def weights(parts: list[Calibration]) -> list[float]:

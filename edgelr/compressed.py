@@ -230,7 +230,8 @@ def write_answers(
 
     Args:
         model: compressed.
-        prompts: token ids ``(length,)``, or pixels ``(3, side, side)``.
+        prompts: token ids ``(length,)``, pixels ``(3, side, side)``, or a sound
+            ``(mel_bins, frames)``.
         new_tokens: that a decoder goes on for.
         path: of the ``.npz``; see ``runtime.validate.parity``.
     """

@@ -126,9 +126,11 @@ def write_bundle(
 
 
 def _prompts(made: Planned) -> list[NDArray[Any]]:
-    """Token ids ``(length,)`` of a few texts, or pixels ``(3, side, side)`` of a few images."""
+    """Token ids ``(length,)`` of a few texts; or a few of the images or sounds that calibrate."""
     if made.subject.model.image is not None:
         return list(made.calibration[0].inputs[: len(PROMPTS)])
+    if made.subject.model.sound is not None:
+        return list(made.calibration[0].inputs.source[: len(PROMPTS)])
     return [np.array(made.subject.tokenizer.encode(text).ids) for text in PROMPTS]
 
 

@@ -194,11 +194,15 @@ class DeviceProfile(_Section):
     def prefill_tokens(self) -> int:
         return self.workload.prefill_tokens.value
 
-    def reading(self, tokens: int) -> DeviceProfile:
-        """Give the same device with a workload of so many tokens, as an image has."""
+    def reading(self, tokens: int, context_tokens: int | None = None) -> DeviceProfile:
+        """Give the same device with a workload of so many tokens, as an image or a sound has.
+
+        The context is as long, unless it is given.
+        """
+        asked = {"prefill_tokens": tokens, "context_tokens": context_tokens or tokens}
         lengths = {
-            name: self.workload.context_tokens.model_copy(update={"value": tokens})
-            for name in ("context_tokens", "prefill_tokens")
+            name: self.workload.context_tokens.model_copy(update={"value": value})
+            for name, value in asked.items()
         }
         return self.model_copy(update={"workload": self.workload.model_copy(update=lengths)})
 

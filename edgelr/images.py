@@ -9,61 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelr.errors import InputError
+from edgelr.listings import IMAGES, list_files
 from edgelr.types import ImageInput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
-
 
 def list_images(source: Path) -> str:
-    """List image files, sorted by name, one per line: the path, its bytes and its time of change.
-
-    Two lists are equal only if no file has changed: stages in the cache go by them.
-
-    Args:
-        source: a folder, whose sub-folders count, or a ``.txt`` file with one path per line, from
-            the file's own folder; what follows a tab is left out.
-
-    Raises:
-        InputError: there are no images, or one is missing.
-    """
-    if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    elif source.suffix == ".txt" and source.is_file():
-        paths = [source.parent / path for path in listed(source.read_text(encoding="utf-8"))]
-    else:
-        found = "is a file" if source.exists() else "does not exist"
-        raise InputError(
-            f"{source} {found}; expected a folder of images ({', '.join(SUFFIXES)}), or a .txt "
-            f"file that lists them. Give the folder."
-        )
-    if not paths:
-        raise InputError(
-            f"{source} holds no images; expected files that end with {', '.join(SUFFIXES)}, in "
-            f"sub-folders if you like. Name another folder."
-        )
-    return "\n".join(map(_line, paths))
-
-
-def listed(images: str) -> list[Path]:
-    """Read the paths of a list."""
-    return [Path(line.split("\t")[0]) for line in images.splitlines() if line.strip()]
-
-
-def spread_evenly(images: str, count: int) -> list[Path]:
-    """Take at most ``count`` images, spread over the list: sub-folders are often classes."""
-    paths = listed(images)
-    places = np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
-    return [paths[place] for place in places]
-
-
-def halves(images: str) -> tuple[str, str]:
-    """Divide a list in turns, so that every sub-folder is in both halves."""
-    lines = images.splitlines()
-    return "\n".join(lines[::2]), "\n".join(lines[1::2])
+    """List image files; see ``listings.list_files``."""
+    return list_files(source, IMAGES)
 
 
 def read_pixels(paths: Sequence[Path], image: ImageInput) -> NDArray[np.float32]:
@@ -88,7 +44,7 @@ def read_picture(path: Path, image: ImageInput) -> NDArray[np.uint8]:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"Cannot read the image {path}: {error}. Expected a whole {', '.join(SUFFIXES)} file. "
+            f"Cannot read the image {path}: {error}. Expected a whole {IMAGES.endings} file. "
             f"Remove it, or name another folder."
         ) from error
     picture = picture.resize(_size(picture, image), Image.Resampling[image.resample.upper()])
@@ -115,14 +71,3 @@ def _size(picture: Image.Image, image: ImageInput) -> tuple[int, int]:
     (edge,), short = image.resized, min(picture.size)
     width, height = (int(edge * each / short) for each in picture.size)
     return width, height
-
-
-def _line(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise InputError(
-            f"The image {path} cannot be read ({error.strerror}); expected the files that the list "
-            f"names, from the folder of the list. Mend the list."
-        ) from error
-    return f"{path.resolve()}\t{found.st_size}\t{found.st_mtime_ns}"

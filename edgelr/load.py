@@ -23,7 +23,7 @@ from edgelr.convolutions import fold_normalizations
 from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
 from edgelr.modules import call_factory
-from edgelr.processors import image_input
+from edgelr.processors import image_input, sound_input
 from edgelr.tasks import TASKS
 from edgelr.types import ImageInput, LoadedModel, Pooling, Task
 
@@ -102,11 +102,12 @@ def _from_folder(
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
     with _quiet_transformers():  # without torchvision it says so, and does what it is asked to
-        image = image_input(module, folder)
+        image, sound = image_input(module, folder), sound_input(module, folder)
     if image is not None and exporter.convolutions:
         fold_normalizations(module, exporter.example_inputs(config, 1, image.side))
-    if image is not None:  # the graph is traced for what its images are prepared to
-        found = digest(found, asdict(image))
+    read = image or sound
+    if read is not None:  # the graph is traced for what its images or sounds are prepared to
+        found = digest(found, asdict(read))
     mask_token = _mask_token(folder, source) if TASKS[task].loss == "mask_label" else None
     return LoadedModel(
         module=module,
@@ -119,6 +120,7 @@ def _from_folder(
         pooling=_pooling(folder, image, exporter) if TASKS[task].loss == "embedding" else None,
         image=image,
         mask_token=mask_token,
+        sound=sound,
     )
 
 

@@ -46,11 +46,18 @@ def named_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, 
             that are predicted: a decoder never looks ahead, at what is padding.
     """
     if isinstance(inputs, Pair):
-        read = {"decoder_input_ids": inputs.target[:, :-1]}
-        return {"input_ids": inputs.source, "attention_mask": inputs.source_mask, **read}
+        source = source_inputs(model, inputs.source, inputs.source_mask)
+        return {**source, "decoder_input_ids": inputs.target[:, :-1]}
     if model.image is not None:
         return {"pixel_values": inputs}
     return {"input_ids": inputs, "attention_mask": mask}
+
+
+def source_inputs(model: LoadedModel, source: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Name what the encoder of a pair reads: texts with their mask, or sounds, of one length."""
+    if model.sound is not None:
+        return {"input_features": source}
+    return {"input_ids": source, "attention_mask": mask}
 
 
 def _differentiable_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, Tensor]:

@@ -13,10 +13,12 @@ from edgelr import calibration as calibrations
 from edgelr import targets
 from edgelr.cache import Cache, digest
 from edgelr.calibration import Calibration
-from edgelr.images import read_pixels, spread_evenly
+from edgelr.images import read_pixels
+from edgelr.listings import spread_evenly
 from edgelr.planning import FORMAT, DenseExport, Listener, Subject
 from edgelr.runtime import jobs
 from edgelr.shapes import shape_of
+from edgelr.sounds import read_sounds
 from edgelr.tasks import TASKS
 from edgelr.text import split_sentences
 
@@ -75,7 +77,8 @@ def _with_drawn_targets(
 
 
 def _target_tokens(subject: Subject) -> int:
-    return min(TARGET_TOKENS, shape_of(subject.model)[1] - 1)
+    room = shape_of(subject.model)[1] - targets.start_of(subject.model).length
+    return min(TARGET_TOKENS, room)
 
 
 def tokenize(
@@ -83,8 +86,8 @@ def tokenize(
 ) -> Calibration:
     """Cut a text into rows as the model reads them: chunks for decoders, sentences for encoders.
 
-    Of a list of images, so many are read that they have these tokens, spread over the list. A
-    model with an encoder and a decoder also draws its answers to the sentences.
+    Of a list of images or sounds, so many are read that they have these tokens, spread over the
+    list. A model with an encoder and a decoder also draws its answers to the sentences or sounds.
     """
     if TASKS[subject.model.task].has_pairs:
         sources = sources_of(subject, text, tokens, length, name)
@@ -104,7 +107,11 @@ def tokenize(
 def sources_of(
     subject: Subject, text: str, tokens: int, length: int | None, name: str
 ) -> Calibration:
-    """Cut a text into sentences, as an encoder reads them."""
+    """Cut a text into sentences, as an encoder reads them; or read the sounds of a list."""
+    sound = subject.model.sound
+    if sound is not None:
+        paths = spread_evenly(text, math.ceil(tokens / sound.tokens))
+        return calibrations.from_sounds(read_sounds(paths, sound), sound.tokens, name)
     sentences = split_sentences(text, tokens)  # a sentence has more than one token
     row = length or min(ENCODER_LENGTH, shape_of(subject.model)[1])
     mask_token = subject.model.mask_token

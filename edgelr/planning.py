@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
+SOUNDS = 128  # the same; half a minute each, and every token of its transcript has a loss
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
 DENSE_FORMAT = 6  # of the dense export
 
@@ -89,8 +90,10 @@ class Subject:
         return calibrations.load_tokenizer(self.model.folder)
 
     def usual_tokens(self, tokens: int) -> int:
-        """Give ``tokens`` of text, or those of the usual number of images."""
-        image = self.model.image
+        """Give ``tokens`` of text, or those of the usual number of images or sounds."""
+        image, sound = self.model.image, self.model.sound
+        if sound is not None:
+            return SOUNDS * sound.tokens
         return tokens if image is None else IMAGES * image.tokens
 
     @property
@@ -142,7 +145,10 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     if model.image is not None:
         device = device.reading(longest)
     context = settings.context_tokens or min(device.context_tokens, longest)
-    shape = replace(shape, source_tokens=min(shape.source_tokens, context))
+    if model.sound is not None:
+        device = device.reading(model.sound.tokens, context)
+    else:
+        shape = replace(shape, source_tokens=min(shape.source_tokens, context))
     sites = find_sites(model)
     values, weights = _precisions(settings.precision, device)
     refusals.require_floats(sites, weights)
@@ -253,6 +259,7 @@ def dense_manifest(
         mask_token=model.mask_token,
         cache_in_place=model.exporter.cache_in_place,
         image=model.image,
+        sound=model.sound,
         shape=shape_of(model)[0],
         residency=read_residencies(graph, "cpu"),
     )

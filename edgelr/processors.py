@@ -1,4 +1,4 @@
-"""Read how a model's images are prepared, as transformers understands its configuration.
+"""Read how a model's images or sounds are prepared, as transformers understands it.
 
 ``preprocessor_config.json`` has many dialects, and what it leaves out differs between families.
 transformers resolves them once, here; the manifest of a bundle then says it in one way.
@@ -13,8 +13,9 @@ import torch
 import transformers
 
 from edgelr.errors import InputError
-from edgelr.types import ImageInput
+from edgelr.types import ImageInput, SoundInput
 
+HIGHEST_HZ = 8000.0  # where the mel filters of transformers' Whisper end, whatever the rate
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
 
@@ -45,6 +46,57 @@ def image_input(module: Any, folder: Path) -> ImageInput | None:
         scale=float(options["rescale_factor"]) if options.get("do_rescale") else 1.0,
         mean=_colours(options["image_mean"] if normalized else 0.0),
         std=_colours(options["image_std"] if normalized else 1.0),
+    )
+
+
+def sound_input(module: Any, folder: Path) -> SoundInput | None:
+    """Describe what a model of sounds reads; None for a model of anything else.
+
+    Args:
+        module: a transformers model.
+        folder: of the model, with its ``preprocessor_config.json``.
+
+    Raises:
+        InputError: the file is missing, prepares sounds in a way that edgelr cannot repeat, or to
+            a size that the model does not take.
+    """
+    if module.main_input_name != "input_features":
+        return None
+    options, config = _sound_options(folder), module.config
+    found = SoundInput(
+        rate=options["sampling_rate"],
+        samples=options["chunk_length"] * options["sampling_rate"],
+        window=options["n_fft"],
+        hop=options["hop_length"],
+        mel_bins=options["feature_size"],
+        highest_hz=HIGHEST_HZ,
+        tokens=config.max_source_positions,
+    )
+    wanted = (config.num_mel_bins, module.get_encoder().conv2.stride[0] * found.tokens)
+    if (found.mel_bins, found.frames) != wanted or options.get("dither"):
+        raise InputError(
+            f"{folder}/preprocessor_config.json makes {found.mel_bins} mel bins and "
+            f"{found.frames:,} frames of a sound, with dither {options.get('dither', 0.0)}; "
+            f"expected {wanted[0]} and {wanted[1]:,}, as the model reads, without dither. Change "
+            f"feature_size, chunk_length and dither there."
+        )
+    return found
+
+
+def _sound_options(folder: Path) -> dict[str, Any]:
+    """Read the configuration of the one extractor that ``sounds.log_mel`` repeats."""
+    try:
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        options: dict[str, Any] = extractor.to_dict()
+        problem = f"it names the extractor {options['feature_extractor_type']}"
+    except (OSError, ValueError) as error:
+        options, problem = {}, str(error)
+    if options.get("feature_extractor_type") == "WhisperFeatureExtractor":
+        return options
+    raise InputError(
+        f"{folder} does not tell how its sounds are prepared ({problem}); expected a "
+        f"preprocessor_config.json of a WhisperFeatureExtractor. Save it with "
+        f"AutoFeatureExtractor.from_pretrained(...).save_pretrained(folder)."
     )
 
 

@@ -53,7 +53,7 @@ def assert_no_regression(
         bundle: a folder that ``edgelr export`` wrote.
         against: another bundle, a dense export, or the original model; None runs the tests in the
             bundle, which ``edgelr export --with-tests`` wrote: against what was stored then.
-        data: text, images or inputs to compare on; None takes what ``edgelr validate`` takes.
+        data: text, files or inputs to compare on; None takes what ``edgelr validate`` takes.
         max_drop: largest loss of accuracy, see ``edgelr.gate``; None takes the bundle's own.
         provider: ``cpu`` or ``cuda``.
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from edgelr.calibration import load_tokenizer
 from edgelr.errors import InputError
 from edgelr.recipes import Recipe
 from edgelr.settings import Settings
+from edgelr.targets import start_of
 from edgelr.tasks import TASKS
 from edgelr.types import WEIGHT_BITS, LinearSite, LoadedModel, WeightPrecision
 
 
 def require_lengths(model: LoadedModel, settings: Settings, longest: int) -> None:
-    """Refuse rows that the model cannot read; an image has one length, which is not asked for."""
+    """Refuse rows that the model cannot read.
+
+    An image or a sound has one length, which is not asked for; the text of a sound has any.
+    """
+    if model.sound is not None and settings.calibration_length is not None:
+        raise InputError(
+            f"--calibration-length asks for {settings.calibration_length:,} tokens; "
+            f"{model.source} makes {model.sound.tokens:,} of every sound. Leave the option away."
+        )
     asked = {"context": settings.context_tokens, "calibration-length": settings.calibration_length}
     for name, tokens in asked.items():
         if tokens is not None and (tokens > longest or model.image is not None):
@@ -33,11 +43,15 @@ def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision
 
 def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
     """Refuse what is not made for what a model is for."""
+    if model.sound is not None:  # what is missed later otherwise: no text is read, but written
+        load_tokenizer(model.folder)
+        start_of(model)
     if not TASKS[model.task].has_pairs:
         return
     asked = {
         "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
         "--max-latency": settings.max_latency is not None,
+        "--with-tests of sounds": settings.with_tests and model.sound is not None,
         f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
     }
     for what, wanted in asked.items():

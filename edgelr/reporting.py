@@ -30,12 +30,14 @@ from edgelr.settings import Settings, write_settings
 from edgelr.types import (
     Comparison,
     ExportBundle,
+    ImageInput,
     LossCheck,
     Manifest,
     ModelShape,
     Plan,
     Prediction,
     Report,
+    SoundInput,
     Validation,
 )
 
@@ -125,20 +127,24 @@ def _predicted(
     shape = subject.shape
 
     def predicted(
-        sizes: ModelShape, first: Path, second: Path, chosen: list[Run]
+        sizes: ModelShape,
+        first: Path,
+        second: Path,
+        chosen: list[Run],
+        given: ImageInput | SoundInput | None,
     ) -> Prediction | None:
-        image = subject.model.image
-        workloads = read_workload(first, image), read_workload(second, image)
+        workloads = read_workload(first, given), read_workload(second, given)
         known = (subject.device, sizes, subject.precision)
         return predict(*known, *workloads, chosen, resident_bytes)
 
     if dense.encoder_path is None or bundle.encoder_path is None:
-        return predicted(shape, dense.model_path, bundle.model_path, runs)
+        return predicted(shape, dense.model_path, bundle.model_path, runs, subject.model.image)
     encoder = replace(shape, kv_heads=0, source_tokens=0)
     forward = [run for run in runs if run.tokens > 1]
     decode = [run for run in runs if run.tokens == 1]
-    read = predicted(encoder, dense.encoder_path, bundle.encoder_path, forward)
-    written = predicted(shape, dense.model_path, bundle.model_path, decode)
+    sound = subject.model.sound
+    read = predicted(encoder, dense.encoder_path, bundle.encoder_path, forward, sound)
+    written = predicted(shape, dense.model_path, bundle.model_path, decode, None)
     if read is None or written is None:
         return None
     return replace(read, phases=(*read.phases, *written.phases))

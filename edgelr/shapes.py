@@ -29,7 +29,7 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
         vocab_size=sizes.vocab_size if TASKS[model.task].answers_tokens else 0,
-        source_tokens=longest if pairs else 0,
+        source_tokens=(model.sound.tokens if model.sound else longest) if pairs else 0,
     )
     return shape, longest
 

@@ -210,7 +210,8 @@ def _read_inputs(
     of_source: set[str] = set()
     probe = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
     target = probe.get("decoder_input_ids")
-    tokens = PROBE_TOKENS if model.image is None else model.image.tokens
+    read = model.image or model.sound
+    tokens = PROBE_TOKENS if read is None else read.tokens
 
     def note(name: str, x: Tensor, output: Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edgelr.generation import Start, read_start
+from edgelr.losses import source_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from edgelr.calibration import Calibration
     from edgelr.types import LoadedModel
 
-BATCH = 16  # sources that are answered together
+BATCH, SOUND_BATCH = 16, 4  # sources that are answered together: texts, and longer sounds
 
 
 def start_of(model: LoadedModel) -> Start:
@@ -38,14 +39,14 @@ def draw(
 
     Args:
         model: with an encoder and a decoder.
-        sources: texts.
+        sources: texts, or sounds.
         new_tokens: at most.
         seed: of the tokens.
         progress: called with the sources that are answered, and all of them.
     """
     generator = torch.Generator().manual_seed(seed)
     rows: list[list[int]] = []
-    for inputs, mask in sources.batches(BATCH):
+    for inputs, mask in sources.batches(BATCH if model.sound is None else SOUND_BATCH):
         rows += answer(model, torch.tensor(inputs), torch.tensor(mask), new_tokens, generator)
         if progress:
             progress(len(rows), len(sources.mask))
@@ -64,43 +65,47 @@ def answer(
 
     Args:
         model: with an encoder and a decoder.
-        source: what the encoder reads, ``(rows, length)``.
-        mask: ``(rows, length)``, 1 for real tokens.
+        source: what the encoder reads, ``(rows, length)`` or ``(rows, mel_bins, frames)``.
+        mask: ``(rows, length)``, 1 for real tokens; sounds have no others.
         new_tokens: after those that every target begins with, at most.
         generator: of tokens that are drawn, up to and with the end of the text; None takes the
             likeliest, as many as there may be.
     """
     module: Any = model.module
     start = start_of(model)
-    encoded = module.get_encoder()(input_ids=source, attention_mask=mask)
-    step = torch.tensor(start.tokens).expand(len(source), -1)
-    rows = step.tolist()
-    past = None
-    for _ in range(new_tokens):
-        output = module(
+    encoded = module.get_encoder()(**source_inputs(model, source, mask))
+
+    def run(ids: Tensor, past: Any = None) -> Any:
+        return module(
             encoder_outputs=encoded,
             attention_mask=mask,
-            decoder_input_ids=step,
+            decoder_input_ids=ids,
             past_key_values=past,
             use_cache=True,
         )
+
+    begun = start.begin(len(source), lambda ids: run(torch.tensor(ids)).logits[:, -1].numpy())
+    step, past = torch.tensor(begun), None
+    rows = begun.tolist()
+    for place in range(new_tokens):
+        output = run(step, past)
         past = output.past_key_values
-        step = _next(output.logits[:, -1], start, generator)
+        step = _next(output.logits[:, -1], start.ruled_out(place), generator)
         for row, token in zip(rows, step[:, 0].tolist(), strict=True):
             row.append(token)
         if generator and all(_ended(row, start) for row in rows):
             break
-    first = len(start.tokens)
+    first = start.length
     return [row[:first] + start.until_end(row[first:]) for row in rows] if generator else rows
 
 
-def _next(logits: Tensor, start: Start, generator: torch.Generator | None) -> Tensor:
+def _next(logits: Tensor, ruled_out: list[int], generator: torch.Generator | None) -> Tensor:
     """Choose a token for each row of ``(rows, vocabulary)``; ``(rows, 1)``."""
-    logits[:, list(start.never)] = -torch.inf
+    logits[:, ruled_out] = -torch.inf
     if generator is None:
         return logits.argmax(-1, keepdim=True)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)
 
 
 def _ended(row: list[int], start: Start) -> bool:
-    return any(token in start.ends for token in row[len(start.tokens) :])
+    return any(token in start.ends for token in row[start.length :])

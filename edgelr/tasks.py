@@ -73,6 +73,13 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
     "text2text-generation": TaskTraits(
         "AutoModelForSeq2SeqLM", "ForConditionalGeneration", "logits", "target_token", "perplexity"
     ),
+    "automatic-speech-recognition": TaskTraits(
+        "AutoModelForSpeechSeq2Seq",
+        "ForConditionalGeneration",
+        "logits",
+        "target_token",
+        "perplexity",
+    ),
     "token-classification": TaskTraits(
         "AutoModelForTokenClassification",
         "ForTokenClassification",

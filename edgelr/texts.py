@@ -1,13 +1,16 @@
-"""Which text or images are used for what: calibrated, planned, judged on. They never overlap."""
+"""Which texts, images or sounds calibrate, plan and judge a run. They never overlap."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.errors import InputError
-from edgelr.images import halves, list_images, listed
+from edgelr.images import list_images
+from edgelr.listings import IMAGES, SOUNDS, Kind, halves, listed
+from edgelr.sounds import list_sounds, transcripts
 from edgelr.text import DEFAULT_TEXT, join_lines, read_file, read_text
 from edgelr.truths import label_ids, read_records, require_scores
 
@@ -16,12 +19,12 @@ if TYPE_CHECKING:
     from edgelr.types import LoadedModel
 
 SELF = "self"
-FEWEST_IMAGES = 4  # in every part
+FEWEST_FILES = 4  # in every part
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Disjoint parts of the texts of a run; for an image model a text is a list of images.
+    """Disjoint parts of the texts of a run; for images and sounds a text is a list of files.
 
     Attributes:
         evaluation: what the accuracy figures and the gate are about.
@@ -52,13 +55,17 @@ class Texts:
 
 
 def choose(model: LoadedModel, settings: Settings) -> Texts:
-    """Read the texts, or list the images, that a run of this model is about.
+    """Read the texts, or list the files, that a run of this model is about.
 
     Raises:
         InputError: they cannot be read, or the model cannot write the one that it should.
     """
     if model.image is not None:
-        return choose_images(settings.calibration, settings.evaluation)
+        return choose_files(IMAGES, list_images, settings.calibration, settings.evaluation)
+    if model.sound is not None:
+        texts = choose_files(SOUNDS, list_sounds, settings.calibration, settings.evaluation)
+        transcripts(texts.evaluation)  # what counts their errors should be missed before the work
+        return texts
     can_generate = model.task == "text-generation"
     if SELF in settings.calibration and not can_generate:
         raise InputError(
@@ -126,40 +133,48 @@ def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_gener
     return Texts(judged[:middle], judged[middle:], named, name)
 
 
-def choose_images(calibration: tuple[str, ...], evaluation: str | None) -> Texts:
-    """List the images of a run; see ``images.list_images``.
+def choose_files(
+    kind: Kind,
+    list_them: Callable[[Path], str],
+    calibration: tuple[str, ...],
+    evaluation: str | None,
+) -> Texts:
+    """List the images or sounds of a run; see ``listings.list_files``.
 
     Where one option is left away, half of what the other one names takes its part.
 
     Args:
-        calibration: folders, or ``.txt`` files that list images.
+        kind: of what the model reads.
+        list_them: lists what one of the sources holds.
+        calibration: folders, or files that list others.
         evaluation: another one.
 
     Raises:
         InputError: there are none, too few, or they cannot be listed.
     """
-    named = [(source, list_images(Path(source))) for source in calibration if source != SELF]
-    judged = list_images(Path(evaluation)) if evaluation else ""
+    named = [(source, list_them(Path(source))) for source in calibration if source != SELF]
+    judged = list_them(Path(evaluation)) if evaluation else ""
     name = evaluation or ", ".join(source for source, _ in named)
     if SELF in calibration or not (named or judged):
         raise InputError(
-            f"A model that reads images was given {'--calibration self' if calibration else 'none'}"
-            f"; expected a folder of them, of the kind that it will see: edgelr brings none. Give "
-            f"--calibration FOLDER: one half calibrates, the other judges; or --evaluation as well."
+            f"A model that reads {kind.name}s was given "
+            f"{'--calibration self' if calibration else 'none'}; expected a folder of them, of the "
+            f"kind that it will be given: edgelr brings none. Give --calibration FOLDER: one half "
+            f"calibrates, the other judges; or --evaluation as well."
         )
     part = "one half" if judged and named else "one quarter"
     if not judged:
-        divided = [(source, *halves(images)) for source, images in named]
+        divided = [(source, *halves(files)) for source, files in named]
         named = [(f"{source}, every second", ours) for source, ours, _ in divided]
         judged = "\n".join(others for *_, others in divided)
     elif not named:
         ours, judged = halves(judged)
         named = [(f"{evaluation}, every second", ours)]
     first, second = halves(judged)
-    fewest = min(len(listed(images)) for images in (first, second, *(each for _, each in named)))
-    if fewest < FEWEST_IMAGES:
+    fewest = min(len(listed(files)) for files in (first, second, *(each for _, each in named)))
+    if fewest < FEWEST_FILES:
         raise InputError(
-            f"{name}: only {fewest} images are left for a part of the run; expected at least "
-            f"{FEWEST_IMAGES} to calibrate, to plan and to judge on each. Give more images."
+            f"{name}: only {fewest} {kind.name}s are left for a part of the run; expected at "
+            f"least {FEWEST_FILES} to calibrate, to plan and to judge on each. Give more."
         )
     return Texts(first, second, tuple(named), name, part)

@@ -30,6 +30,7 @@ Task = Literal[
     "fill-mask",
     "image-classification",
     "text2text-generation",
+    "automatic-speech-recognition",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]
@@ -157,12 +158,40 @@ class ImageInput:
     std: tuple[float, float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class SoundInput:
+    """How a sound becomes the ``(mel_bins, frames)`` that a model reads; in this order.
+
+    Attributes:
+        rate: samples per second, of one channel.
+        samples: that are read: what is shorter ends in silence, what is longer is cut.
+        window: samples of one Fourier transform, under a Hann window.
+        hop: samples from one transform to the next; there is a frame for each.
+        mel_bins: bands of equal width on Slaney's mel scale, from 0 Hz on.
+        highest_hz: where they end.
+        tokens: positions that the encoder makes of it.
+    """
+
+    rate: int
+    samples: int
+    window: int
+    hop: int
+    mel_bins: int
+    highest_hz: float
+    tokens: int
+
+    @property
+    def frames(self) -> int:
+        return self.samples // self.hop
+
+
 @dataclass(frozen=True)
 class Pair:
     """Rows of a model that has an encoder and a decoder; arrays, or tensors.
 
     Attributes:
-        source: that the encoder reads: token ids ``(rows, source length)``.
+        source: that the encoder reads: token ids ``(rows, source length)``, or sounds
+            ``(rows, mel_bins, frames)``.
         source_mask: ``(rows, source positions)``, 1 for what is no padding.
         target: ids ``(rows, length + 1)``. The decoder reads all but the last, from its start token
             on, and predicts all but the first.
@@ -179,8 +208,9 @@ class LoadedModel:
 
     ``folder`` is a Hugging Face folder with the same weights in float32, the configuration and the
     tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
-    ``pooling`` is None for models that do not embed, ``image`` for those that read text, and
-    ``mask_token``, the id that stands for what is to be filled in, for those that fill in nothing.
+    ``pooling`` is None for models that do not embed, ``image`` and ``sound`` for those that read
+    text, and ``mask_token``, the id that stands for what is to be filled in, for those that fill in
+    nothing.
     """
 
     module: nn.Module
@@ -193,9 +223,10 @@ class LoadedModel:
     pooling: Pooling | None = None
     image: ImageInput | None = None
     mask_token: int | None = None
+    sound: SoundInput | None = None
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
-        """Make random inputs of one forward pass; an image has always its own size."""
+        """Make random inputs of one forward pass; an image or a sound has always its own size."""
         size = tokens if self.image is None else self.image.side
         return self.exporter.example_inputs(self.module.config, rows, size)
 
@@ -378,8 +409,8 @@ class Manifest:
 
     ``model_file`` is relative to the folder; so is ``encoder_file``, where the encoder has a graph
     of its own: both have their weights in one file. ``pooling`` is None for models that do not
-    embed, ``mask_token`` for those that fill in no token, ``image`` for those that read text; an
-    image has always ``context_tokens`` tokens.
+    embed, ``mask_token`` for those that fill in no token, ``image`` and ``sound`` for those that
+    read text; an image has always ``context_tokens`` tokens.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -405,10 +436,15 @@ class Manifest:
     residency: Residency | None = None
     files: tuple[BundleFile, ...] = ()
     encoder_file: str | None = None
+    sound: SoundInput | None = None
 
     def tokens_read(self, asked: int) -> int:
         """Tokens of one input: as many as are asked for and fit; an image has always its own."""
         return self.context_tokens if self.image else min(asked, self.context_tokens)
+
+    def source_tokens(self, asked: int) -> int:
+        """Tokens that an encoder reads of one source: the same, but a sound has its own, too."""
+        return self.sound.tokens if self.sound else self.tokens_read(asked)
 
 
 @dataclass(frozen=True)

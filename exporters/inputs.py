@@ -42,6 +42,19 @@ def source_and_target_batch(config: Any, batch: int, tokens: int) -> dict[str, T
     return {**inputs, "decoder_input_ids": target}
 
 
+def sound_and_target_batch(config: Any, batch: int, tokens: int) -> dict[str, Tensor]:
+    """Random sounds ``(batch, mel_bins, frames)``, all of one length, and rows for a decoder.
+
+    The rows have ``tokens // 2 + 1`` tokens.
+    """
+    import torch
+
+    frames = 2 * config.max_source_positions  # the second convolution takes every other one
+    target = _token_ids(config, "feature-extraction", batch, tokens // 2 + 1)
+    sounds = torch.randn(batch, config.num_mel_bins, frames)
+    return {"input_features": sounds, "decoder_input_ids": target}
+
+
 def pixel_batch(config: Any, batch: int, side: int) -> dict[str, Tensor]:
     """Random pixels ``(batch, channels, side, side)`` of images that are prepared already."""
     import torch

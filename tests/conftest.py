@@ -15,7 +15,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from edgelr.cache import Cache
-from edgelr.calibration import Calibration, from_images, from_pairs, from_samples
+from edgelr.calibration import Calibration, from_images, from_pairs, from_samples, from_sounds
 from edgelr.exporter import EXPORTERS
 from edgelr.load import load
 from edgelr.losses import as_tensors, named_inputs
@@ -23,7 +23,7 @@ from edgelr.methods import Need
 from edgelr.sites import find_sites
 from edgelr.statistics import StatisticsStore, collect, units_per_token
 from edgelr.tasks import TASKS
-from edgelr.types import LoadedModel, Task
+from edgelr.types import LoadedModel, SoundInput, Task
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the tiny configurations say
 SENTENCES = (
@@ -42,6 +42,19 @@ TINY_IMAGES = {
     "crop_size": {"height": 20, "width": 20},
     "image_mean": [0.4, 0.5, 0.6],
     "image_std": [0.2, 0.3, 0.1],
+}
+
+TINY_SOUNDS = {
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": 20,
+    "chunk_length": 1,  # second
+}
+
+TINY_PROMPT = {  # the language is heard
+    "lang_to_id": {"<|en|>": 20, "<|de|>": 21},
+    "task_to_id": {"transcribe": 30, "translate": 31},
+    "forced_decoder_ids": [[1, None], [2, 30]],
+    "no_timestamps_token_id": 40,
 }
 
 MakeModel = Callable[..., LoadedModel]
@@ -99,6 +112,11 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     if model.main_input_name == "pixel_values":
         (folder / "preprocessor_config.json").write_text(json.dumps(TINY_IMAGES))
         return folder
+    if model.main_input_name == "input_features":
+        (folder / "preprocessor_config.json").write_text(json.dumps(TINY_SOUNDS))
+        told = {"suppress_tokens": [5, 9], "begin_suppress_tokens": [7, 2], "eos_token_id": 2}
+        told |= {"decoder_start_token_id": 1, **TINY_PROMPT}
+        (folder / "generation_config.json").write_text(json.dumps(told))
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=make_tokenizer(config.vocab_size, exporter.tasks[0] != "text-generation"),
         pad_token="<pad>",
@@ -129,6 +147,18 @@ def random_pixels(rows: int, side: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((rows, 3, side, side), np.float32)
 
 
+def random_sounds(sound: SoundInput, rows: int, seed: int = 0) -> np.ndarray:
+    shape = (rows, sound.mel_bins, sound.frames)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def random_sources(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Calibration:
+    """What the encoder of a pair reads: random ids without padding, or random sounds."""
+    if model.sound is None:
+        return from_samples(random_ids(rows, tokens, seed), "random")
+    return from_sounds(random_sounds(model.sound, rows, seed), model.sound.tokens, "random")
+
+
 def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Calibration:
     """Random ids without padding, or random images, which have tokens of their own number.
 
@@ -136,7 +166,7 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
     """
     if TASKS[model.task].has_pairs:
         targets = random_ids(rows, tokens + 4, seed + 100).tolist()
-        return from_pairs(from_samples(random_ids(rows, tokens, seed), "random"), targets)
+        return from_pairs(random_sources(model, rows, tokens, seed), targets)
     if model.image is None:
         return from_samples(random_ids(rows, tokens, seed), "random")
     pixels = random_pixels(rows, model.image.side, seed)
@@ -153,7 +183,8 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     """One chunk for a decoder; for an encoder texts of 9, 5 and 7 tokens, with noise as padding.
 
     Every fourth is masked for a model that fills masks. Three images of noise for a model that
-    reads images. Pairs have these texts as sources, and targets of 4, 6 and 3 predicted tokens.
+    reads images. Pairs have these texts, or three sounds of noise, as sources, and targets of 4, 6
+    and 3 predicted tokens.
     """
     if model.image is not None:
         pixels = random_pixels(3, model.image.side).repeat(copies, 0)
@@ -165,6 +196,9 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     if model.mask_token is not None:
         ids[:, 2::4] = model.mask_token
     texts = Calibration(ids.repeat(copies, 0), mask.repeat(copies, 0), "texts")
+    if model.sound is not None:
+        sounds = random_sounds(model.sound, 3).repeat(copies, 0)
+        texts = from_sounds(sounds, model.sound.tokens, "sounds")
     if TASKS[model.task].has_pairs:
         targets = random_ids(3, 7, seed=7).tolist()
         cut = [row[:length] for row, length in zip(targets, (5, 7, 4), strict=True)]

@@ -26,6 +26,7 @@ from edgelr.targets import start_of
 from edgelr.tasks import TASKS
 from edgelr.types import Budget, LoadedModel, Pair, Plan
 from edgelr.workplace import Workplace
+from tests.conftest import random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
@@ -115,7 +116,7 @@ def make_place(folder: Path) -> Workplace:
 
 
 def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
-    """Random ids and their mask, the first row with padding; or pixels, which have none."""
+    """Random ids and their mask, the first row with padding; or pixels or sounds, without."""
     rng = np.random.default_rng(rows)
     if model.image is not None:
         shape = (rows, 3, model.image.side, model.image.side)
@@ -126,6 +127,9 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
     if TASKS[model.task].has_pairs:
         length = tokens // 2 + 1
         target = rng.integers(4, 150, (rows, length + 1))
+        if model.sound is not None:
+            ids = random_sounds(model.sound, rows)
+            mask = np.ones((rows, model.sound.tokens), np.int64)
         return Pair(ids, mask, target), np.ones((rows, length), np.int64)
     return ids, mask
 

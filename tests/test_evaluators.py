@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from edgelr.errors import InputError
-from edgelr.evaluators import EVALUATORS, evaluators_for
+from edgelr.evaluators import EVALUATORS, Known, evaluators_for
 from edgelr.evaluators.embedding import compare_embeddings, overlap, spearman
 from edgelr.evaluators.generation import NEW_TOKENS, PROMPTS, compare_generations, prompts_of
 from edgelr.evaluators.perplexity import compare_language_models
+from edgelr.evaluators.transcripts import compare_transcripts, plain_words, word_errors
 from edgelr.tasks import METRICS
-from edgelr.types import Metric
+from edgelr.types import Interval, Metric
 
 VOCABULARY, LENGTH, CHUNKS = 13, 70, 3  # 70 positions: more than one block of rows, no multiple
 CHUNK_IDS = np.random.default_rng(1).integers(VOCABULARY, size=(CHUNKS, LENGTH))
@@ -227,6 +228,54 @@ def test_spearman_of_ties_equals_scipy() -> None:
     assert spearman(first, -first) == pytest.approx(-1)
 
 
+class Listener:
+    """Hears what it is told that it hears, sound by sound."""
+
+    def __init__(self, heard: Sequence[str]) -> None:
+        self.heard = heard
+
+    def answers(self, sounds: Sequence[np.ndarray]) -> list[str]:
+        return [self.heard[int(sound[0])] for sound in sounds]
+
+
+def transcribed(said: Sequence[str]) -> Known:
+    return Known([(np.array([place]), np.array([0])) for place in range(len(said))], said)
+
+
+def test_word_errors_are_counted_over_all_words() -> None:
+    """One word is exchanged and one left out, one made up: 3 of 3 + 4 words, and 1 of them."""
+    said = ("One, two three!", "four five six seven")
+    before = Listener(("one two three", "four five six seven eight"))
+    after = Listener(("one too", "Four five -- six seven eight."))
+    found = by_name(compare_transcripts(before, after, transcribed(said)))
+    rate, change = found["wer"], found["wer_change"]
+    assert (rate.value, rate.baseline, rate.samples) == (3 / 7, 1 / 7, 7)
+    assert change.value == pytest.approx(2 / 7)
+    assert change.interval is not None
+    assert rate.interval is not None
+    assert rate.interval.high == pytest.approx(rate.baseline + change.interval.high)
+    assert change.interval.low < 2 / 7 < change.interval.high
+
+
+def test_equal_transcripts_change_nothing_for_sure() -> None:
+    said = [f"this is number {place}" for place in range(9)]
+    deaf = Listener(["that is number"] * 9)
+    change = by_name(compare_transcripts(deaf, deaf, transcribed(said)))["wer_change"]
+    assert (change.value, change.interval) == (0, Interval(0, 0, 9))
+
+
+def test_nothing_is_counted_where_nobody_says_what_was_said() -> None:
+    assert compare_transcripts(Listener(()), Listener(()), []) == ()
+    plain = EVALUATORS.get("targets")
+    assert not plain.reads_truths
+
+
+def test_words_are_compared_without_case_and_punctuation() -> None:
+    assert plain_words("Don’t  STOP – it’s 5 €!") == "don t stop it s 5"
+    assert plain_words("Ｆüße\n") == "füße"
+    assert word_errors("a b c", "a c d") == 2
+
+
 def test_progress_counts_to_the_end() -> None:
     calls: list[tuple[str, int, int]] = []
     model = random_model(0)
@@ -236,11 +285,12 @@ def test_progress_counts_to_the_end() -> None:
 
 def test_every_task_has_an_evaluator() -> None:
     known = ["answers", "embedding", "generation", "labels", "perplexity", "targets", "tensors"]
+    known += ["transcripts"]
     assert EVALUATORS.names() == known
     for task in METRICS:
         found = evaluators_for(task)
         assert [each.judges for each in found] == [True] + [False] * (len(found) - 1)
-        writes = task in ("text-generation", "text2text-generation")
+        writes = task in ("text-generation", "text2text-generation", "automatic-speech-recognition")
         assert (len(found) > 1) == writes
     with pytest.raises(InputError, match="perplexity"):
         EVALUATORS.get("perplexty")

@@ -29,7 +29,8 @@ from edgelr.factors import FactorSet, LowRank
 from edgelr.graph.build import build
 from edgelr.graph.workload import read_workload
 from edgelr.heal.distillation import batches, mean_distillation_loss, pieces
-from edgelr.images import list_images, listed
+from edgelr.images import list_images
+from edgelr.listings import listed
 from edgelr.load import load
 from edgelr.losses import answers, backward
 from edgelr.planning import dense_export, examine

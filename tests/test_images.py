@@ -17,10 +17,11 @@ from PIL import Image
 
 from edgelr.cache import Cache
 from edgelr.errors import InputError
-from edgelr.images import halves, list_images, listed, read_pixels, spread_evenly
+from edgelr.images import list_images, read_pixels
+from edgelr.listings import IMAGES, halves, listed, spread_evenly
 from edgelr.load import load
 from edgelr.processors import image_input
-from edgelr.texts import choose_images
+from edgelr.texts import choose_files
 from edgelr.types import LoadedModel
 from tests.conftest import TINY_IMAGES, write_tiny
 
@@ -106,7 +107,7 @@ def test_a_few_images_come_from_everywhere(write_images: WriteImages) -> None:
 def test_half_of_a_folder_calibrates_and_the_other_half_judges(write_images: WriteImages) -> None:
     folder = write_images("photos", 8)
     for options in (((str(folder),), None), ((), str(folder))):
-        found = choose_images(*options)
+        found = choose_files(IMAGES, list_images, *options)
         ((name, calibration),) = found.calibration
         parts = [set(listed(part)) for part in (calibration, found.evaluation, found.selection)]
         assert [len(part) for part in parts] == [8, 4, 4]
@@ -118,7 +119,7 @@ def test_half_of_a_folder_calibrates_and_the_other_half_judges(write_images: Wri
 
 def test_two_folders_each_have_their_part(write_images: WriteImages) -> None:
     ours, theirs = write_images("ours", 3), write_images("theirs", 5)
-    found = choose_images((str(ours),), str(theirs))
+    found = choose_files(IMAGES, list_images, (str(ours),), str(theirs))
     assert found.calibration == ((str(ours), list_images(ours)),)
     assert (found.evaluation, found.selection) == halves(list_images(theirs))
     assert found.judged_on == f"{theirs}, one half"
@@ -127,12 +128,12 @@ def test_two_folders_each_have_their_part(write_images: WriteImages) -> None:
 @pytest.mark.parametrize("calibration", [(), ("self",)])
 def test_without_images_a_folder_is_asked_for(calibration: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=r"--calibration FOLDER: one half calibrates"):
-        choose_images(calibration, None)
+        choose_files(IMAGES, list_images, calibration, None)
 
 
 def test_too_few_images_are_refused(write_images: WriteImages) -> None:
     with pytest.raises(InputError, match=r"only 3 images are left.*at least 4"):
-        choose_images((str(write_images("photos", 7)),), None)
+        choose_files(IMAGES, list_images, (str(write_images("photos", 7)),), None)
 
 
 # --- pixels --------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 # The examples of the model card run without edgelr: they are text here, not part of the engine.
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
-    "errors types tasks factors blocks registry cache settings text images clock samples intervals",
-    "exporter machine device files generation silence truths",
+    "errors types tasks factors blocks registry cache settings text clock samples intervals",
+    "exporter machine device files generation silence truths listings images sounds",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",

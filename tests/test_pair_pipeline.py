@@ -21,17 +21,20 @@ from edgelr.compressed import write_answers
 from edgelr.device import load_profile
 from edgelr.errors import InputError
 from edgelr.graph.save import load_graph
+from edgelr.graph.workload import read_workload
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.footprint import run_under_cap
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.validate import parity
 from edgelr.shapes import shape_of
+from edgelr.sounds import log_mel
 from edgelr.types import ExportBundle, LoadedModel, Report
 from tests.bundle_tests import run_bundle_tests
 from tests.conftest import random_ids
 from tests.exports import PAIR_PIVOT, PAIRS, Recorder, quick_settings, session_cache
 from tests.faults import rewrite_checksums
+from tests.recordings import chirp, write_said
 
 VOCABULARY = 160  # of the tiny models
 SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
@@ -50,6 +53,11 @@ class Exported:
     bundle: ExportBundle
     dense: ExportBundle
     report: Report
+    said: Path | None = None  # sounds, and what is said in them
+
+    @property
+    def source_tokens(self) -> int:
+        return self.model.sound.tokens if self.model.sound else 72
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -63,11 +71,13 @@ def exported(
     folder = tmp_path_factory.mktemp("pair") / "bundle"
     weights = {"fp32": "float32", "fp16": "float16"}.get(precision, precision)
     aim = {} if precision == "int8" else {"keep": 0.8}
-    aim |= {"with_tests": True}
-    settings = quick_settings(model.folder, profile=profile, precision=weights, **aim)
+    aim |= {} if model.sound else {"with_tests": True}
+    said = write_said(folder.parent, 24) if model.sound else None
+    read = {"calibration": (str(said),), "calibration_length": None} if said else {}
+    settings = quick_settings(model.folder, profile=profile, precision=weights, **aim, **read)
     report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
     dense = pipeline.dense_bundle(settings, cache, Recorder())
-    return Exported(model, read_bundle(folder, verify=True), dense, report)
+    return Exported(model, read_bundle(folder, verify=True), dense, report, said)
 
 
 def test_both_graphs_share_one_file_of_weights(exported: Exported) -> None:
@@ -101,7 +111,11 @@ def test_the_report_judges_what_the_original_answers(exported: Exported) -> None
     # drawn from the original: the logarithm of the ratio is expected to be the divergence
     assert np.log(perplexity / baseline) == pytest.approx(metrics["kl_divergence"].value, abs=0.01)
     assert report.comparison is not None
-    assert list(report.comparison.ratios) == ["forward 72", "decode 0", "decode 36"]
+    assert list(report.comparison.ratios) == [
+        f"forward {exported.source_tokens}",
+        "decode 0",
+        "decode 36",
+    ]
     assert report.plan.kept <= 0.8
 
 
@@ -125,8 +139,8 @@ def scale_a_weight(folder: Path) -> None:
 
 def test_the_bundles_own_tests_see_a_scaled_weight(exported: Exported, tmp_path: Path) -> None:
     folder, faulty = exported.bundle.folder, tmp_path / "faulty"
-    if exported.report.plan.sites[0].candidate.precision != "float32":
-        pytest.skip("its weights are no float32")
+    if exported.model.sound or exported.report.plan.sites[0].candidate.precision != "float32":
+        pytest.skip("it has no tests of its own, or its weights are no float32")
     shutil.copytree(folder, faulty)
     scale_a_weight(faulty)
     whole, found = run_bundle_tests([folder, faulty]).values()
@@ -137,7 +151,45 @@ def test_the_bundles_own_tests_see_a_scaled_weight(exported: Exported, tmp_path:
     assert not found["test_losses_are_those_of_the_export"]
 
 
+def test_the_errors_of_transcripts_are_counted(exported: Exported) -> None:
+    assert exported.report.validation is not None
+    found = {metric.name: metric for metric in exported.report.validation.metrics}
+    assert ("wer" in found) == (exported.said is not None)
+    if exported.said is not None:
+        rate = found["wer"]
+        assert rate.samples == 2 * 24 // 4  # two words in every fourth sound
+        assert rate.baseline is not None
+        assert rate.interval is not None
+        lines = (exported.bundle.folder / "README.md").read_text(encoding="utf-8")
+        assert "| wer |" in lines
+
+
+def test_the_first_convolution_of_a_sound_runs_twice_for_every_position(exported: Exported) -> None:
+    sound, path = exported.model.sound, exported.bundle.encoder_path
+    assert path is not None
+    found = [product.positions_per_token for product in read_workload(path, sound).products]
+    assert found == [2.0 if sound else 1.0] + [1.0] * (len(found) - 1)
+
+
+def test_the_example_of_the_card_transcribes_like_the_runner(exported: Exported) -> None:
+    if exported.model.sound is None:
+        pytest.skip("it reads text: see the next test")
+    folder = exported.bundle.folder
+    example = runpy.run_path(str(SNIPPETS / "transcribe.py"))
+    code = (SNIPPETS / "transcribe.py").read_text(encoding="utf-8")
+    assert code in (folder / "README.md").read_text(encoding="utf-8")
+    transcriber, runner = example["Transcriber"](folder), PairRunner.open(exported.bundle)
+    samples = [chirp(0.5, seed) for seed in range(3)]
+    features = [log_mel(each, exported.model.sound) for each in samples]
+    tokens = [transcriber.transcribe(each) for each in samples]
+    assert runner.tokenizer is not None
+    assert runner.answers(features) == runner.tokenizer.decode_batch(tokens)
+    assert any(tokens)
+
+
 def test_the_example_of_the_card_answers_like_the_runner(exported: Exported) -> None:
+    if exported.model.sound is not None:
+        pytest.skip("it reads sounds: see the test before")
     folder = exported.bundle.folder
     code = (SNIPPETS / "answer.py").read_text(encoding="utf-8")
     assert code in (folder / "README.md").read_text(encoding="utf-8")
@@ -158,12 +210,14 @@ def test_it_is_validated_and_measured_again_without_torch(exported: Exported) ->
             "--against",
             str(exported.dense.folder),
             "--json",
+            *(["--data", str(exported.said)] if exported.said else []),
         ],
     )
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["gate"]["metric"] == "perplexity"
     found = measure_one(exported.bundle, repetitions=3)
-    assert [phase.key for phase in found.phases] == ["forward 72", "decode 0", "decode 71"]
+    read = f"forward {exported.source_tokens}"
+    assert [phase.key for phase in found.phases] == [read, "decode 0", "decode 71"]
 
 
 def test_it_runs_in_the_memory_that_its_device_leaves(exported: Exported) -> None:
@@ -172,7 +226,7 @@ def test_it_runs_in_the_memory_that_its_device_leaves(exported: Exported) -> Non
         pytest.skip("this machine's CPU does not run float16")
     found = run_under_cap(exported.bundle, device)
     assert found.passed, found.problem
-    assert found.context_tokens == found.prefill_tokens == 72
+    assert (found.context_tokens, found.prefill_tokens) == (72, exported.source_tokens)
 
 
 @pytest.fixture(scope="module")

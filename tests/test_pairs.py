@@ -19,9 +19,9 @@ from edgelr.generation import Start, read_start
 from edgelr.losses import answers, as_tensors, divergence
 from edgelr.sites import find_groups, find_sites, weight_of
 from edgelr.statistics import units_per_token
-from edgelr.targets import answer
+from edgelr.targets import answer, start_of
 from edgelr.types import LoadedModel, Pair
-from tests.conftest import collected, random_ids, random_rows, tiny_texts
+from tests.conftest import collected, random_ids, random_rows, random_sources, tiny_texts
 from tests.exports import every_pair
 from tests.test_decompose import half, search_of, spectra_of
 from tests.test_statistics import watched
@@ -59,8 +59,9 @@ def test_the_side_of_a_site_is_that_of_what_it_reads(tiny_models: Models, export
     (pair,) = alone(random_rows(model, 1, 11))
     with torch.no_grad(), watched(model) as (inputs, _):
         run(model, pair)
+    source = model.sound.tokens if model.sound else 11
     for site in find_sites(model):
-        assert inputs[site.name].shape[1] == (11 if site.reads_source else 14), site.name
+        assert inputs[site.name].shape[1] == (source if site.reads_source else 14), site.name
     assert {site.reads_source for site in find_sites(model)} == {True, False}
 
 
@@ -137,8 +138,9 @@ def test_gradient_grams_are_fisher_information_per_predicted_token(
 def test_the_loss_of_a_plan_is_predicted_in_nats_per_predicted_token(
     tiny_models: Models, exporter: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    if exporter == "mt5":
-        reason = "on this random model the prediction is 2.6 times too low, and not within 2.5"
+    too_low = {"mt5": 2.6, "whisper": 2.9}.get(exporter)
+    if too_low:  # the errors at the many positions of a sound are not independent
+        reason = f"on this random model it is {too_low} times too low, and not within 2.5"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     model, texts = tiny_models[exporter], random_rows(tiny_models[exporter], 48, 16)
     table = spectra_of(model, tmp_path / "run", "fisher", texts)
@@ -177,23 +179,29 @@ def test_the_loss_is_that_of_every_predicted_token(tiny_models: Models, exporter
 
 @every_pair
 def test_a_batch_is_answered_as_each_of_its_rows_alone(tiny_models: Models, exporter: str) -> None:
+    """A sound has no padding."""
     model = tiny_models[exporter]
-    ids, mask = torch.tensor(random_ids(3, 9)), torch.ones(3, 9, dtype=torch.int64)
-    mask[1, 5:] = 0
-    together = answer(model, ids, mask, 6)
-    rows = (ids[:1], ids[1:2, :5], ids[2:])
-    single = [answer(model, row, torch.ones_like(row), 6)[0] for row in rows]
+    given = random_sources(model, 3, 9)
+    sources, mask = torch.tensor(given.inputs), torch.tensor(given.mask)
+    rows = [sources[:1], sources[1:2], sources[2:]]
+    if model.sound is None:
+        mask[1, 5:] = 0
+        rows[1] = rows[1][:, :5]
+    together = answer(model, sources, mask, 6)
+    single = [answer(model, row, torch.ones(row.shape[:2]), 6)[0] for row in rows]
     assert together == single
-    assert all(len(row) == 7 for row in together)
+    assert all(len(row) == start_of(model).length + 6 for row in together)
 
 
 @every_pair
 def test_drawn_answers_follow_their_seed(tiny_models: Models, exporter: str) -> None:
-    model, ids = tiny_models[exporter], torch.tensor(random_ids(4, 9))
+    model = tiny_models[exporter]
+    given = random_sources(model, 4, 9)
+    sources, mask = torch.tensor(given.inputs), torch.tensor(given.mask)
 
     def drawn(seed: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(seed)
-        return answer(model, ids, torch.ones_like(ids), 8, generator)
+        return answer(model, sources, mask, 8, generator)
 
     assert drawn(0) == drawn(0) != drawn(1)
 
@@ -217,4 +225,4 @@ def test_a_target_begins_and_ends_as_generation_says() -> None:
     assert start == Start((2, 5), (1, 4), (9,))
     assert start.until_end([6, 4, 1]) == [6, 4]
     assert start.until_end([6, 3]) == [6, 3]
-    assert np.isneginf(start.allowed(np.zeros((1, 10)))[0]).nonzero()[0].tolist() == [9]
+    assert np.isneginf(start.allowed(np.zeros((1, 10)), 0)[0]).nonzero()[0].tolist() == [9]

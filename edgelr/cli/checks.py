@@ -26,7 +26,8 @@ def validate(
         Optional[Path],  # noqa: UP045
         typer.Option(
             help=".txt or .jsonl file, which may hold true labels or targets; default: English "
-            "that ships with Python. Of image models: a folder of images, or of one for each label."
+            "that ships with Python. Models of images or sounds: a folder of them (of images, also "
+            "one for each label), or sounds with what is said in them (.jsonl)."
         ),
     ] = None,
     max_drop: MaxDrop = None,

@@ -65,13 +65,14 @@ CalibrationTexts = Annotated[
     typer.Option(
         "--calibration",
         help=".txt or .jsonl file, or 'self': text that the model writes; give several to mix. "
-        "Image models: a folder of images. An .onnx file: .npz of its inputs.",
+        "Models of images or sounds: a folder of them. An .onnx file: .npz of its inputs.",
     ),
 ]
 CalibrationTokens = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        help="Tokens to calibrate on (default 16384, or 256 images): more lose less accuracy."
+        help="Tokens to calibrate on (default 16384, 256 images or 128 sounds): more lose less "
+        "accuracy."
     ),
 ]
 CalibrationLength = Annotated[
@@ -82,8 +83,9 @@ Evaluation = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         help=".txt or .jsonl file to judge on, which may hold true labels or targets; default: "
-        "English that ships with Python. Image models: a folder of images. An .onnx file: .npz of "
-        "its inputs. Default of both: half of the calibration's."
+        "English that ships with Python. Models of images or sounds: a folder of them, or sounds "
+        "with what is said in them (.jsonl). An .onnx file: .npz of its inputs. Default of these: "
+        "half of the calibration's."
     ),
 ]
 ContextTokens = Annotated[

@@ -61,7 +61,7 @@ class EmbeddingRunner(Protocol):
 
 
 class AnsweringRunner(Protocol):
-    """One that answers sources, token ids ``(length,)`` each, in words."""
+    """One that answers sources, token ids ``(length,)`` or sounds, in words."""
 
     def answers(self, sources: Sequence[Array], /) -> list[str]:
         """Return what is likeliest at every step, up to its end."""

@@ -44,4 +44,6 @@ def compare_targets(
     return metrics_of(rows)
 
 
-EVALUATORS.register("targets")(Evaluator(("text2text-generation",), compare_targets))
+EVALUATORS.register("targets")(
+    Evaluator(("text2text-generation", "automatic-speech-recognition"), compare_targets)
+)

@@ -15,7 +15,7 @@ from edgelr.graph.apart import PRODUCTS
 from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
 from edgelr.graph.save import load_graph
 from edgelr.latency import Product, Workload
-from edgelr.types import ImageInput, WeightPrecision
+from edgelr.types import ImageInput, SoundInput, WeightPrecision
 
 _FLOATS: dict[ir.DataType, WeightPrecision] = {
     ir.DataType.FLOAT: "float32",
@@ -24,20 +24,21 @@ _FLOATS: dict[ir.DataType, WeightPrecision] = {
 _FREE = ("Constant", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Identity")  # no value moves
 
 
-def read_workload(path: Path, image: ImageInput | None = None) -> Workload:
+def read_workload(path: Path, read: ImageInput | SoundInput | None = None) -> Workload:
     """List the products of a graph file; its weights are not read.
 
     Args:
         path: of the graph.
-        image: that it reads: its products may have more positions than the image has tokens.
+        read: image or sound that it reads: its products may have more positions than that has
+            tokens.
     """
     model, products, others = load_graph(path), [], 0
-    if image is not None:
+    if read is not None:
         ShapeInferencePass()(model)
     for node in model.graph:
         product = _product(node)
         if product is not None:
-            often = 1.0 if image is None else _positions(node) / image.tokens
+            often = 1.0 if read is None else _positions(node) / read.tokens
             products.append(replace(product, positions_per_token=often))
         elif node.op_type not in _FREE:
             others += 1
@@ -45,9 +46,9 @@ def read_workload(path: Path, image: ImageInput | None = None) -> Workload:
 
 
 def _positions(node: ir.Node) -> int:
-    """Count the rows that a node multiplies for one image: its axes but the last, of one batch.
+    """Count the rows that a node multiplies for one image or sound: its axes but the last.
 
-    A free axis is the number of images, or a multiple of it that its name spells.
+    A free axis is the number of these, or a multiple of it that its name spells.
     """
     known = [value.shape for value in (node.inputs[0], *node.outputs) if value and value.shape]
     axes = [str(axis) for axis in known[0][:-1]] if known else []

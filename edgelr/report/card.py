@@ -53,6 +53,13 @@ With [onnxruntime](https://onnxruntime.ai) and
 `python answer.py FOLDER "TEXT"`. The text is taken as it is: write what the model expects before
 it, such as the task of a T5."""
 
+TRANSCRIBE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `transcribe.py` and run
+`python transcribe.py FOLDER SOUND.wav`. It reads the beginning of a sound, as much as the model
+does at once: `samples` of `sound` in `edgelr/manifest.json`."""
+
 RUN = """## Run it
 
 The inputs and outputs are those of the original graph. With
@@ -181,6 +188,8 @@ def _how_to_run(task: Task, reads_images: bool, in_genai: bool) -> list[str]:
         return [GENERATE, plain, GENAI, fence("python", snippet("generate_genai.py"))]
     if task == "text2text-generation":
         return [ANSWER, fence("python", snippet("answer.py"))]
+    if task == "automatic-speech-recognition":
+        return [TRANSCRIBE, fence("python", snippet("transcribe.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]
     if reads_images and task == "feature-extraction":

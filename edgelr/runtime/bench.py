@@ -12,7 +12,7 @@ from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
-from edgelr.runtime.pair import PairRunner, Past, Source
+from edgelr.runtime.pair import FEATURES, PairRunner, Past, Source
 from edgelr.runtime.session import Array, open_session
 from edgelr.runtime.tensors import Tensors
 from edgelr.samples import SAMPLES, feeds, load_samples
@@ -101,12 +101,12 @@ class Bench:
     ) -> float:
         """Time the encoder, or the decoder on what the encoder has read last."""
         if phase == "forward":
-            given = self._random_ids(batch, tokens)
+            given = self._random_source(runner, batch, tokens)
             start = time.perf_counter()
             self._source = runner.read(given)
             return (time.perf_counter() - start) * 1e3
         if self._source is None:
-            self._source = runner.read(self._random_ids(batch, self._piece_tokens))
+            self._source = runner.read(self._random_source(runner, batch, self._piece_tokens))
         source, key = self._source, (batch, context_tokens)
         if key not in self._target_pasts:
             past = runner.empty_past(batch, 0)
@@ -133,6 +133,14 @@ class Bench:
         if isinstance(runner, Encoder):
             return self._random_ids(batch, tokens)
         shape = (batch, 3, runner.image.side, runner.image.side)
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    def _random_source(self, runner: PairRunner, batch: int, tokens: int) -> Array:
+        """Token ids ``(batch, tokens)``, or sounds, which have one length."""
+        if not runner.hears:
+            return self._random_ids(batch, tokens)
+        _, *sizes = runner.encoder.inputs[FEATURES].shape
+        shape = (batch, *(size for size in sizes if isinstance(size, int)))
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def _random_ids(self, batch: int, tokens: int) -> Array:

@@ -103,7 +103,8 @@ def run_under_cap(
     longest = bundle.manifest.tokens_read(device.context_tokens)
     pairs = bundle.encoder_path is not None
     whole = pairs or bundle.manifest.image is not None
-    tokens = longest if whole else min(device.prefill_tokens, longest)
+    read = bundle.manifest.source_tokens(longest)
+    tokens = read if whole else min(device.prefill_tokens, longest)
     decodes = pairs or bundle.manifest.task == "text-generation"
     phase: Phase = "decode" if decodes else "forward"
     context = longest - 1 if decodes else 0

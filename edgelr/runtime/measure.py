@@ -112,7 +112,7 @@ def _phases(
     if bundle.manifest.task == "tensors":
         return [TimedPhase("forward", 1, 0, 0)]
     if bundle.encoder_path is not None:
-        tokens = bundle.manifest.tokens_read(_FORWARD_TOKENS)
+        tokens = bundle.manifest.source_tokens(_FORWARD_TOKENS)
         steps = [0, *(min(count, limit - 1) for count in context_tokens)]
         decodes = [TimedPhase("decode", 1, 1, count) for count in dict.fromkeys(steps)]
         return [TimedPhase("forward", 1, tokens, 0), *decodes]

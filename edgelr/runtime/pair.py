@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from edgelr.types import ExportBundle
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+FEATURES = "input_features"  # of sounds
 _PAST, _PRESENT = "past_key_values.", "present."
-ANSWERED_TOGETHER = 16
-_ANSWER_TOKENS = 128  # at most, in words
+ANSWERED_TOGETHER, HEARD_TOGETHER = 16, 4  # texts; sounds, whose scores fill the memory
+_ANSWER_TOKENS = 224  # at most, in words: half a minute of speech has some hundred
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,9 @@ class PairRunner:
     """The graphs of an encoder and of its decoder.
 
     Args:
-        encoder: a graph with ``input_ids`` and ``attention_mask``, and outputs
-            ``present.N.encoder.key/value``.
-        decoder: a graph with ``input_ids``, ``encoder_attention_mask``,
+        encoder: a graph with ``input_ids`` and ``attention_mask``, or with ``input_features`` of
+            sounds, and outputs ``present.N.encoder.key/value``.
+        decoder: a graph with ``input_ids``, ``encoder_attention_mask`` where sources have a mask,
             ``past_key_values.N.encoder.key/value`` and ``past_key_values.N.decoder.key/value``, and
             outputs ``logits`` and ``present.N.decoder.key/value``.
         start: how a target begins and ends.
@@ -73,6 +74,8 @@ class PairRunner:
     ) -> None:
         self.encoder, self.session, self.start = encoder, decoder, start
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.hears = FEATURES in encoder.inputs
+        self.batch = HEARD_TOGETHER if self.hears else ANSWERED_TOGETHER
         past = [name for name in decoder.inputs if name.startswith(_PAST)]
         self._cross = [name for name in past if ".encoder." in name]
         self._own = [name for name in past if ".decoder." in name]
@@ -95,18 +98,18 @@ class PairRunner:
         decoder = open_session(bundle.model_path, provider, threads)
         config = read_config(bundle)
         start = read_start(config, read_generation_config(bundle))
-        longest = min(_ANSWER_TOKENS, bundle.manifest.context_tokens - 1)
+        longest = min(_ANSWER_TOKENS, bundle.manifest.context_tokens - start.length)
         return cls(encoder, decoder, start, read_tokenizer(bundle), longest)
 
     def read(self, source: Array, mask: Array | None = None) -> Source:
         """Run the encoder.
 
         Args:
-            source: token ids ``(rows, length)``.
-            mask: the same shape, 0 for padding; None for a batch without.
+            source: token ids ``(rows, length)``, or sounds ``(rows, mel_bins, frames)``.
+            mask: the shape of the ids, 0 for padding; None for a batch without.
         """
-        mask = np.ones(source.shape, np.int64) if mask is None else mask
-        feeds = {"input_ids": source, "attention_mask": mask}
+        mask = np.ones(source.shape[:2], np.int64) if mask is None else mask
+        feeds = {FEATURES if self.hears else "input_ids": source, "attention_mask": mask}
         wanted = {name: value for name, value in feeds.items() if name in self.encoder.inputs}
         present = dict.fromkeys(map(_present, self._cross))
         _, values = self.encoder.run(wanted, [], present)
@@ -146,7 +149,7 @@ class PairRunner:
         """Predict every token of given targets.
 
         Args:
-            source: ``(rows, length)``.
+            source: see ``read``.
             target: ``(rows, tokens + 1)``, from the start token on.
             mask: of the source.
 
@@ -161,31 +164,32 @@ class PairRunner:
         Returns:
             The new tokens of each; ties go to the lowest id.
         """
-        return [self._answer(source[None], None, new_tokens)[0] for source in sources]
+        first = self.start.length
+        return [self._answer([source], new_tokens)[0][first:] for source in sources]
 
     def continued(self, sources: Sequence[Array], new_tokens: int) -> Array:
         """Answer a batch by the likeliest tokens, ``(sources, new tokens)`` int64."""
-        rows = [source.tolist() for source in sources]
-        return np.array(self._answer(*right_padded(rows), new_tokens), np.int64)
+        rows = self._answer(sources, new_tokens)
+        return np.array([row[self.start.length :] for row in rows], np.int64)
 
     def predicted(self, source: Array, tokens: Array, by_steps: bool = False) -> Array:
         """Predict given tokens of an answer.
 
         Args:
-            source: ``(length,)``.
+            source: ``(length,)``, or a sound.
             tokens: ``(tokens,)``, without what every target begins with; the last is not read.
             by_steps: read each token with the past; else all at once.
 
         Returns:
             Logits that each token follows from, ``(tokens, vocabulary)`` float32.
         """
-        begun = len(self.start.tokens)
-        target = np.array([*self.start.tokens, *tokens], np.int64)[None]
+        read = self.read(*self.together([source]))
+        begun = self.start.begin(1, lambda ids: self.logits(ids, read)[0][:, -1])
+        target = np.concatenate([begun, tokens[None]], axis=1)
         if not by_steps:
-            return self.forced(source[None], target)[0, begun - 1 :]
-        read = self.read(source[None])
+            return self.logits(target[:, :-1], read)[0][0, begun.shape[1] - 1 :]
         return step_by_step(
-            lambda ids, past: self.logits(ids, read, past), target, begun, past=None
+            lambda ids, past: self.logits(ids, read, past), target, begun.shape[1], past=None
         )
 
     @property
@@ -196,45 +200,54 @@ class PairRunner:
     def drawn(
         self, sources: Sequence[Array], new_tokens: int, generator: np.random.Generator
     ) -> list[list[int]]:
-        """Draw an answer to each of a batch, up to and with the end of the text."""
-        rows = [source.tolist() for source in sources]
-        return self._answer(*right_padded(rows), new_tokens, generator, to_end=True)
+        """Draw an answer to each of a batch, from the start token up to the end of the text."""
+
+        def choose(scores: Array) -> Array:
+            return draw(scores, generator.random(len(scores)))
+
+        return self._answer(sources, new_tokens, choose, to_end=True)
 
     def answers(self, sources: Sequence[Array]) -> list[str]:
         """Answer sources by the likeliest tokens, up to the end, in words."""
         assert self.tokenizer is not None, "this pair was opened without a tokenizer"
         texts: list[str] = []
-        for start in range(0, len(sources), ANSWERED_TOGETHER):
-            rows = [source.tolist() for source in sources[start : start + ANSWERED_TOGETHER]]
-            found = self._answer(*right_padded(rows), self.max_tokens, to_end=True)
-            texts += self.tokenizer.decode_batch(found)
+        for start in range(0, len(sources), self.batch):
+            batch = sources[start : start + self.batch]
+            rows = self._answer(batch, self.max_tokens, to_end=True)
+            texts += self.tokenizer.decode_batch([row[self.start.length :] for row in rows])
         return texts
+
+    def together(self, sources: Sequence[Array]) -> tuple[Array, Array | None]:
+        """Make a batch of sources, and its mask: sounds have one length."""
+        if self.hears:
+            return np.stack(sources), None
+        return right_padded([source.tolist() for source in sources])
 
     def _answer(
         self,
-        source: Array,
-        mask: Array | None,
+        sources: Sequence[Array],
         new_tokens: int,
-        generator: np.random.Generator | None = None,
+        choose: Callable[[Array], Array] = lambda scores: scores.argmax(-1),  # the first of equals
         to_end: bool = False,
     ) -> list[list[int]]:
-        """Answer a batch by its likeliest tokens, or by drawn ones; each up to its end, or all."""
-        read, past = self.read(source, mask), None
-        step = np.tile(np.array(self.start.tokens, np.int64), (len(source), 1))
-        rows: list[list[int]] = [[] for _ in source]
+        """Answer a batch from the start token on, by the likeliest tokens or by what is chosen.
+
+        Each up to its end, or all to the last token.
+        """
+        read, past = self.read(*self.together(sources)), None
+        step = self.start.begin(len(sources), lambda ids: self.logits(ids, read)[0][:, -1])
+        begun = step.tolist()
+        rows: list[list[int]] = [[] for _ in sources]
         while len(rows[0]) < new_tokens:
             logits, past = self.logits(step, read, past)
-            scores = self.start.allowed(logits[:, -1])
-            if generator is None:
-                chosen = scores.argmax(-1)  # the first of equal values
-            else:
-                chosen = draw(scores, generator.random(len(scores)))
+            chosen = choose(self.start.allowed(logits[:, -1], len(rows[0])))
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 row.append(token)
             if to_end and all(set(row) & set(self.start.ends) for row in rows):
                 break
             step = chosen[:, None].astype(np.int64)
-        return [self.start.until_end(row) for row in rows] if to_end else rows
+        cut = map(self.start.until_end, rows) if to_end else rows
+        return [[*start, *row] for start, row in zip(begun, cut, strict=True)]
 
 
 def _present(name: str) -> str:

@@ -51,11 +51,18 @@ def of_pairs(
         "original_losses": first,
         "start": np.array(bundle.start.tokens),
         "never": np.array(bundle.start.never, np.int64),
+        "never_first": np.array(bundle.start.never_first, np.int64),
         "greedy": greedy,
-        "leads": np.stack([leads_of(bundle.start.allowed(each)) for each in predicted]),
+        "leads": np.stack([_leads(bundle, each) for each in predicted]),
     }
     noise = _pair_noise(bundle, pairs[:WHOLE], logits)
     return Taken(arrays, scale, noise / scale, float(np.exp((second - first).mean())))
+
+
+def _leads(runner: PairRunner, logits: Array) -> Array:
+    """By how much every greedy token of an answer leads the next that may stand there."""
+    first = runner.start.allowed(logits[:1].copy(), generated=0)
+    return leads_of(np.concatenate([first, runner.start.allowed(logits[1:], generated=1)]))
 
 
 def _target_losses(logits: Array, target: Array) -> Array:

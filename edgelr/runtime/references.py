@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edgelr.evaluators.perplexity import log_softmax
-from edgelr.images import list_images, normalized, read_picture, spread_evenly
+from edgelr.images import list_images, normalized, read_picture
+from edgelr.listings import spread_evenly
 from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder, pooled, right_padded

@@ -13,13 +13,15 @@ from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Known, Progress, evaluators_for
-from edgelr.images import list_images, spread_evenly
+from edgelr.images import list_images
+from edgelr.listings import IMAGES, SOUNDS, Kind, listed, spread_evenly, spread_lines
 from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
-from edgelr.runtime.encoder import Encoder, right_padded
+from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
-from edgelr.runtime.pair import ANSWERED_TOGETHER, PairRunner
+from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import Array
+from edgelr.sounds import list_sounds, read_sounds, transcripts
 from edgelr.text import EvaluationSize, chunk_tokens, read_text, split_sentences
 from edgelr.truths import (
     Record,
@@ -52,15 +54,16 @@ def accuracy(
     Args:
         reference: the dense export of the original model.
         candidate: the bundle.
-        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python. Of image
-            models, see ``images.list_images``.
+        text: a ``.txt`` or ``.jsonl`` file; None takes the text that ships with Python. Of models
+            of images or sounds, see ``images.list_images`` and ``sounds.list_sounds``.
         provider: ``"cpu"`` or ``"cuda"``.
         size: how much of the text is used.
         threads: of one operator; None takes every core.
         progress: called after each sample.
 
     Raises:
-        InputError: the two have different tasks, the text is too short, or no images are given.
+        InputError: the two have different tasks, the text is too short, or no images or
+            sounds are given.
     """
     if reference.manifest.task != (task := candidate.manifest.task):
         raise InputError(
@@ -185,10 +188,10 @@ def _pair_parity(runner: PairRunner, answers: Mapping[str, Array], limit: float)
     rows = _rows(runner, answers)
     error, alone = _errors_alone(runner, rows, answers, "output")
     sources = [source for source, _ in rows]
-    together = right_padded([source.tolist() for source in sources[:_PADDED]])
+    together = runner.together(sources[:_PADDED])
     targets = np.stack([target for _, target in rows[:_PADDED]])
     padded = zip(runner.forced(together[0], targets, together[1]), alone, strict=True)
-    first = len(runner.start.tokens)
+    first = runner.start.length
     wanted = [target[first:].tolist() for _, target in rows]
     found = runner.greedy(sources, len(wanted[0]))
     return Parity(
@@ -272,6 +275,11 @@ def _samples(
     if isinstance(runner, Decoder):
         length = min(size.length, bundle.manifest.context_tokens)
         return chunk_tokens(read_text(text), read_tokenizer(bundle), size.chunks, length)
+    if bundle.manifest.sound is not None:
+        assert isinstance(runner, PairRunner)
+        sounds = spread_lines(list_sounds(_given(text, SOUNDS)), size.pairs)
+        features = list(read_sounds(listed(sounds), bundle.manifest.sound))
+        return _known(draw_targets(runner, bundle, features, progress), transcripts(sounds))
     records = read_records(text, bundle.manifest.task)
     if isinstance(runner, PairRunner):
         if records is None:
@@ -284,6 +292,10 @@ def _samples(
     if records is None:
         return split_sentences(read_text(text), size.sentences)
     return _labelled(runner, bundle, records[: size.sentences], str(text))
+
+
+def _known(samples: Any, truths: Sequence[str]) -> Any:
+    return Known(samples, truths) if truths else samples
 
 
 def _labelled(
@@ -307,30 +319,44 @@ def draw_answers(
     progress: Progress | None = None,
 ) -> list[tuple[Array, Array]]:
     """Draw what a model answers to sentences: each as token ids, and the target from its start."""
-    generator = np.random.default_rng(_SEED)
-    tokenizer, longest = read_tokenizer(bundle), bundle.manifest.context_tokens
+    tokenizer = read_tokenizer(bundle)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
+    tokenizer.enable_truncation(bundle.manifest.context_tokens)
     sources = [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)]
+    return draw_targets(runner, bundle, sources, progress)
+
+
+def draw_targets(
+    runner: PairRunner,
+    bundle: ExportBundle,
+    sources: Sequence[Array],
+    progress: Progress | None = None,
+) -> list[tuple[Array, Array]]:
+    """Draw what a model answers to sources, as its encoder reads them: the target of each."""
+    generator = np.random.default_rng(_SEED)
+    room = min(_TARGET_TOKENS, bundle.manifest.context_tokens - runner.start.length)
     pairs: list[tuple[Array, Array]] = []
-    for start in range(0, len(sources), ANSWERED_TOGETHER):
-        batch = sources[start : start + ANSWERED_TOGETHER]
-        found = runner.drawn(batch, min(_TARGET_TOKENS, longest - 1), generator)
-        begun = ([*runner.start.tokens, *tokens] for tokens in found)
-        pairs += zip(batch, (np.array(target, np.int64) for target in begun), strict=True)
+    for start in range(0, len(sources), runner.batch):
+        batch = sources[start : start + runner.batch]
+        found = runner.drawn(batch, room, generator)
+        pairs += zip(batch, (np.array(target, np.int64) for target in found), strict=True)
         if progress:
             progress("answer", len(pairs), len(sources))
     return pairs
 
 
 def _images(bundle: ExportBundle, source: Path | None, size: EvaluationSize) -> list[Path] | Known:
-    if source is None:
-        raise InputError(
-            "The model reads images, and none are given; expected some that it was not calibrated "
-            "on. Name their folder with --data."
-        )
-    images = spread_evenly(list_images(source), size.images)
+    images = spread_evenly(list_images(_given(source, IMAGES)), size.images)
     labels = None
     if bundle.manifest.task == "image-classification":
         labels = folder_labels(images, read_config(bundle))
     return images if labels is None else Known(images, np.array(labels))
+
+
+def _given(source: Path | None, kind: Kind) -> Path:
+    if source is None:
+        raise InputError(
+            f"The model reads {kind.name}s, and none are given; expected some that it was not "
+            f"calibrated on. Name their folder with --data."
+        )
+    return source
