@@ -111,6 +111,7 @@ def _calibrate_norms(model: torch.nn.Module) -> None:
     norms = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     for each in norms:
         each.train().momentum = 1.0
+        torch.nn.init.ones_(each.weight)  # EfficientNet draws them around zero
     if norms:
         with torch.no_grad():
             model(torch.tensor(random_pixels(8, 20, seed=7)))
