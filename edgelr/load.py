@@ -25,7 +25,7 @@ from edgelr.exporter import Exporter, exporter_for
 from edgelr.modules import call_factory
 from edgelr.processors import image_input
 from edgelr.tasks import TASKS
-from edgelr.types import ImageInput, LoadedModel, Pooling, Task
+from edgelr.types import ImageInput, LoadedModel, Matching, Pooling, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,6 +119,7 @@ def _from_folder(
         pooling=_pooling(folder, image, exporter) if TASKS[task].loss == "embedding" else None,
         image=image,
         mask_token=mask_token,
+        matching=_matching(module, exporter) if TASKS[task].matches else None,
     )
 
 
@@ -353,6 +354,19 @@ def _mask_token(folder: Path, source: str) -> int:
             f"feature-extraction to leave the head away."
         )
     return int(found)
+
+
+def _matching(module: Any, exporter: Exporter) -> Matching:
+    """Read how a model compares texts with images."""
+    texts = module.config.text_config
+    bias = getattr(module, "logit_bias", None)
+    return Matching(
+        scale=float(module.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+        tokens=int(texts.max_position_embeddings),
+        pad_token=int(texts.pad_token_id or 0),
+        padded=exporter.pads_texts,
+    )
 
 
 def _pooling(folder: Path, image: ImageInput | None, exporter: Exporter) -> Pooling:

@@ -6,6 +6,7 @@ transformers resolves them once, here; the manifest of a bundle then says it in 
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +32,7 @@ def image_input(module: Any, folder: Path) -> ImageInput | None:
         InputError: the file is missing, prepares images in a way that edgelr cannot repeat, or to a
             size that the model does not take.
     """
-    if module.main_input_name != "pixel_values":
+    if "pixel_values" not in signature(module.forward).parameters:
         return None
     options = _options(folder)
     resized = _resized(options, folder)
@@ -97,7 +98,8 @@ def _tokens(module: Any, side: int, folder: Path) -> int:
     """Count the tokens that the model makes of an image, by trying one."""
     try:
         with torch.no_grad():
-            found = module.base_model(pixel_values=torch.zeros(1, 3, side, side))
+            tower = getattr(module, "vision_model", module.base_model)
+            found = tower(pixel_values=torch.zeros(1, 3, side, side))
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"{folder} prepares images of {side} x {side} pixels, and its model does not take them "

@@ -132,7 +132,8 @@ def _predicted(
         known = (subject.device, sizes, subject.precision)
         return predict(*known, *workloads, chosen, resident_bytes)
 
-    if dense.encoder_path is None or bundle.encoder_path is None:
+    of_images = bundle.manifest.matching is not None  # texts are read once, and not predicted
+    if dense.encoder_path is None or bundle.encoder_path is None or of_images:
         return predicted(shape, dense.model_path, bundle.model_path, runs)
     encoder = replace(shape, kv_heads=0, source_tokens=0)
     forward = [run for run in runs if run.tokens > 1]
@@ -145,7 +146,7 @@ def _predicted(
 
 
 def _measured_runs(comparison: Comparison) -> list[Run]:
-    phases = comparison.bundle.phases
+    phases = [each for each in comparison.bundle.phases if each.phase != "text"]
     return [
         Run(each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens)
         for each in phases

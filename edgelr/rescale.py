@@ -266,6 +266,8 @@ def _collect(
             q = (gradient * plain).sum(-1) - p.sum(-1)
             if image is not None:  # windows of it lie one after another
                 each = round(image.tokens * positions.get(name, 1.0))
+                if model.prompts is not None:  # one image at a time, and what it is compared with
+                    each = q.numel()
                 p, q = p.reshape(-1, each, p.shape[-1]), q.reshape(-1, each)
             p, q = (p.sum(1), q.sum(1)) if whole else (p.flatten(0, -2), q.flatten())
             writer.add(p, q, columns[name])

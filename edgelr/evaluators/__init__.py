@@ -51,13 +51,30 @@ class LabellingRunner(Protocol):
         ...
 
 
+class MatchingRunner(Protocol):
+    """One that compares images with texts: both become unit vectors ``(samples, features)``."""
+
+    def embed(self, samples: Sequence[Any], /) -> Array:
+        """Return one unit vector for each image file."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str], /) -> Array:
+        """Return one unit vector for each text."""
+        ...
+
+    def logits(self, images: Array, texts: Array, /) -> Array:
+        """Compare vectors of images with those of texts, ``(images, texts)``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """A metric family and the tasks that it judges.
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images, of sources and targets where there are both.
+    image files for models that read images, of sources and targets where there are both; image
+    files and prompts where the two are compared.
     """
 
     tasks: tuple[Task, ...]
