@@ -45,7 +45,7 @@ from edgelr.table import find_table
 from edgelr.types import LoadedModel, Report
 from tests.bundle_tests import run_bundle_tests
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
-from tests.exports import IMAGE_PIVOT, Recorder, quick_settings, session_cache
+from tests.exports import IMAGE_PIVOT, MATCH_PIVOT, Recorder, quick_settings, session_cache
 from tests.test_heal import product
 
 Models = dict[str, LoadedModel]
@@ -134,7 +134,9 @@ def test_what_weighs_channels_is_no_site(tiny_models: Models) -> None:
     assert shape.positions_per_token == often["efficientnet.encoder.blocks.1.expansion.expand_conv"]
 
 
-@pytest.mark.parametrize("name", ["swin", pytest.param("resnet", marks=pytest.mark.breadth)])
+@pytest.mark.parametrize(
+    "name", ["swin", MATCH_PIVOT, pytest.param("resnet", marks=pytest.mark.breadth)]
+)
 def test_derivatives_of_an_image_are_summed_over_its_positions(
     tiny_models: Models, name: str, tmp_path: Path
 ) -> None:

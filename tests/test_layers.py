@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text images clock samples intervals",
-    "exporter device files generation silence",
+    "exporter device files generation silence prompts",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
