@@ -272,8 +272,11 @@ def embedding(model: LoadedModel, given: Tensor, mask: Tensor | None = None) -> 
     """
     module: Any = model.module
     if given.is_floating_point():
-        return module.get_image_features(pixel_values=given).pooler_output  # type: ignore[no-any-return]
-    return module.get_text_features(input_ids=given, attention_mask=mask).pooler_output  # type: ignore[no-any-return]
+        output = module.get_image_features(pixel_values=given)
+    else:
+        output = module.get_text_features(input_ids=given, attention_mask=mask)
+    found: Tensor = output.pooler_output
+    return found
 
 
 def _pair_answers(

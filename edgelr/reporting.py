@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edgelr.factoring import Factored
     from edgelr.planning import Planned, Subject
 
+TOLD_PROMPTS = 10
 PACKAGES = (
     "edgelr",
     "torch",
@@ -235,6 +236,11 @@ def _lock(made: Planned) -> dict[str, object]:
 def _notes(made: Planned) -> tuple[str, ...]:
     parts = ", ".join(f"{part.description} ({part.tokens:,} tokens)" for part in made.calibration)
     notes = [f"Calibrated on: {parts}."]
+    matching = made.subject.model.matching
+    if matching is not None:
+        count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
+        more = ", …" if count > TOLD_PROMPTS else ""
+        notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
     if made.loss_factor is not None:
         notes.append(
             f"Bad end of the measured loss over the predicted loss, on held-out text: "

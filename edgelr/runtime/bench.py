@@ -61,7 +61,7 @@ class Bench:
             assert bundle.encoder_path is not None
             texts = open_session(bundle.encoder_path, provider, threads, memory_bytes)
             self._runner = Matcher(texts, self.session, image, matching)
-            self._vocabulary = int(config["text_config"]["vocab_size"])
+            self._vocabulary = matching.pad_token + 1  # config.json may leave the number out
             self.session.load_ms += texts.load_ms
         elif bundle.manifest.image is not None:
             self._runner = ImageEncoder(self.session, bundle.manifest.image)
