@@ -18,7 +18,7 @@ from edgelr.sites import find_groups, find_sites
 from edgelr.statistics import units_per_token
 from edgelr.types import LoadedModel
 from tests.conftest import PROMPTS, collected, random_rows, with_prompts
-from tests.exports import every_matcher
+from tests.exports import MATCH_PIVOT, MATCHERS, every_matcher
 from tests.test_decompose import half, search_of, spectra_of
 from tests.test_pairs import small_steps
 from tests.test_statistics import watched
@@ -59,8 +59,13 @@ def test_input_grams_are_means_over_images_and_over_prompts(
         )
 
 
-@pytest.mark.breadth
-@every_matcher
+@pytest.mark.parametrize(
+    "exporter",
+    [
+        pytest.param(name, marks=pytest.mark.breadth if name == MATCH_PIVOT else pytest.mark.slow)
+        for name in MATCHERS
+    ],
+)
 def test_gradient_grams_are_fisher_information_of_the_choice(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ LABELS = ("dark", "half_lit", "bright")
 PROMPTS = ("a photo of a bright", "a photo of a dark", "a photo of a half lit")
 CASES = [
     f"{MATCH_PIVOT}/generic-cpu/float32",
-    pytest.param(f"{MATCH_PIVOT}/jetson/float16", marks=pytest.mark.breadth),
+    pytest.param(f"{MATCH_PIVOT}/jetson/float16", marks=pytest.mark.slow),
     pytest.param(f"{MATCH_PIVOT}/generic-cpu/int8", marks=pytest.mark.slow),
     *(
         pytest.param(f"{name}/generic-cpu/float32", marks=pytest.mark.breadth)
