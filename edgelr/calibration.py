@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from edgelr.cache import digest
 from edgelr.errors import InputError
 from edgelr.text import mask_tokens
-from edgelr.types import Pair
+from edgelr.types import Pair, Prompts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +31,13 @@ class Calibration:
         mask: ``(rows, length)``, 1 for real tokens; an image has as many as the model makes of it.
             Of a pair: those that are predicted.
         description: what the text was, for the report.
+        beside: hash of what every row is read with; empty where that is nothing.
     """
 
     inputs: Any  # NDArray[Any] | Pair
     mask: NDArray[np.int64]
     description: str
+    beside: str = ""
 
     @property
     def tokens(self) -> int:
@@ -57,7 +59,8 @@ class Calibration:
         """Hash of the tokens or pixels themselves."""
         inputs = _arrays(self.inputs) if isinstance(self.inputs, Pair) else (self.inputs,)
         parts = (sha256(part.tobytes()).hexdigest() for part in (*inputs, self.mask))
-        return digest(*(part.shape for part in inputs), *parts)
+        beside = (self.beside,) if self.beside else ()
+        return digest(*(part.shape for part in inputs), *parts, *beside)
 
     def batches(self, rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield ``(inputs, mask)`` of up to ``rows`` rows, cut to the longest row of the batch."""
@@ -86,7 +89,7 @@ class Calibration:
             inputs: Any = Pair(*(array[rows] for array in _arrays(self.inputs)))
         else:
             inputs = self.inputs[rows]
-        return Calibration(inputs, self.mask[rows], self.description)
+        return replace(self, inputs=inputs, mask=self.mask[rows])
 
     def _cut(self, longest: int) -> Any:
         """Cut padding away; what is not one number per token stays whole."""
@@ -183,9 +186,18 @@ def from_pairs(sources: Calibration, targets: list[list[int]]) -> Calibration:
     return Calibration(Pair(sources.inputs, sources.mask, ids), mask, sources.description)
 
 
-def from_images(pixels: NDArray[np.float32], tokens: int, description: str) -> Calibration:
-    """Wrap images ``(rows, 3, side, side)``, of which a model makes ``tokens`` tokens each."""
-    return Calibration(pixels, np.ones((len(pixels), tokens), np.int64), description)
+def from_images(
+    pixels: NDArray[np.float32],
+    tokens: int,
+    description: str,
+    prompts: Prompts | None = None,
+) -> Calibration:
+    """Wrap images ``(rows, 3, side, side)``, of which a model makes ``tokens`` tokens each.
+
+    Where they are compared with ``prompts``, other prompts make other statistics.
+    """
+    beside = "" if prompts is None else digest(prompts.ids.tolist(), prompts.mask.tolist())
+    return Calibration(pixels, np.ones((len(pixels), tokens), np.int64), description, beside)
 
 
 def from_sounds(features: NDArray[np.float32], tokens: int, description: str) -> Calibration:

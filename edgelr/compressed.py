@@ -231,7 +231,7 @@ def write_answers(
     Args:
         model: compressed.
         prompts: token ids ``(length,)``, pixels ``(3, side, side)``, or a sound
-            ``(mel_bins, frames)``.
+            ``(mel_bins, frames)``; ids and pixels of a model that compares them.
         new_tokens: that a decoder goes on for.
         path: of the ``.npz``; see ``runtime.validate.parity``.
     """
@@ -249,6 +249,10 @@ def write_answers(
             arrays[f"logits_{index}"] = logits
             greedy.append(tokens)
         arrays["greedy"] = np.array(greedy, np.int64)
+    elif TASKS[model.task].matches:
+        for index, prompt in enumerate(prompts):
+            arrays[f"row_{index}"] = prompt
+            arrays[f"output_{index}"] = embedding(model, torch.tensor(prompt[None]))[0].numpy()
     else:
         for index, prompt in enumerate(prompts):
             given = torch.tensor(prompt[None])
@@ -256,6 +260,23 @@ def write_answers(
             arrays[f"{model.module.main_input_name}_{index}"] = prompt
             arrays[f"output_{index}"] = getattr(found, TASKS[model.task].output)[0].numpy()
     np.savez(path, allow_pickle=False, **arrays)
+
+
+def embedding(model: LoadedModel, given: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Embed texts or images of a model that compares them, ``(rows, features)``.
+
+    Args:
+        model: compares texts with images.
+        given: token ids ``(rows, length)``, or pixels ``(rows, 3, side, side)``.
+        mask: of the ids, ``(rows, length)``; None where all of them are read.
+    """
+    module: Any = model.module
+    if given.is_floating_point():
+        output = module.get_image_features(pixel_values=given)
+    else:
+        output = module.get_text_features(input_ids=given, attention_mask=mask)
+    found: Tensor = output.pooler_output
+    return found
 
 
 def _pair_answers(

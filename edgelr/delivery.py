@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,11 +127,20 @@ def write_bundle(
 
 
 def _prompts(made: Planned) -> list[NDArray[Any]]:
-    """Token ids ``(length,)`` of a few texts; or a few of the images or sounds that calibrate."""
-    if made.subject.model.image is not None:
-        return list(made.calibration[0].inputs[: len(PROMPTS)])
-    if made.subject.model.sound is not None:
+    """Token ids ``(length,)`` of a few texts; or a few of the images or sounds that calibrate.
+
+    Where images and texts are compared, they come in turns.
+    """
+    model = made.subject.model
+    if model.sound is not None:
         return list(made.calibration[0].inputs.source[: len(PROMPTS)])
+    if model.image is not None:
+        images = list(made.calibration[0].inputs[: len(PROMPTS)])
+        if model.prompts is None:
+            return images
+        rows = zip(model.prompts.ids, model.prompts.mask, strict=True)
+        texts = [ids[: mask.sum()] for ids, mask in islice(rows, len(PROMPTS))]
+        return [each for both in zip_longest(images, texts) for each in both if each is not None]
     return [np.array(made.subject.tokenizer.encode(text).ids) for text in PROMPTS]
 
 

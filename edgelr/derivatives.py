@@ -155,7 +155,9 @@ def by_row(model: LoadedModel, positions: float, values: Tensor) -> Tensor:
     Returns:
         ``(rows, n)``.
     """
-    if model.image is not None:  # windows of it lie one after another
+    if model.prompts is not None:  # one image at a time, and what it is compared with
+        values = values.reshape(1, -1, values.shape[-1])
+    elif model.image is not None:  # windows of it lie one after another
         values = values.reshape(-1, round(model.image.tokens * positions), values.shape[-1])
     traits = TASKS[model.task]
     whole = traits.by_row or traits.has_pairs  # positions of two lengths

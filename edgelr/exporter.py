@@ -32,8 +32,9 @@ class Exporter:
         fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
             ``trace`` already emits fused attention.
         example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``; of
-            models that read images, from ``(config, batch, side in pixels)``. A decoder beside an
-            encoder has ``decoder_input_ids``, of another length.
+            models that read images, from ``(config, batch, side in pixels)``; prompts beside them
+            have another number. A decoder beside an encoder has ``decoder_input_ids``, of another
+            length.
         prepare: changes a loaded module in place, before anything reads it: what is a linear under
             another name becomes an ``nn.Linear``.
         tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
@@ -47,6 +48,7 @@ class Exporter:
             whose stages differ.
         pooling: how an image's tokens become its embedding.
         convolutions: whether these are factorized, too.
+        pads_texts: the texts that images are compared with have one length, and no mask.
         positions_after_padding: the table of positions keeps those up to the padding's id, and
             tokens begin after them: a text may have that many tokens less.
         longest_text: computes, from the configuration, the longest text; None where it says so
@@ -70,6 +72,7 @@ class Exporter:
     shape: Callable[[Any], dict[str, Any]] | None = None
     pooling: Pooling = "cls"
     convolutions: bool = False
+    pads_texts: bool = False
     positions_after_padding: bool = False
     longest_text: Callable[[Any], int] | None = None
     load_options: tuple[tuple[str, Any], ...] = ()

@@ -25,7 +25,7 @@ from edgelr.exporter import Exporter, exporter_for
 from edgelr.modules import call_factory
 from edgelr.processors import image_input, sound_input
 from edgelr.tasks import TASKS
-from edgelr.types import ImageInput, LoadedModel, Pooling, Task
+from edgelr.types import ImageInput, LoadedModel, Matching, Pooling, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -121,6 +121,7 @@ def _from_folder(
         image=image,
         mask_token=mask_token,
         sound=sound,
+        matching=_matching(module, exporter) if TASKS[task].matches else None,
     )
 
 
@@ -355,6 +356,19 @@ def _mask_token(folder: Path, source: str) -> int:
             f"feature-extraction to leave the head away."
         )
     return int(found)
+
+
+def _matching(module: Any, exporter: Exporter) -> Matching:
+    """Read how a model compares texts with images."""
+    texts = module.config.text_config
+    bias = getattr(module, "logit_bias", None)
+    return Matching(
+        scale=float(module.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+        tokens=int(texts.max_position_embeddings),
+        pad_token=int(texts.pad_token_id or 0),
+        padded=exporter.pads_texts,
+    )
 
 
 def _pooling(folder: Path, image: ImageInput | None, exporter: Exporter) -> Pooling:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgelr.tasks import TASKS, decides_each_label
-from edgelr.types import Pair
+from edgelr.types import Pair, Prompts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Inputs: TypeAlias = Union["Tensor", Pair]
 
 SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
+PROMPT_TOKENS = 1024  # that an image is compared with at once, where gradients are taken
 
 
 def as_tensors(inputs: NDArray[Any] | Pair, mask: NDArray[Any]) -> tuple[Inputs, Tensor]:
@@ -49,7 +51,7 @@ def named_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, 
         source = source_inputs(model, inputs.source, inputs.source_mask)
         return {**source, "decoder_input_ids": inputs.target[:, :-1]}
     if model.image is not None:
-        return {"pixel_values": inputs}
+        return {"pixel_values": inputs, **_named_prompts(model)}
     return {"input_ids": inputs, "attention_mask": mask}
 
 
@@ -60,12 +62,36 @@ def source_inputs(model: LoadedModel, source: Tensor, mask: Tensor) -> dict[str,
     return {"input_ids": source, "attention_mask": mask}
 
 
+def _named_prompts(model: LoadedModel) -> dict[str, Tensor]:
+    """Name the arguments that are the same for every image; most models have none."""
+    if model.prompts is None:
+        return {}
+    assert model.matching is not None
+    ids, mask = torch.as_tensor(model.prompts.ids), torch.as_tensor(model.prompts.mask)
+    return (
+        {"input_ids": ids} if model.matching.padded else {"input_ids": ids, "attention_mask": mask}
+    )
+
+
+def with_few_prompts(model: LoadedModel, generator: torch.Generator) -> LoadedModel:
+    """Draw some of the prompts where they are many: an image is compared with all at once."""
+    if model.prompts is None:
+        return model
+    count, length = model.prompts.ids.shape
+    most = max(2, PROMPT_TOKENS // length)
+    if count <= most:
+        return model
+    drawn = torch.randperm(count, generator=generator)[:most].numpy()
+    few = Prompts(model.prompts.ids[drawn], model.prompts.mask[drawn])
+    return replace(model, prompts=few)
+
+
 def _differentiable_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, Tensor]:
     """The same arguments, of which one wants a gradient: parameters want none."""
     if isinstance(inputs, Pair):
         return named_inputs(model, inputs, mask)  # see ``_embedding_gradients``
     if model.image is not None:
-        return {"pixel_values": inputs.detach().requires_grad_()}
+        return {"pixel_values": inputs.detach().requires_grad_(), **_named_prompts(model)}
     embed: nn.Module = model.module.get_input_embeddings()  # type: ignore[operator]
     return {"inputs_embeds": embed(inputs).requires_grad_(), "attention_mask": mask}
 
@@ -116,8 +142,11 @@ def backward(model: LoadedModel, inputs: Inputs, mask: Tensor, generator: torch.
     encoder has no head, and what its users compare are pooled, normalized embeddings. Read as the
     mean of a Gaussian of unit variance, an embedding ``e`` has the Fisher ``J^T J``, and the
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
-    half the squared distance of the embeddings, which is one minus their cosine.
+    half the squared distance of the embeddings, which is one minus their cosine. Prompts: labels
+    are sampled from the softmax over them, also where every pair has a probability of its own:
+    what is judged is the choice.
     """
+    model = with_few_prompts(model, generator)
     _send_sampled(model, _differentiable(model, inputs, mask), inputs, mask, generator)
 
 
@@ -156,8 +185,8 @@ def backward_twice(
 
 def _differentiable(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Run a batch so that its answers can be sent back."""
-    pairs = isinstance(inputs, Pair)
-    with _embedding_gradients(model.module) if pairs else nullcontext():
+    tables = isinstance(inputs, Pair) or model.prompts is not None
+    with _embedding_gradients(model.module) if tables else nullcontext():
         return _compared(model, mask, _differentiable_inputs(model, inputs, mask))
 
 
@@ -212,6 +241,8 @@ def _compared(model: LoadedModel, mask: Tensor, inputs: dict[str, Tensor]) -> Te
     found: Tensor = getattr(output, traits.output)
     if traits.loss == "embedding":  # float64: cosines near 1 are compared
         return functional.normalize(pool(found, mask, model.pooling).double(), dim=-1)
+    if traits.loss == "choice":
+        return found[:, None]
     if traits.loss != "label":
         return found
     config: Any = model.module.config

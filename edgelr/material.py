@@ -97,7 +97,8 @@ def tokenize(
     image, longest = subject.model.image, shape_of(subject.model)[1]
     if image is not None:
         paths = spread_evenly(text, math.ceil(tokens / image.tokens))
-        return calibrations.from_images(read_pixels(paths, image), image.tokens, name)
+        pixels, prompts = read_pixels(paths, image), subject.model.prompts
+        return calibrations.from_images(pixels, image.tokens, name, prompts)
     if subject.model.task == "text-generation":
         row = length or min(DECODER_LENGTH, longest)
         return calibrations.from_chunks(text, subject.tokenizer, tokens, row, name)

@@ -22,6 +22,7 @@ from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.residency import read_residencies
 from edgelr.load import load
+from edgelr.prompts import choose_prompts, tokenized
 from edgelr.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.runtime.bundle import read_bundle, write_manifest
 from edgelr.settings import Settings
@@ -160,8 +161,9 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
             f"{recipe.allocator!r} has one knob for all. Expected --allocator lagrangian, or one "
             f"precision."
         )
+    texts = choose(model, settings)
     return Subject(
-        model=model,
+        model=_with_prompts(model, settings, texts),
         settings=settings,
         device=device,
         recipe=recipe,
@@ -172,8 +174,19 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         table=find_table(model) if set(weights) & set(WEIGHT_BITS) else None,
         shape=shape,
         context_tokens=context,
-        texts=choose(model, settings),
+        texts=texts,
     )
+
+
+def _with_prompts(model: LoadedModel, settings: Settings, texts: Texts) -> LoadedModel:
+    """Give the prompts of a run to a model that compares images with them."""
+    if model.matching is None:
+        refusals.require_no_labels(model, settings)
+        return model
+    matching = replace(model.matching, prompts=choose_prompts(settings, texts))
+    tokenizer = calibrations.load_tokenizer(model.folder)
+    prompts = tokenized(matching.prompts, tokenizer, matching)
+    return replace(model, matching=matching, prompts=prompts)
 
 
 def _precisions(
@@ -262,4 +275,5 @@ def dense_manifest(
         sound=model.sound,
         shape=shape_of(model)[0],
         residency=read_residencies(graph, "cpu"),
+        matching=model.matching,
     )

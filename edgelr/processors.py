@@ -6,8 +6,9 @@ transformers resolves them once, here; the manifest of a bundle then says it in 
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
@@ -16,6 +17,7 @@ from edgelr.errors import InputError
 from edgelr.types import ImageInput, SoundInput
 
 HIGHEST_HZ = 8000.0  # where the mel filters of transformers' Whisper end, whatever the rate
+Colours: TypeAlias = tuple[float, float, float]
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
 
@@ -30,13 +32,13 @@ def image_input(module: Any, folder: Path) -> ImageInput | None:
         InputError: the file is missing, prepares images in a way that edgelr cannot repeat, or to a
             size that the model does not take.
     """
-    if module.main_input_name != "pixel_values":
+    if "pixel_values" not in signature(module.forward).parameters:
         return None
     options = _options(folder)
     resized = _resized(options, folder)
     cropped = bool(options.get("do_center_crop"))
     side = _side(options, resized, cropped, folder)
-    normalized = bool(options.get("do_normalize"))
+    mean, std = _moved(options)
     return ImageInput(
         side=side,
         tokens=_tokens(module, side, folder),
@@ -44,8 +46,8 @@ def image_input(module: Any, folder: Path) -> ImageInput | None:
         resample=FILTERS[int(options["resample"])],
         cropped=cropped,
         scale=float(options["rescale_factor"]) if options.get("do_rescale") else 1.0,
-        mean=_colours(options["image_mean"] if normalized else 0.0),
-        std=_colours(options["image_std"] if normalized else 1.0),
+        mean=mean,
+        std=std,
     )
 
 
@@ -147,7 +149,8 @@ def _tokens(module: Any, side: int, folder: Path) -> int:
     """Count the tokens that the model makes of an image, by trying one."""
     try:
         with torch.no_grad():
-            found = module.base_model(pixel_values=torch.zeros(1, 3, side, side))
+            tower = getattr(module, "vision_model", module.base_model)
+            found = tower(pixel_values=torch.zeros(1, 3, side, side))
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"{folder} prepares images of {side} x {side} pixels, and its model does not take them "
@@ -158,7 +161,24 @@ def _tokens(module: Any, side: int, folder: Path) -> int:
     return int(hidden.shape[1] if hidden.ndim == 3 else hidden[0, 0].numel())
 
 
-def _colours(values: Any) -> tuple[float, float, float]:
+def _moved(options: dict[str, Any]) -> tuple[Colours, Colours]:
+    """Read what is subtracted, and by what is divided after that; in one step each.
+
+    EfficientNet's processor may subtract 1 first (``rescale_offset``), and divides once more for
+    models with a head (``include_top``).
+    """
+    normalized = bool(options.get("do_normalize"))
+    mean = _colours(options["image_mean"] if normalized else 0.0)
+    std = _colours(options["image_std"] if normalized else 1.0)
+    if options.get("do_rescale") and options.get("rescale_offset"):
+        mean = _colours([1.0 + each for each in mean])
+    if options.get("include_top"):
+        again = _colours(options["image_std"])
+        std = _colours([each * other for each, other in zip(std, again, strict=True)])
+    return mean, std
+
+
+def _colours(values: Any) -> Colours:
     """One number for red, green and blue each; a single one counts for all."""
     red, green, blue = values if isinstance(values, (list, tuple)) else [values] * 3
     return float(red), float(green), float(blue)

@@ -41,12 +41,21 @@ def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision
         )
 
 
+def require_no_labels(model: LoadedModel, settings: Settings) -> None:
+    """Refuse labels for what compares nothing with them."""
+    if settings.labels is not None:
+        raise InputError(
+            f"--labels is for models that compare images with texts; {model.source} is for "
+            f"{model.task}. Leave the option away."
+        )
+
+
 def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
     """Refuse what is not made for what a model is for."""
     if model.sound is not None:  # what is missed later otherwise: no text is read, but written
         load_tokenizer(model.folder)
         start_of(model)
-    if not TASKS[model.task].has_pairs:
+    if not _has_two_graphs(model):
         return
     asked = {
         "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
@@ -60,14 +69,22 @@ def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> 
 
 
 def refuse_pairs(model: LoadedModel, what: str) -> None:
-    """Refuse a model with an encoder and a decoder.
+    """Refuse a model of two graphs: an encoder and a decoder, or one of texts and one of images.
 
     Raises:
         InputError: it is one.
     """
-    if TASKS[model.task].has_pairs:
+    if _has_two_graphs(model):
+        parts = "an encoder and a decoder"
+        if TASKS[model.task].matches:
+            parts = "a graph of texts and one of images"
         raise InputError(
-            f"{model.source} has an encoder and a decoder (task {model.task}), and {what} takes "
+            f"{model.source} has {parts} (task {model.task}), and {what} takes "
             f"models of one graph only. Use 'edgelr export' with --keep, --max-size or --max-drop, "
             f"and a recipe without refit: docs/models.md says what else works."
         )
+
+
+def _has_two_graphs(model: LoadedModel) -> bool:
+    traits = TASKS[model.task]
+    return traits.has_pairs or traits.matches

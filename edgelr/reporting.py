@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from edgelr.factoring import Factored
     from edgelr.planning import Planned, Subject
 
+TOLD_PROMPTS = 10
 PACKAGES = (
     "edgelr",
     "torch",
@@ -137,7 +138,8 @@ def _predicted(
         known = (subject.device, sizes, subject.precision)
         return predict(*known, *workloads, chosen, resident_bytes)
 
-    if dense.encoder_path is None or bundle.encoder_path is None:
+    of_images = bundle.manifest.matching is not None  # texts are read once, and not predicted
+    if dense.encoder_path is None or bundle.encoder_path is None or of_images:
         return predicted(shape, dense.model_path, bundle.model_path, runs, subject.model.image)
     encoder = replace(shape, kv_heads=0, source_tokens=0)
     forward = [run for run in runs if run.tokens > 1]
@@ -151,7 +153,7 @@ def _predicted(
 
 
 def _measured_runs(comparison: Comparison) -> list[Run]:
-    phases = comparison.bundle.phases
+    phases = [each for each in comparison.bundle.phases if each.phase != "text"]
     return [
         Run(each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens)
         for each in phases
@@ -240,6 +242,11 @@ def _lock(made: Planned) -> dict[str, object]:
 def _notes(made: Planned) -> tuple[str, ...]:
     parts = ", ".join(f"{part.description} ({part.tokens:,} tokens)" for part in made.calibration)
     notes = [f"Calibrated on: {parts}."]
+    matching = made.subject.model.matching
+    if matching is not None:
+        count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
+        more = ", …" if count > TOLD_PROMPTS else ""
+        notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
     if made.loss_factor is not None:
         notes.append(
             f"Bad end of the measured loss over the predicted loss, on held-out text: "

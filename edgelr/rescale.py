@@ -32,7 +32,7 @@ from edgelr.compressed import multiplied
 from edgelr.convolutions import features_last
 from edgelr.derivatives import Derivatives, DerivativesWriter, by_row, derivatives, products_of
 from edgelr.factors import FactorSet, LowRank
-from edgelr.losses import Inputs, answers, backward_twice
+from edgelr.losses import Inputs, answers, backward_twice, with_few_prompts
 from edgelr.statistics import gradient_pass
 
 if TYPE_CHECKING:
@@ -196,10 +196,11 @@ def collect(
     def send(inputs: Inputs, mask: Tensor) -> None:
         nonlocal sampled
         with torch.no_grad():
-            expected = answers(model, inputs, mask)
+            compared = with_few_prompts(model, generator)
+            expected = answers(compared, inputs, mask)
         sampled = False
         with multiplied(model.module, factors):
-            backward_twice(model, inputs, mask, expected, generator, between)
+            backward_twice(compared, inputs, mask, expected, generator, between)
         writer.flush()
 
     def between() -> None:

@@ -45,6 +45,8 @@ class Settings(BaseModel):
     calibration_tokens: int | None = Field(default=None, ge=256)
     calibration_length: int | None = Field(default=None, ge=8)
     evaluation: str | None = None
+    labels: str | None = None
+    label_template: str = "a photo of a {}"
     context_tokens: int | None = Field(default=None, ge=1)
     rounds: int = Field(default=1, ge=1, le=4)
     heal_steps: int | None = Field(default=None, ge=1)

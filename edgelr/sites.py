@@ -194,7 +194,7 @@ def _read_inputs(
 ) -> tuple[dict[str, str], dict[str, float], set[str]]:
     """Run once and note, in order, which linear first read each distinct input tensor.
 
-    Of these, the second set has those that are about the source of a pair.
+    Of these, the second set has those that are about the source of a pair, or about prompts.
 
     Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
     its relative positions: a Gram of their inputs would not tell what an error costs. What runs
@@ -210,6 +210,7 @@ def _read_inputs(
     of_source: set[str] = set()
     probe = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
     target = probe.get("decoder_input_ids")
+    prompts = probe.get("input_ids") if model.image is not None else None
     read = model.image or model.sound
     tokens = PROBE_TOKENS if read is None else read.tokens
 
@@ -217,10 +218,12 @@ def _read_inputs(
         runs[name] = runs.get(name, 0) + 1
         y = features_last(linears[name], output)
         of_target = target is not None and y.shape[:-1] == target.shape
-        often[name] = 1.0 if of_target else y.shape[:-1].numel() / (PROBE_ROWS * tokens)
-        if runs[name] > 1 or not (of_target or _is_of_rows(y, tokens, model.image is not None)):
+        of_prompts = prompts is not None and y.shape[:-1] == prompts.shape
+        whole = of_target or of_prompts
+        often[name] = 1.0 if whole else y.shape[:-1].numel() / (PROBE_ROWS * tokens)
+        if runs[name] > 1 or not (whole or _is_of_rows(y, tokens, model.image is not None)):
             unfit.add(name)
-        if target is not None and not of_target:
+        if of_prompts or (target is not None and not of_target):
             of_source.add(name)
         if is_convolution(linears[name]):  # others make other patches of the same tensor
             readings.append((x, [name]))

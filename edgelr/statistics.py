@@ -164,12 +164,15 @@ def _input_grams(
     with torch.no_grad(), input_hooks(watched, add):
         for part, share in zip(parts, calibrations.weights(parts), strict=True):
             weight = share * total / part.tokens
-            if of_source:
+            if of_source and isinstance(part.inputs, Pair):
                 source_weight = share * total / part.source_tokens
             for inputs, mask in _batches([part], INPUT_BATCH_TOKENS):
                 real = mask.bool()
                 if isinstance(inputs, Pair):
                     source_real = inputs.source_mask.bool()
+                elif model.prompts is not None:  # which every image of the batch is read with
+                    source_real = torch.as_tensor(model.prompts.mask).bool()
+                    source_weight = weight * int(mask.sum()) / int(source_real.sum())
                 module(**named_inputs(model, inputs, mask))
                 done += int(mask.sum())
                 progress("input statistics", done, total)
@@ -272,10 +275,11 @@ def gradient_pass(
         module.register_forward_hook(partial(seen, name)) for name, module in modules.items()
     ]
     cut = TASKS[model.task].loss == "next_token"  # other texts are one whole
+    tokens = 1 if model.prompts is not None else GRADIENT_BATCH_TOKENS  # alone with its prompts
     done, total = 0, sum(part.tokens for part in parts)
     try:
         with torch.enable_grad():
-            for inputs, mask in _batches(parts, GRADIENT_BATCH_TOKENS, cut):
+            for inputs, mask in _batches(parts, tokens, cut):
                 send(inputs, mask)
                 done += int(mask.sum())
                 progress(what, done, total)

@@ -7,7 +7,9 @@ from typing import Literal
 
 from edgelr.types import Task
 
-Loss = Literal["next_token", "target_token", "embedding", "label", "token_label", "mask_label"]
+Loss = Literal[
+    "next_token", "target_token", "embedding", "label", "token_label", "mask_label", "choice"
+]
 MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
 
 
@@ -23,20 +25,20 @@ class TaskTraits:
             from the model; ``target_token``: of what a decoder makes of what its encoder read.
             ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
             each token, or for each that is masked. ``embedding``: squared distance of the pooled,
-            normalized embedding.
+            normalized embedding. ``choice``: of one of the prompts, for an image.
         metric: that the accuracy gate judges.
     """
 
     auto_class: str
     architecture: str
-    output: Literal["logits", "last_hidden_state"]
+    output: Literal["logits", "last_hidden_state", "logits_per_image"]
     loss: Loss
     metric: MetricName
 
     @property
     def by_row(self) -> bool:
         """Whether a text or an image has one loss, and not each of its tokens."""
-        return self.loss in ("embedding", "label")
+        return self.loss in ("embedding", "label", "choice")
 
     @property
     def answers_tokens(self) -> bool:
@@ -47,6 +49,11 @@ class TaskTraits:
     def has_pairs(self) -> bool:
         """Whether an encoder reads one thing, and a decoder another: see ``types.Pair``."""
         return self.loss == "target_token"
+
+    @property
+    def matches(self) -> bool:
+        """Whether images are compared with prompts, each read by a graph of its own."""
+        return self.loss == "choice"
 
 
 TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
@@ -79,6 +86,13 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
         "logits",
         "target_token",
         "perplexity",
+    ),
+    "zero-shot-image-classification": TaskTraits(
+        "AutoModelForZeroShotImageClassification",
+        "",
+        "logits_per_image",
+        "choice",
+        "top1_agreement",
     ),
     "token-classification": TaskTraits(
         "AutoModelForTokenClassification",

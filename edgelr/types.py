@@ -31,10 +31,11 @@ Task = Literal[
     "image-classification",
     "text2text-generation",
     "automatic-speech-recognition",
+    "zero-shot-image-classification",
     "tensors",
 ]
 Axis = Literal["rows", "columns"]
-Phase = Literal["prefill", "decode", "forward"]
+Phase = Literal["prefill", "decode", "forward", "text"]
 Pooling = Literal["mean", "cls"]
 
 ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings that offer a site several groups
@@ -56,7 +57,8 @@ class LinearSite:
     ``positions_per_token`` tells how often it runs for each token that is counted: once, but in
     models whose stages see an image at several resolutions. Of a model with an encoder and a
     decoder, ``reads_source`` tells those that run on the positions of the source: the encoder's,
-    and the keys and values of cross attention. A convolution is a linear on the patches that its
+    and the keys and values of cross attention; of one that compares images with prompts, those that
+    run on the prompts. A convolution is a linear on the patches that its
     ``kernel``, height and width, covers.
     """
 
@@ -185,6 +187,41 @@ class SoundInput:
         return self.samples // self.hop
 
 
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How texts and images are compared: a logit is ``scale`` times their cosine, plus ``bias``.
+
+    Attributes:
+        scale: of the cosine.
+        bias: of every logit.
+        tokens: of the longest text.
+        pad_token: stands behind shorter texts.
+        padded: whether every text has ``tokens`` tokens, and padding is read like any other; there
+            is no mask then, and each label has a probability of its own.
+        prompts: one for each label, among which one is chosen.
+    """
+
+    scale: float
+    bias: float
+    tokens: int
+    pad_token: int
+    padded: bool
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokens of the texts among which one is chosen for every image; arrays, or tensors.
+
+    Attributes:
+        ids: ``(prompts, length)``.
+        mask: the same shape, 1 for what is read.
+    """
+
+    ids: Any  # NDArray[np.int64] | Tensor
+    mask: Any
+
+
 @dataclass(frozen=True)
 class Pair:
     """Rows of a model that has an encoder and a decoder; arrays, or tensors.
@@ -210,7 +247,8 @@ class LoadedModel:
     tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
     ``pooling`` is None for models that do not embed, ``image`` and ``sound`` for those that read
     text, and ``mask_token``, the id that stands for what is to be filled in, for those that fill in
-    nothing.
+    nothing. ``matching`` is None for models that do not compare texts with images, and ``prompts``
+    are the texts that a run is about.
     """
 
     module: nn.Module
@@ -224,6 +262,8 @@ class LoadedModel:
     image: ImageInput | None = None
     mask_token: int | None = None
     sound: SoundInput | None = None
+    matching: Matching | None = None
+    prompts: Prompts | None = None
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image or a sound has always its own size."""
@@ -407,10 +447,11 @@ class Residency:
 class Manifest:
     """``edgelr/manifest.json``: what a bundle (or a dense export) holds.
 
-    ``model_file`` is relative to the folder; so is ``encoder_file``, where the encoder has a graph
-    of its own: both have their weights in one file. ``pooling`` is None for models that do not
-    embed, ``mask_token`` for those that fill in no token, ``image`` and ``sound`` for those that
-    read text; an image has always ``context_tokens`` tokens.
+    ``model_file`` is relative to the folder; so is ``encoder_file``, where the encoder, or what
+    reads prompts, has a graph of its own: both have their weights in one file. ``pooling`` is None
+    for models that do not embed, ``mask_token`` for those that fill in no token, ``image`` and
+    ``sound`` for those that read text; an image has always ``context_tokens`` tokens. ``matching``
+    is None for models that do not compare texts with images.
     ``max_drop`` is the limit of its accuracy gate, and ``gate_passed`` what the gate said.
     ``cache_in_place`` tells that past and present keys and values may be the same tensors;
     ``shape`` and ``residency`` how much memory runs take.
@@ -437,6 +478,7 @@ class Manifest:
     files: tuple[BundleFile, ...] = ()
     encoder_file: str | None = None
     sound: SoundInput | None = None
+    matching: Matching | None = None
 
     def tokens_read(self, asked: int) -> int:
         """Tokens of one input: as many as are asked for and fit; an image has always its own."""
@@ -581,6 +623,8 @@ class Validation:
 
 def phase_key(phase: Phase, batch: int, tokens: int, context_tokens: int) -> str:
     """Name a phase: ``"prefill 128"``, ``"decode 128"`` (its context), ``"forward 8x128"``.
+
+    What reads texts beside what reads images has ``"text 16"``.
 
     A graph that reads no tokens has ``"forward"`` alone.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +52,18 @@ def trace_images_with_transformers(
 ) -> None:
     """Trace a model that reads images of one size: only the number of images varies.
 
-    Nothing is padded, and an attention that transformers knows no mask for is given none; its own
-    would be one of zeros, made anew for every batch.
+    Nothing is padded.
+    """
+    with without_mask(module):
+        trace_pixels_with_transformers(module, folder, out, example)
+
+
+@contextmanager
+def without_mask(module: Any) -> Iterator[None]:
+    """Let a model attend without any mask while the block runs.
+
+    An attention that transformers knows no mask for is given none; its own would be one of zeros,
+    made anew for every batch.
     """
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -60,7 +72,7 @@ def trace_images_with_transformers(
     before = module.config._attn_implementation
     module.set_attn_implementation(UNMASKED)
     try:
-        trace_pixels_with_transformers(module, folder, out, example)
+        yield
     finally:
         module.set_attn_implementation(before)
 

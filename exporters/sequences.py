@@ -50,9 +50,9 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
         )
         return {"last_hidden_state": hidden} | _named("encoder", cache.cross_attention_cache)
 
-    shapes = {name: _varying(0) if each.is_floating_point() else _varying(0, 1)
+    shapes = {name: varying(0) if each.is_floating_point() else varying(0, 1)
               for name, each in source.items()}  # fmt: skip
-    _export(module, encode, source, shapes, out)
+    export_as(module, encode, source, shapes, out)
 
 
 def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
@@ -66,12 +66,12 @@ def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
     past = dict(sorted((named[0] | named[1]).items(), key=lambda item: _place(item[0])))
     given = {"input_ids": example["decoder_input_ids"][:, :NEW_TOKENS], "past": list(past.values())}
     masked = "attention_mask" in example
-    shapes: dict[str, Any] = {"input_ids": _varying(0, 1)}
-    shapes["past"] = [_varying(0, 2) if masked or "decoder" in name else _varying(0)
+    shapes: dict[str, Any] = {"input_ids": varying(0, 1)}
+    shapes["past"] = [varying(0, 2) if masked or "decoder" in name else varying(0)
                       for name in past]  # fmt: skip
     if masked:  # sounds have one length, and no mask
         given["encoder_attention_mask"] = example["attention_mask"]
-        shapes["encoder_attention_mask"] = _varying(0, 1)
+        shapes["encoder_attention_mask"] = varying(0, 1)
 
     def decode(
         input_ids: Tensor, past: list[Tensor], encoder_attention_mask: Tensor | None = None
@@ -95,10 +95,10 @@ def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
         return {"logits": output.logits} | _named("decoder", cache.self_attention_cache)
 
     names = {f"past.{index}": name for index, name in enumerate(past)}
-    _export(module, decode, given, shapes, out, names)
+    export_as(module, decode, given, shapes, out, names)
 
 
-def _export(
+def export_as(
     module: Any,
     forward: Callable[..., dict[str, Tensor]],
     example: dict[str, Any],
@@ -106,6 +106,16 @@ def _export(
     out: Path,
     names: dict[str, str] | None = None,
 ) -> None:
+    """Trace a module with another ``forward``.
+
+    Args:
+        module: a model of transformers.
+        forward: gives the outputs, by name.
+        example: arguments of ``forward``.
+        shapes: which of their axes vary; see ``varying``.
+        out: folder of the graph.
+        names: of inputs that shall have others.
+    """
     module.forward = forward
     try:
         exported = traced_by_transformers(module, example, dynamic_shapes=shapes)
@@ -136,7 +146,8 @@ def _place(name: str) -> tuple[int, str]:
     return int(index), rest
 
 
-def _varying(*axes: int) -> dict[int, Any]:
+def varying(*axes: int) -> dict[int, Any]:
+    """Say which axes of an input have no fixed size."""
     from torch.export import Dim
 
     return dict.fromkeys(axes, Dim.DYNAMIC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from edgelr.cache import Cache
-from edgelr.calibration import Calibration, from_images, from_pairs, from_samples, from_sounds
+from edgelr.calibration import (
+    Calibration,
+    from_images,
+    from_pairs,
+    from_samples,
+    from_sounds,
+    load_tokenizer,
+)
 from edgelr.exporter import EXPORTERS
 from edgelr.load import load
 from edgelr.losses import as_tensors, named_inputs
 from edgelr.methods import Need
+from edgelr.prompts import tokenized
 from edgelr.sites import find_sites
 from edgelr.statistics import StatisticsStore, collect, units_per_token
 from edgelr.tasks import TASKS
@@ -56,6 +65,8 @@ TINY_PROMPT = {  # the language is heard
     "forced_decoder_ids": [[1, None], [2, 30]],
     "no_timestamps_token_id": 40,
 }
+TOWERS = ("text", "vision")
+PROMPTS = tuple(f"{label} in the morning" for label in ("cat", "dog", "lamp", "grey boat", "sea"))
 
 MakeModel = Callable[..., LoadedModel]
 
@@ -99,6 +110,8 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     exporter = EXPORTERS.get(name)
     config = exporter.tiny_config()
     config.update({"initializer_range": 0.1, "architectures": [], **changes})
+    for tower in filter(None, (getattr(config, f"{kind}_config", None) for kind in TOWERS)):
+        tower.update({"initializer_range": 0.1, "initializer_factor": 2.0})
     options = exporter.load_options
     if task not in (None, exporter.tasks[0]):
         options = ()
@@ -108,9 +121,14 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     auto_class = getattr(transformers, TASKS[task or exporter.tasks[0]].auto_class)
     model = auto_class.from_config(config, **dict(options))
     _calibrate_norms(model)
+    _tell_apart(model)
     model.save_pretrained(folder)
-    if model.main_input_name == "pixel_values":
+    traits = TASKS[task or exporter.tasks[0]]
+    if model.main_input_name == "pixel_values" or traits.matches:
         (folder / "preprocessor_config.json").write_text(json.dumps(TINY_IMAGES))
+    if traits.matches:
+        config = config.text_config
+    elif model.main_input_name == "pixel_values":
         return folder
     if model.main_input_name == "input_features":
         (folder / "preprocessor_config.json").write_text(json.dumps(TINY_SOUNDS))
@@ -129,11 +147,28 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     return folder
 
 
+def with_prompts(model: LoadedModel, prompts: tuple[str, ...] = PROMPTS) -> LoadedModel:
+    """Give prompts to a model that compares images with them; others stay as they are."""
+    if model.matching is None:
+        return model
+    matching = replace(model.matching, prompts=prompts)
+    read = tokenized(prompts, load_tokenizer(model.folder), matching)
+    return replace(model, matching=matching, prompts=read)
+
+
+def _tell_apart(model: torch.nn.Module) -> None:
+    """Let a random model prefer some prompts to others, as a trained one does."""
+    for name, value in (("logit_scale", 3.0), ("logit_bias", -2.0)):
+        if hasattr(model, name):
+            getattr(model, name).data.fill_(value)
+
+
 def _calibrate_norms(model: torch.nn.Module) -> None:
     """Let normalizations by fixed statistics have those of noise: others would do nothing."""
     norms = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     for each in norms:
         each.train().momentum = 1.0
+        torch.nn.init.ones_(each.weight)  # EfficientNet draws them around zero
     if norms:
         with torch.no_grad():
             model(torch.tensor(random_pixels(8, 20, seed=7)))
@@ -170,7 +205,7 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
     if model.image is None:
         return from_samples(random_ids(rows, tokens, seed), "random")
     pixels = random_pixels(rows, model.image.side, seed)
-    return from_images(pixels, model.image.tokens, "random")
+    return from_images(pixels, model.image.tokens, "random", model.prompts)
 
 
 def tiny_inputs(model: LoadedModel, rows: int = 2, tokens: int = 9) -> dict[str, torch.Tensor]:
@@ -247,7 +282,8 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 
     def make(name: str, task: Task | None = None, **changes: Any) -> LoadedModel:
         root = tmp_path_factory.mktemp(name)
-        return load(str(write_tiny(root / "model", name, task, **changes)), Cache(root / "cache"))
+        folder = write_tiny(root / "model", name, task, **changes)
+        return with_prompts(load(str(folder), Cache(root / "cache")))
 
     return make
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from edgelr.cache import Cache
+from edgelr.compressed import embedding
 from edgelr.exporter import EXPORTERS
 from edgelr.files import encoder_beside
 from edgelr.losses import as_tensors, named_inputs
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.matcher import Matcher
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import open_session
 from edgelr.settings import Settings, make_settings
@@ -44,10 +46,11 @@ LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
 PAIR_PIVOT = "t5"
+MATCH_PIVOT = "clip"
 
 
 def _marked(name: str) -> Any:
-    if name in (*PIVOTS, LABELLING[0], IMAGE_PIVOT, TRACED):
+    if name in (*PIVOTS, LABELLING[0], IMAGE_PIVOT, MATCH_PIVOT, TRACED):
         return name
     further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
     slow = name in SLOW or further
@@ -55,7 +58,8 @@ def _marked(name: str) -> Any:
 
 
 PAIRS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].has_pairs]
-ONE_GRAPH = [name for name in EXPORTERS.names() if name not in PAIRS]
+MATCHERS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].matches]
+ONE_GRAPH = [name for name in EXPORTERS.names() if name not in (*PAIRS, *MATCHERS)]
 # every family at every task that it is made for
 CASES = [
     _marked(name)
@@ -73,6 +77,7 @@ every_exporter = pytest.mark.parametrize(
 every_pair = pytest.mark.parametrize(
     "exporter", [PAIR_PIVOT, *(_marked(name) for name in PAIRS if name != PAIR_PIVOT)]
 )
+every_matcher = pytest.mark.parametrize("exporter", [*map(_marked, MATCHERS)])
 every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
 QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
 
@@ -116,14 +121,25 @@ def make_place(folder: Path) -> Workplace:
 
 
 def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
-    """Random ids and their mask, the first row with padding; or pixels or sounds, without."""
+    """Random ids and their mask, the first row with padding; or pixels or sounds, without.
+
+    Of a model that compares images with texts, both: pixels of as many images as texts.
+    """
     rng = np.random.default_rng(rows)
+    pixels = None
     if model.image is not None:
         shape = (rows, 3, model.image.side, model.image.side)
-        return rng.standard_normal(shape, np.float32), np.ones((rows, model.image.tokens), int)
+        pixels = rng.standard_normal(shape, np.float32)
+        if model.matching is None:
+            return pixels, np.ones((rows, model.image.tokens), int)
+        longest = model.matching.tokens
+        tokens = longest if model.matching.padded else min(tokens, longest)
     mask = np.ones((rows, tokens), np.int64)
     mask[0, tokens - padded :] = 0
     ids = rng.integers(4, 150, (rows, tokens))
+    if pixels is not None:
+        ids[mask == 0] = 0
+        return (ids, pixels), mask
     if TASKS[model.task].has_pairs:
         length = tokens // 2 + 1
         target = rng.integers(4, 150, (rows, length + 1))
@@ -138,6 +154,12 @@ def run_graph(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> 
     """What a graph file answers, where the mask is 1."""
     session = open_session(path, "cpu", 1)
     encoder = encoder_beside(path)
+    if model.matching is not None:
+        assert encoder is not None
+        assert model.image is not None
+        pair = (open_session(encoder, "cpu", 1), session)
+        matcher, (ids, pixels) = Matcher(*pair, model.image, model.matching), inputs
+        return np.concatenate((matcher.run(ids, mask), matcher.run(pixels)))
     if encoder is not None:
         runner = PairRunner(open_session(encoder, "cpu", 1), session, start_of(model))
         return runner.forced(inputs.source, inputs.target, inputs.source_mask)
@@ -151,6 +173,11 @@ def run_graph(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> 
 
 def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:
     """The same of the model in torch."""
+    if model.matching is not None:
+        ids, pixels = map(torch.tensor, inputs)
+        read = None if model.matching.padded else torch.tensor(mask)
+        with torch.no_grad():
+            return torch.cat((embedding(model, ids, read), embedding(model, pixels))).numpy()
     given = named_inputs(model, *as_tensors(inputs, mask))
     with torch.no_grad():
         outputs = model.module(**given)[0].numpy()

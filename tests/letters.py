@@ -10,8 +10,11 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image, ImageDraw, ImageFont
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 LETTERS = "ABCDEFGHKM"
+TEMPLATE = "the letter {}"
+PROMPTS = tuple(TEMPLATE.format(letter) for letter in LETTERS)
 SIDE, CANVAS = 32, 40
 TRAINED, EPOCHS, BATCH = 3000, 9, 50
 PROCESSOR = {
@@ -82,7 +85,41 @@ def write_classifier(folder: Path, family: str) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
 
 
-def train(model: transformers.PreTrainedModel, epochs: int) -> None:
+def write_matcher(folder: Path) -> None:
+    """Train a CLIP to tell which of ten prompts fits an image, and write its folder."""
+    torch.manual_seed(0)
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    texts = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 6 + len(LETTERS)}
+    images = {"hidden_size": 96, "intermediate_size": 192, "image_size": SIDE, "patch_size": 8}
+    config = transformers.CLIPConfig(
+        text_config={**texts, **sizes, **special, "max_position_embeddings": 12},
+        vision_config={**images, **sizes},
+        projection_dim=48,
+    )
+    tokenizer = make_word_tokenizer()
+    tokenizer.enable_padding()
+    ids = torch.tensor([each.ids for each in tokenizer.encode_batch(list(PROMPTS))])
+    train(model := transformers.CLIPModel(config), EPOCHS, input_ids=ids)
+    model.save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+
+
+def make_word_tokenizer() -> Tokenizer:
+    """Give every word of the prompts a token."""
+    words = ("<pad>", "<unk>", "<s>", "</s>", *TEMPLATE.split()[:-1], *LETTERS)
+    tokens = {word: place for place, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(tokens, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    return tokenizer
+
+
+def train(model: transformers.PreTrainedModel, epochs: int, **beside: torch.Tensor) -> None:
+    """Learn the letters; ``beside`` are further arguments, the same for every image."""
     pictures, labels = letters(TRAINED, seed=0)
     small = (each.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for each in pictures)
     pixels = torch.tensor(np.stack([np.asarray(each) for each in small])).permute(0, 3, 1, 2)
@@ -94,7 +131,8 @@ def train(model: transformers.PreTrainedModel, epochs: int) -> None:
     for _ in range(epochs):
         for rows in torch.randperm(TRAINED).split(BATCH):
             optimizer.zero_grad()
-            logits = model(pixel_values=inputs[rows]).logits
+            output = model(pixel_values=inputs[rows], **beside)
+            logits = output.logits_per_image if beside else output.logits
             torch.nn.functional.cross_entropy(logits, targets[rows]).backward()
             optimizer.step()
             schedule.step()

@@ -8,6 +8,7 @@ import pytest
 
 from edgelr.errors import InputError
 from edgelr.evaluators import EVALUATORS, Known, evaluators_for
+from edgelr.evaluators.choices import compare_choices
 from edgelr.evaluators.embedding import compare_embeddings, overlap, spearman
 from edgelr.evaluators.generation import NEW_TOKENS, PROMPTS, compare_generations, prompts_of
 from edgelr.evaluators.perplexity import compare_language_models
@@ -57,6 +58,16 @@ class VectorModel:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         return self.vectors[[len(text) for text in texts]]
+
+
+class MatchingModel(VectorModel):
+    """Compares images, which are texts here too, with texts."""
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return self.embed(texts)
+
+    def logits(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        return 9 * images @ texts.T
 
 
 def random_model(seed: int) -> TableModel:
@@ -283,9 +294,35 @@ def test_progress_counts_to_the_end() -> None:
     assert calls == [("evaluate", done, CHUNKS) for done in (1, 2, 3)]
 
 
+def test_a_turn_of_both_embeddings_changes_no_choice() -> None:
+    """But turning one of the two does."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((60, 5))
+    turn, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    images, prompts = (
+        ["a" * length for length in range(10, 60)],
+        ["a" * length for length in range(7)],
+    )
+    halfway = np.concatenate((vectors[:7], vectors[7:] @ turn))
+    found = {}
+    for name, other in (("same", vectors), ("both", vectors @ turn), ("images", halfway)):
+        metrics = compare_choices(MatchingModel(vectors), MatchingModel(other), (images, prompts))
+        found[name] = {metric.name: metric for metric in metrics}
+    for name in ("same", "both"):
+        assert found[name]["top1_agreement"].value == 1
+        assert found[name]["kl_divergence"].value == pytest.approx(0, abs=1e-5)
+    assert found["images"]["top1_agreement"].value < 0.6
+    cosine = (vectors * (vectors @ turn)).sum(-1) / np.square(vectors).sum(-1)
+    for name, part in (("image_cosine", cosine[10:]), ("text_cosine", cosine[:7])):
+        assert found["same"][name].value == pytest.approx(1)
+        assert found["both"][name].value == pytest.approx(part.mean(), abs=1e-5)
+    assert found["images"]["text_cosine"].value == pytest.approx(1)
+    assert (found["both"]["image_cosine"].samples, found["both"]["text_cosine"].samples) == (50, 7)
+
+
 def test_every_task_has_an_evaluator() -> None:
-    known = ["answers", "embedding", "generation", "labels", "perplexity", "targets", "tensors"]
-    known += ["transcripts"]
+    known = ["answers", "choices", "embedding", "generation", "labels", "perplexity", "targets"]
+    known += ["tensors", "transcripts"]
     assert EVALUATORS.names() == known
     for task in METRICS:
         found = evaluators_for(task)

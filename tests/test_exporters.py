@@ -63,6 +63,11 @@ def test_a_declaration_is_complete(name: str) -> None:
     if inputs.keys() == {"pixel_values"}:
         assert inputs["pixel_values"].shape == (3, 3, 7, 7)
         return
+    if TASKS[exporter.tasks[0]].matches:
+        assert inputs.pop("pixel_values").shape == (3, 3, 7, 7)
+        assert {len(tensor) for tensor in inputs.values()} == {4}
+        assert int(inputs["input_ids"].max()) < config.text_config.vocab_size
+        return
     target = inputs.pop("decoder_input_ids", None)
     assert (target is not None) == TASKS[exporter.tasks[0]].has_pairs
     assert target is None or target.shape == (3, 4)

@@ -46,7 +46,7 @@ from edgelr.table import find_table
 from edgelr.types import LoadedModel, Report
 from tests.bundle_tests import run_bundle_tests
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
-from tests.exports import IMAGE_PIVOT, Recorder, quick_settings, session_cache
+from tests.exports import IMAGE_PIVOT, MATCH_PIVOT, Recorder, quick_settings, session_cache
 from tests.test_heal import product
 
 Models = dict[str, LoadedModel]
@@ -123,7 +123,21 @@ def test_stages_see_an_image_at_resolutions_of_their_own(tiny_models: Models) ->
     assert found["layers.0.downsample.reduction"] == 25
 
 
-@pytest.mark.parametrize("name", ["swin", pytest.param("resnet", marks=pytest.mark.breadth)])
+def test_what_weighs_channels_is_no_site(tiny_models: Models) -> None:
+    """It runs once for an image. Of 10 x 10 positions, the second block makes 5 x 5."""
+    model = tiny_models["efficientnet"]
+    often = positions(find_sites(model))
+    found = [round(25 * each) for each in often.values()]
+    assert found == [100, 100, 100, 25, 25, 25, 25, 25, 25]
+    assert not any("squeeze_excite" in name or "depthwise" in name for name in often)
+    shape, _ = shape_of(model)
+    assert (shape.layers, shape.hidden_size, shape.intermediate_size) == (4, 16, 48)
+    assert shape.positions_per_token == often["efficientnet.encoder.blocks.1.expansion.expand_conv"]
+
+
+@pytest.mark.parametrize(
+    "name", ["swin", MATCH_PIVOT, pytest.param("resnet", marks=pytest.mark.breadth)]
+)
 def test_derivatives_of_an_image_are_summed_over_its_positions(
     tiny_models: Models, name: str, tmp_path: Path
 ) -> None:

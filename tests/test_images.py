@@ -160,6 +160,18 @@ PREPARED = {
         "do_normalize": False,
         "rescale_factor": 0.01,
     },
+    "twice": {  # EfficientNet with a head divides by the deviation again
+        "image_processor_type": "EfficientNetImageProcessor",
+        "size": {"height": 20, "width": 20},
+        "image_std": [0.5, 0.6, 0.7],
+        "rescale_offset": True,
+    },
+    "once": {
+        "image_processor_type": "EfficientNetImageProcessor",
+        "size": {"height": 20, "width": 20},
+        "do_normalize": False,
+        "include_top": True,
+    },
     "bytes": {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": 20, "width": 20},

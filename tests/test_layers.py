@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text clock samples intervals",
-    "exporter machine device files generation silence truths listings images sounds",
+    "exporter machine device files generation silence truths listings images sounds prompts",
     "processors modules convolutions",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",

@@ -13,7 +13,7 @@ from edgelr import statistics
 from edgelr.calibration import from_pairs, from_samples, weights
 from edgelr.compressed import loss_increase, mean_loss, multiplied
 from edgelr.decompose import truncate
-from edgelr.factors import LowRank
+from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import dense_weight
 from edgelr.generation import Start, read_start
 from edgelr.losses import answers, as_tensors, divergence
@@ -145,8 +145,7 @@ def test_the_loss_of_a_plan_is_predicted_in_nats_per_predicted_token(
     model, texts = tiny_models[exporter], random_rows(tiny_models[exporter], 48, 16)
     table = spectra_of(model, tmp_path / "run", "fisher", texts)
     plan = half(search_of(model, table))
-    factors = truncate(table, plan)
-    small = {name: _towards(model, name, each) for name, each in factors.items()}
+    small = small_steps(model, truncate(table, plan))
     inputs, mask = as_tensors(texts.inputs, texts.mask)
     with torch.no_grad():
         before = answers(model, inputs, mask)
@@ -156,11 +155,15 @@ def test_the_loss_of_a_plan_is_predicted_in_nats_per_predicted_token(
     assert measured / 2.5 < predicted < 2.5 * measured
 
 
-def _towards(model: LoadedModel, name: str, factors: Any) -> Any:
-    """A tenth of the way from the dense weight to the factors: a second-order prediction's size."""
-    dense = weight_of(model, name)
-    mixed = dense + 0.1 * (dense_weight(factors) - dense)
-    return LowRank(mixed.T.contiguous(), torch.eye(len(mixed)))
+def small_steps(model: LoadedModel, factors: FactorSet) -> FactorSet:
+    """A tenth of the way from dense weights to factors: a second-order prediction's size."""
+    mixed = {}
+    for name, each in factors.items():
+        dense = weight_of(model, name)
+        mixed[name] = dense + 0.1 * (dense_weight(each) - dense)
+    return {
+        name: LowRank(each.T.contiguous(), torch.eye(len(each))) for name, each in mixed.items()
+    }
 
 
 @every_pair

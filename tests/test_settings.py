@@ -27,6 +27,8 @@ EVERYTHING: dict[str, Any] = {
     "calibration_tokens": 4096,
     "calibration_length": 128,
     "evaluation": "b.txt",
+    "labels": "labels.txt",
+    "label_template": "a drawing of a {}",
     "context_tokens": 512,
     "rounds": 2,
     "heal_steps": 100,

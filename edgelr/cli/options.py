@@ -88,6 +88,20 @@ Evaluation = Annotated[
         "half of the calibration's."
     ),
 ]
+Labels = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Models that compare images with texts: a file with one label a line, among which one "
+        "is chosen. Default: the names of the sub-folders of images."
+    ),
+]
+LabelTemplate = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="The sentence that a label is put into (default 'a photo of a {}'); '{}' takes labels "
+        "as they are."
+    ),
+]
 ContextTokens = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--context-tokens", "--context", help="Longest sequence to leave memory for."),

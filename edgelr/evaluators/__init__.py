@@ -76,6 +76,22 @@ class LabellingRunner(Protocol):
         ...
 
 
+class MatchingRunner(Protocol):
+    """One that compares images with texts: both become unit vectors ``(samples, features)``."""
+
+    def embed(self, samples: Sequence[Any], /) -> Array:
+        """Return one unit vector for each image file."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str], /) -> Array:
+        """Return one unit vector for each text."""
+        ...
+
+    def logits(self, images: Array, texts: Array, /) -> Array:
+        """Compare vectors of images with those of texts, ``(images, texts)``."""
+        ...
+
+
 @dataclass(frozen=True)
 class Known:
     """Samples of which it is known what is true.
@@ -96,9 +112,10 @@ class Evaluator:
 
     ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
     samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images, of sources and targets where there are both; or these
-    as ``Known``, with what is true of them, where it ``reads_truths``: others get them without.
-    ``judges`` tells whether one of its figures is what the accuracy gate judges.
+    image files for models that read images, of sources and targets where there are both, image
+    files and prompts where the two are compared; or these as ``Known``, with what is true of them,
+    where it ``reads_truths``: others get them without. ``judges`` tells whether one of its figures
+    is what the accuracy gate judges.
     """
 
     tasks: tuple[Task, ...]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgelr.blocks import Blocks
 from edgelr.factors import FactorSet
-from edgelr.files import DECODER, ENCODER, encoder_beside
+from edgelr.files import encoder_beside, graph_file
 from edgelr.graph.apart import name_products_apart
 from edgelr.graph.bind import bind
 from edgelr.graph.precision import to_float16
@@ -19,7 +19,6 @@ from edgelr.graph.save import load_graph, save_graph, save_graphs
 from edgelr.graph.table import quantize_table
 from edgelr.graph.tidy import rename_norms, share_tied_head, tidy_decoder
 from edgelr.sites import weight_of
-from edgelr.tasks import TASKS
 from edgelr.types import LinearSite, LoadedModel, Precision
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
@@ -33,10 +32,11 @@ def trace(model: LoadedModel, folder: Path) -> None:
     traced.mkdir()
     example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
     model.exporter.trace(model.module, model.folder, traced, example)
-    if TASKS[model.task].has_pairs:
-        graphs = {name: load_graph(traced / name / "model.onnx") for name in (DECODER, ENCODER)}
-        share_tied_head(graphs[DECODER])
-        written = {folder / f"{name}.onnx": graph for name, graph in graphs.items()}
+    path = folder / graph_file(model.task, "float32")
+    beside = encoder_beside(path)
+    if beside is not None:
+        written = {each: load_graph(traced / each.stem / "model.onnx") for each in (path, beside)}
+        share_tied_head(written[path])
         save_graphs(written, LATEST_OPSET, LATEST_IR_VERSION)
         return
     graph = load_graph(traced / "model.onnx")
@@ -44,7 +44,7 @@ def trace(model: LoadedModel, folder: Path) -> None:
         tidy_decoder(graph)
     else:
         share_tied_head(graph)
-    save_graph(graph, folder / "model.onnx", LATEST_OPSET, LATEST_IR_VERSION)
+    save_graph(graph, path, LATEST_OPSET, LATEST_IR_VERSION)
 
 
 def build(

@@ -75,6 +75,14 @@ CLASSIFY_IMAGE = """## Run it
 With [onnxruntime](https://onnxruntime.ai) and [Pillow](https://python-pillow.github.io) only; save
 this as `classify_image.py` and run `python classify_image.py FOLDER photo.jpg`"""
 
+MATCH_IMAGE = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai),
+[tokenizers](https://github.com/huggingface/tokenizers) and
+[Pillow](https://python-pillow.github.io) only; save this as `match_image.py` and run
+`python match_image.py FOLDER photo.jpg "a photo of a cat" "a photo of a dog"`. Texts are embedded
+once, and compared with any number of images."""
+
 TEST = """## Test it
 
 `pytest FOLDER/tests` checks, with onnxruntime and without edgelr, that the files are whole, that
@@ -190,6 +198,8 @@ def _how_to_run(task: Task, reads_images: bool, in_genai: bool) -> list[str]:
         return [ANSWER, fence("python", snippet("answer.py"))]
     if task == "automatic-speech-recognition":
         return [TRANSCRIBE, fence("python", snippet("transcribe.py"))]
+    if task == "zero-shot-image-classification":
+        return [MATCH_IMAGE, fence("python", snippet("match_image.py"))]
     if task == "tensors":
         return [RUN, fence("python", snippet("run.py"))]
     if reads_images and task == "feature-extraction":

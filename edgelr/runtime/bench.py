@@ -12,11 +12,12 @@ from edgelr.runtime.bundle import read_bundle, read_config
 from edgelr.runtime.decoder import Cache, Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.matcher import Matcher
 from edgelr.runtime.pair import FEATURES, PairRunner, Past, Source
 from edgelr.runtime.session import Array, open_session
 from edgelr.runtime.tensors import Tensors
 from edgelr.samples import SAMPLES, feeds, load_samples
-from edgelr.types import Phase
+from edgelr.types import ImageInput, Phase
 
 
 class Bench:
@@ -42,7 +43,8 @@ class Bench:
         inputs: str | None = None,
     ) -> None:
         bundle = read_bundle(folder)
-        self._runner: Decoder | Encoder | ImageEncoder | PairRunner | Tensors
+        self._image = bundle.manifest.image
+        self._runner: Decoder | Encoder | ImageEncoder | Matcher | PairRunner | Tensors
         self.session = open_session(bundle.model_path, provider, threads, memory_bytes, profile)
         self._piece_tokens = piece_tokens
         self._pasts: dict[tuple[int, int], Cache] = {}
@@ -54,7 +56,14 @@ class Bench:
             return
         config = read_config(bundle)
         self._vocabulary = int(config.get("vocab_size", 0))
-        if bundle.manifest.image is not None:
+        image, matching = bundle.manifest.image, bundle.manifest.matching
+        if image is not None and matching is not None:
+            assert bundle.encoder_path is not None
+            texts = open_session(bundle.encoder_path, provider, threads, memory_bytes)
+            self._runner = Matcher(texts, self.session, image, matching)
+            self._vocabulary = matching.pad_token + 1  # config.json may leave the number out
+            self.session.load_ms += texts.load_ms
+        elif bundle.manifest.image is not None:
             self._runner = ImageEncoder(self.session, bundle.manifest.image)
         elif bundle.encoder_path is not None:
             options = (provider, threads, memory_bytes)
@@ -71,7 +80,8 @@ class Bench:
 
         Args:
             phase: ``"prefill"``, ``"decode"`` or, for an encoder, ``"forward"``. Beside an encoder,
-                a decode goes on from what was read last.
+                a decode goes on from what was read last. Of a model that compares images with
+                texts, ``"forward"`` is for images and ``"text"`` for texts.
             batch: sequences.
             tokens: new tokens of each sequence.
             context_tokens: tokens in the cache before a decode; the first decode fills it.
@@ -86,7 +96,8 @@ class Bench:
         if isinstance(self._runner, PairRunner):
             return self._run_pair_ms(self._runner, phase, batch, tokens, context_tokens)
         if not isinstance(self._runner, Decoder):
-            given = self._random_input(self._runner, batch, tokens)
+            image = None if phase == "text" else self._image
+            given = self._random_input(image, batch, tokens)
             start = time.perf_counter()
             self._runner.run(given)
             return (time.perf_counter() - start) * 1e3
@@ -129,10 +140,10 @@ class Bench:
             self._pasts[key] = past
         return self._pasts[key]
 
-    def _random_input(self, runner: Encoder | ImageEncoder, batch: int, tokens: int) -> Array:
-        if isinstance(runner, Encoder):
+    def _random_input(self, image: ImageInput | None, batch: int, tokens: int) -> Array:
+        if image is None:
             return self._random_ids(batch, tokens)
-        shape = (batch, 3, runner.image.side, runner.image.side)
+        shape = (batch, 3, image.side, image.side)
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def _random_source(self, runner: PairRunner, batch: int, tokens: int) -> Array:

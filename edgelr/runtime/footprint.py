@@ -87,7 +87,8 @@ def run_under_cap(
     """Run a bundle in a process whose memory is limited to what a device leaves.
 
     A decoder fills its whole context in pieces of the device's prefill, and decodes 64 tokens; an
-    encoder reads one batch. Where there are both, the encoder reads the longest source before.
+    encoder reads one batch. Where there are both, the encoder reads the longest source before;
+    where images are compared with texts, the longest text is read before.
 
     Args:
         bundle: what is run.
@@ -101,7 +102,8 @@ def run_under_cap(
     limit_bytes = device.visible_bytes - device.reserved_bytes
     batch = device.workload.batch.value
     longest = bundle.manifest.tokens_read(device.context_tokens)
-    pairs = bundle.encoder_path is not None
+    matching = bundle.manifest.matching
+    pairs = bundle.encoder_path is not None and matching is None
     whole = pairs or bundle.manifest.image is not None
     read = bundle.manifest.source_tokens(longest)
     tokens = read if whole else min(device.prefill_tokens, longest)
@@ -127,6 +129,8 @@ def run_under_cap(
                 worker.open(bundle, provider, threads, tokens, arena_bytes)
                 if pairs:
                     worker.run_ms("forward", batch, tokens, 0)
+                if matching is not None:
+                    worker.run_ms("text", batch, matching.tokens, 0)
                 for _ in range(steps):
                     worker.run_ms(phase, batch, 1 if decodes else tokens, context)
                 peak = worker.memory().peak_bytes if provider == "cpu" else None

@@ -107,9 +107,11 @@ def operators(
 ) -> list[OperatorTime]:
     """Profile the reading of ``tokens``: where every operator ran, and how long it took.
 
-    Of a decoder beside an encoder: a step of the decoder.
+    Of a decoder beside an encoder: a step of the decoder. Of what reads images beside what reads
+    texts: an image.
     """
-    decodes, pairs = bundle.manifest.task == "text-generation", bundle.encoder_path is not None
+    decodes = bundle.manifest.task == "text-generation"
+    pairs = bundle.encoder_path is not None and bundle.manifest.matching is None
     run = {
         "phase": "decode" if pairs else "prefill" if decodes else "forward",
         "batch": 1,

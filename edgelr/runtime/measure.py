@@ -20,6 +20,7 @@ from edgelr.samples import SAMPLES
 from edgelr.types import (
     Comparison,
     ExportBundle,
+    Matching,
     Measurement,
     MemoryUse,
     Phase,
@@ -30,6 +31,7 @@ from edgelr.types import (
 _WARM_UPS = 2  # the first run allocates, the second still meets cold caches
 _FORWARD_BATCHES = (1, 8)
 _FORWARD_TOKENS = 128
+_TEXT_TOKENS = 16  # a prompt is a few words
 
 Times = list[list[float]]
 """Milliseconds of one phase, by bundle and repetition."""
@@ -111,6 +113,9 @@ def _phases(
     limit = bundle.manifest.context_tokens
     if bundle.manifest.task == "tensors":
         return [TimedPhase("forward", 1, 0, 0)]
+    if bundle.manifest.matching is not None:
+        images = [TimedPhase("forward", batch, limit, 0) for batch in _FORWARD_BATCHES]
+        return [*images, TimedPhase("text", 1, _text_tokens(bundle.manifest.matching), 0)]
     if bundle.encoder_path is not None:
         tokens = bundle.manifest.source_tokens(_FORWARD_TOKENS)
         steps = [0, *(min(count, limit - 1) for count in context_tokens)]
@@ -126,6 +131,11 @@ def _phases(
         )
     prefills = [TimedPhase("prefill", 1, count, 0) for count in prefill_tokens]
     return prefills + [TimedPhase("decode", 1, 1, count) for count in context_tokens]
+
+
+def _text_tokens(matching: Matching) -> int:
+    """Tokens of a text: of a short one, where its length is its own."""
+    return matching.tokens if matching.padded else min(_TEXT_TOKENS, matching.tokens)
 
 
 def _measure(

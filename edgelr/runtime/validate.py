@@ -19,6 +19,7 @@ from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.matcher import Matcher
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import Array
 from edgelr.sounds import list_sounds, read_sounds, transcripts
@@ -37,7 +38,7 @@ _PADDED = 4  # prompts in the padded batch
 _TARGET_TOKENS = 64  # of an answer, at most
 _SEED = 0  # of the answers that are judged on: every bundle of a model is judged on the same
 
-Runner: TypeAlias = Decoder | Encoder | ImageEncoder | PairRunner
+Runner: TypeAlias = Decoder | Encoder | ImageEncoder | Matcher | PairRunner
 
 
 def accuracy(
@@ -72,7 +73,11 @@ def accuracy(
         )
     size = size or EvaluationSize()
     first, second = (open_runner(bundle, provider, threads) for bundle in (reference, candidate))
-    samples = _samples(first, reference, text, size, progress)
+    if isinstance(first, Matcher):
+        images = spread_evenly(list_images(_given(text, IMAGES)), size.images)
+        samples: Any = images, _prompts(candidate)
+    else:
+        samples = _samples(first, reference, text, size, progress)
     comparisons = (compare(first, second, samples, progress) for compare in evaluators_for(task))
     return tuple(chain.from_iterable(comparisons))
 
@@ -90,9 +95,10 @@ def parity(
         answers: an ``.npz``. Of a decoder: ``prompts (prompts, longest)`` int64 and ``lengths``,
             ``logits_i (length, vocabulary)`` for each prompt, ``greedy (prompts, tokens)``. Of an
             encoder: ``input_ids_i (length,)`` and ``output_i``, what its graph answers to one text;
-            of an image model ``pixel_values_i (3, side, side)`` instead. Of an encoder with a
-            decoder: ``source_i (length,)``, its greedy ``target_i (tokens + 1,)``, and
-            ``output_i``, the logits of all but the first.
+            of an image model ``pixel_values_i (3, side, side)`` instead; where texts and images are
+            compared, either of the two as ``row_i``. Of an encoder with a decoder: ``source_i
+            (length,)``, its greedy ``target_i (tokens + 1,)``, and ``output_i``, the logits of all
+            but the first.
         provider: ``"cpu"`` or ``"cuda"``.
         limit: largest absolute error that passes; an answer that is not finite never does.
         threads: threads of one operator; None takes every core.
@@ -205,7 +211,7 @@ def _pair_parity(runner: PairRunner, answers: Mapping[str, Array], limit: float)
 
 
 def _encoder_parity(
-    encoder: Encoder | ImageEncoder, answers: Mapping[str, Array], limit: float
+    encoder: Encoder | ImageEncoder | Matcher, answers: Mapping[str, Array], limit: float
 ) -> Parity:
     rows = _rows(encoder, answers)
     error, alone = _errors_alone(encoder, rows, answers, "output")
@@ -254,6 +260,8 @@ def _outputs(runner: Runner, row: Any) -> Array:
 
 def open_runner(bundle: ExportBundle, provider: str, threads: int | None) -> Runner:
     """Open what runs a bundle of this task."""
+    if bundle.manifest.matching is not None:
+        return Matcher.open(bundle, provider, threads)
     if bundle.manifest.image is not None:
         return ImageEncoder.open(bundle, provider, threads)
     if bundle.encoder_path is not None:
@@ -291,6 +299,7 @@ def _samples(
         return Known(pairs, [record.truth for record in records])
     if records is None:
         return split_sentences(read_text(text), size.sentences)
+    assert isinstance(runner, Encoder)
     return _labelled(runner, bundle, records[: size.sentences], str(text))
 
 
@@ -343,6 +352,16 @@ def draw_targets(
         if progress:
             progress("answer", len(pairs), len(sources))
     return pairs
+
+
+def _prompts(bundle: ExportBundle) -> tuple[str, ...]:
+    matching = bundle.manifest.matching
+    if matching is None or not matching.prompts:
+        raise InputError(
+            f"{bundle.folder} names no prompts, among which one is chosen for an image; expected "
+            f"a bundle that was exported with labels. Export the model with --labels FILE."
+        )
+    return matching.prompts
 
 
 def _images(bundle: ExportBundle, source: Path | None, size: EvaluationSize) -> list[Path] | Known:

@@ -1,0 +1,47 @@
+"""CLIP: a causal transformer of texts and a vision transformer, trained to agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgelr.exporter import Exporter
+from exporters.bert import tiny_sizes
+from exporters.routes import fuse_with_transformers
+from exporters.towers import (
+    images_and_prompts,
+    trace_towers_with_transformers,
+    vision_sizes,
+)
+from exporters.vit import tiny_image_sizes
+
+if TYPE_CHECKING:
+    from transformers import CLIPConfig
+
+
+def tiny_towers(**text_changes: Any) -> dict[str, dict[str, Any]]:
+    """Two blocks each; no two axes have one size."""
+    texts = {"hidden_size": 56, "intermediate_size": 88, "num_attention_heads": 7}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    sizes = {**texts, **special, "max_position_embeddings": 30, **text_changes}
+    return {"text_config": tiny_sizes(**sizes), "vision_config": tiny_image_sizes()}
+
+
+def tiny_clip() -> CLIPConfig:
+    """Embeddings of a third size."""
+    from transformers import CLIPConfig
+
+    sizes: dict[str, Any] = tiny_towers()
+    return CLIPConfig(**sizes, projection_dim=40)
+
+
+CLIP = Exporter(
+    model_types=("clip",),
+    tasks=("zero-shot-image-classification",),
+    trace=trace_towers_with_transformers("text_embeds", "image_embeds"),
+    fuse=fuse_with_transformers,
+    example_inputs=images_and_prompts,
+    tiny_config=tiny_clip,
+    keep_dense=("text_projection", "visual_projection"),
+    tied_pairs=(("mlp.fc1", "mlp.fc2"),),
+    shape=vision_sizes,
+)

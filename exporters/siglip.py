@@ -1,0 +1,39 @@
+"""SigLIP: like CLIP, but every text has one length, and attention pools the patches of an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from exporters.clip import CLIP, tiny_towers
+from exporters.towers import images_and_prompts, trace_towers_with_transformers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import SiglipConfig
+
+
+def tiny_siglip() -> SiglipConfig:
+    """Both towers embed in the size of images."""
+    from transformers import SiglipConfig
+
+    sizes: dict[str, Any] = tiny_towers(projection_size=48)
+    return SiglipConfig(**sizes)
+
+
+def without_padding(config: Any, batch: int, side: int) -> dict[str, Tensor]:
+    """See ``images_and_prompts``; padding is read like any other token."""
+    inputs = images_and_prompts(config, batch, side)
+    del inputs["attention_mask"]
+    return inputs
+
+
+SIGLIP = replace(
+    CLIP,
+    model_types=("siglip",),
+    trace=trace_towers_with_transformers("pooler_output", "pooler_output"),
+    example_inputs=without_padding,
+    tiny_config=tiny_siglip,
+    keep_dense=("head",),
+    pads_texts=True,
+)
