@@ -6,11 +6,7 @@ Weights come from safetensors or GGUF only: a pickled checkpoint can run code wh
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +18,13 @@ from edgelr.cache import Cache, digest, file_digest
 from edgelr.convolutions import fold_normalizations
 from edgelr.errors import InputError
 from edgelr.exporter import Exporter, exporter_for
-from edgelr.modules import call_factory
 from edgelr.processors import image_input, sound_input
+from edgelr.sources import folder_of, quiet_transformers, require_complete
 from edgelr.tasks import TASKS
 from edgelr.types import ImageInput, LoadedModel, Matching, Pooling, Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -55,25 +51,7 @@ def load(
         InputError: the source is none of these, is pickled, is not made for the task, or holds
             weights that are not finite.
     """
-    path = Path(source)
-    if source.endswith(".onnx"):
-        raise InputError(
-            f"{source} is an ONNX graph, which only export and plan take. This command needs more "
-            f"than its nodes. Give the model that the graph was exported from."
-        )
-    if path.suffix == ".gguf":
-        folder = _from_gguf(_existing(path), cache)
-    elif path.is_dir():
-        folder = path
-    elif ":" in source and not path.exists():
-        folder = _from_factory(source, cache)
-    elif path.exists() or source.startswith((".", "/", "~")):
-        raise InputError(
-            f"{source} is {'a file' if path.exists() else 'missing'}; expected a model folder, a "
-            f".gguf file, package.module:factory or a Hub id. Give the folder of config.json."
-        )
-    else:
-        folder = _from_hub(source, revision)
+    folder = folder_of(source, cache, revision)
     return _from_folder(folder, source, revision, trust_remote_code, task)
 
 
@@ -101,7 +79,7 @@ def _from_folder(
     module.eval().requires_grad_(False)
     require_finite(module, source)
     found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
-    with _quiet_transformers():  # without torchvision it says so, and does what it is asked to
+    with quiet_transformers():  # without torchvision it says so, and does what it is asked to
         image, sound = image_input(module, folder), sound_input(module, folder)
     if image is not None and exporter.convolutions:
         fold_normalizations(module, exporter.example_inputs(config, 1, image.side))
@@ -131,7 +109,7 @@ def _read_weights(
     """Read a model in float32, every tensor of it."""
     first = task == exporter.tasks[0]
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             module, info = getattr(transformers, TASKS[task].auto_class).from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -147,7 +125,7 @@ def _read_weights(
             f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
             f"every shard of them. Copy or download the model again."
         ) from error
-    _require_complete(info, source, not first)
+    require_complete(info, source, not first)
     return module
 
 
@@ -183,18 +161,6 @@ def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
         raise InputError(
             f"{source} has a sliding window in {windowed} of its {len(config.layer_types)} "
             f"blocks; expected a decoder whose blocks keep the whole context. Give another model."
-        )
-
-
-def _require_complete(found: dict[str, Any], source: str, has_head: bool = False) -> None:
-    """Refuse a checkpoint whose gaps transformers would fill with random numbers."""
-    way_out = ", or give --task feature-extraction to leave the head away" if has_head else ""
-    missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
-    if missing:
-        raise InputError(
-            f"{source} lacks {len(missing):,} weights of its own architecture, or has them in "
-            f"another shape: {', '.join(missing[:3])}. Expected all that its configuration asks "
-            f"for. Check that the two belong together, and that every file is there{way_out}."
         )
 
 
@@ -240,111 +206,10 @@ def _refuse_pickled(folder: Path) -> None:
     )
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a .gguf file.")
-    return path
-
-
-def _from_gguf(path: Path, cache: Cache) -> Path:
-    """Keep a GGUF file's weights, dequantized to float32, as a Hugging Face folder."""
-
-    def build(folder: Path) -> None:
-        try:
-            model, tokenizer, found = _read_gguf(path)
-        except (OSError, ValueError, LookupError, struct.error) as error:
-            raise InputError(
-                f"{path} cannot be read by transformers {transformers.__version__} ({error}); "
-                f"expected a whole GGUF file of an architecture that it knows. Copy the file "
-                f"again, or give the original model."
-            ) from error
-        _require_complete(found, str(path))
-        _save(model, tokenizer, folder)
-
-    return cache.stage("model", file_digest([path]), build)[0]
-
-
-def _read_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Read model, tokenizer, and which weights were found."""
-    auto_class: Any = transformers.AutoModelForCausalLM
-    with _quiet_transformers():
-        model, found = auto_class.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are named
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            path.parent, gguf_file=path.name, local_files_only=True
-        )
-    return model, tokenizer, found
-
-
-def _from_factory(source: str, cache: Cache) -> Path:
-    """Keep what ``package.module:factory`` returns as a Hugging Face folder."""
-    made = call_factory(source)
-    if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
-        raise InputError(
-            f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
-            f"transformers, or (model, image processor). Let the factory return both. Any other "
-            f"torch module is taken with --task tensors: see docs/models.md."
-        )
-    model, tokenizer = made
-    state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
-    key = digest(source, model.config.to_json_string(), state)
-    return cache.stage("model", key, lambda folder: _save(model, tokenizer, folder))[0]
-
-
-def _from_hub(source: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py", "*/config.json"]
-    patterns.append("README.md")  # names the license
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"{source!r} is no local folder or file, and the Hub gave no model of that name "
-            f"({type(error).__name__}). Check the spelling, the network and your access, or give a "
-            f"local folder or .gguf file."
-        ) from error
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Write a plain float32 Hugging Face folder, without the marks of a quantized origin."""
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    if getattr(model, "hf_quantizer", None) is not None:
-        model.hf_quantizer = None  # type: ignore[assignment]
-        model.is_quantized = False  # type: ignore[assignment]
-    with _quiet_transformers():
-        model.float().save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence progress bars that would break ours, and reports of weights that nobody asked for."""
-    logging = transformers.utils.logging
-    before = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with redirect_stderr(StringIO()):  # the GGUF reader draws a bar of its own
-            yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
-
-
 def _mask_token(folder: Path, source: str) -> int:
     """Read which token stands for one that is to be filled in."""
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         found = tokenizer.mask_token_id
     except (OSError, ValueError):

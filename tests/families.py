@@ -55,7 +55,7 @@ in float32; none may be above 1e-4. [models.md](models.md) has the model types a
 | sizes | one token, three longer texts, the longest text; graphs are traced with two short ones |
 | fused | ONNX Runtime's own operators in the dense graph; the factorized one has as many |
 
-An image is never padded and has one size: its `sizes` are one image, and three.
+An image or a sound is never padded and has one size: its `sizes` are one of them, and three.
 
 | family | task | tests | dense | full rank | half rank | padded | sizes | fused |
 |:--|:--|:--|--:|--:|--:|--:|--:|:--|
@@ -117,7 +117,7 @@ def measured(case: Case) -> str:
         found, fused = _compared(model, dense_export(model, cache, Recorder()), folder)
     assert max(found) <= LIMIT, (case, found)
     cells = [f"{each:.0e}" for each in found]
-    if model.image is not None:
+    if model.matching is None and (model.image or model.sound):
         cells[3] = "–"
     operators = ", ".join(f"{name} {count}" for name, count in sorted(fused.items()))
     return f"{case.words} {' | '.join(cells)} | {operators or '–'} |"

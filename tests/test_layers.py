@@ -19,6 +19,7 @@ LAYERS = (
     "errors types tasks factors blocks registry cache settings text clock samples intervals",
     "exporter machine device files generation silence truths listings images sounds prompts",
     "processors modules convolutions",
+    "sources",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
     "storage candidates",
@@ -49,12 +50,12 @@ DOORS = {
     "optimum": "shapes exporters",
     "peft": "heal",
     "torch": (
-        "factors load processors sites losses statistics methods sharing forms spectra decompose "
-        "compressed refit heal importance quantization table rescale derivatives factoring "
-        "rivals inspection modules convolutions exporters targets"
+        "factors load sources processors sites losses statistics methods sharing forms spectra "
+        "decompose compressed refit heal importance quantization table rescale derivatives "
+        "factoring rivals inspection modules convolutions exporters targets"
     ),
     "PIL": "images",
-    "transformers": "load processors exporters",
+    "transformers": "load sources processors exporters",
     "sacrebleu": "evaluators",
     "lm_eval": "lm_eval",
     "typer": "cli",

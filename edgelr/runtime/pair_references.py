@@ -9,10 +9,11 @@ import numpy as np
 
 from edgelr.evaluators.perplexity import log_softmax
 from edgelr.runtime.encoder import right_padded
+from edgelr.runtime.judged import draw_answers
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import Array
 from edgelr.runtime.taken import GREEDY_TOKENS, WHOLE, Taken, columns_of, leads_of
-from edgelr.runtime.validate import draw_answers, max_abs_error
+from edgelr.runtime.validate import max_abs_error
 from edgelr.text import read_text, split_sentences
 from edgelr.types import ExportBundle
 

@@ -17,12 +17,13 @@ from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder, pooled, right_padded
 from edgelr.runtime.image_encoder import ImageEncoder
+from edgelr.runtime.judged import open_runner
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.pair_references import of_pairs
 from edgelr.runtime.session import Array
 from edgelr.runtime.taken import GREEDY_TOKENS, WHOLE, Taken, columns_of, leads_of
 from edgelr.runtime.tensors import Tensors, open_tensors
-from edgelr.runtime.validate import left_padding_error, max_abs_error, open_runner
+from edgelr.runtime.validate import left_padding_error, max_abs_error
 from edgelr.samples import Samples, count, feeds, load_samples
 from edgelr.tasks import METRICS, decides_each_label
 from edgelr.text import PROMPTS, chunk_tokens, mask_tokens, read_text, split_sentences
