@@ -116,7 +116,7 @@ def test_an_interrupt_ends_with_130_and_leaves_finished_stages_only(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     kinds = {path.name.partition("-")[0] for path in own.root.iterdir()}
     everything = {"dense", "sample", "statistics", "spectra", "importance"}
-    assert kinds - {"scales"} == (everything if "out" in left else set())  # "scales": just ended
+    assert kinds - {"steps"} == (everything if "out" in left else set())  # steps: just ended
 
 
 # --- what is refused before any work -------------------------------------------------------------
