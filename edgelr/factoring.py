@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,7 @@ REFIT_TOKENS = 16384  # read by every block twice, dense and compressed
 SCALE_STEPS = 4  # at most; each on a text of its own, where there is enough
 SCALE_TOKENS = 16384  # to learn from in a step
 SCALE_BYTES = 2**31  # of derivatives on the disk: large models learn from fewer tokens
-RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0)  # on scales, the most cautious first
+RIDGES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)  # on scales, the most cautious first
 Improve = Callable[[FactorSet, Path], "Factored"]
 
 
@@ -194,7 +194,7 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
         with multiplied(subject.model.module, changed):
             return increase()
 
-    losses = [held_out(factors)]
+    losses, ridges = [held_out(factors)], RIDGES
     for step in range(SCALE_STEPS):
         own = [part.every(texts, step % texts) for part in parts]
         seed = subject.settings.seed + 1 + step  # labels that the statistics did not see
@@ -203,10 +203,12 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
             scales = solve_step(
                 subject.model, factors, own, seed, scratch, listener.progress, often
             )
-        loss, factors = _boldest(scales, held_out, losses[-1])
-        if loss == losses[-1]:
+        loss, lowered = _boldest(scales, held_out, losses[-1], ridges)
+        if not lowered:
             break
         losses.append(loss)
+        factors = scales.folded(lowered[-1])
+        ridges = RIDGES[max(0, RIDGES.index(lowered[-1]) - 1) :]  # the next step is much like it
     note = (
         f"Scales of the kept components, to make up for the dropped ones: held-out loss "
         f"{losses[0]:.4f} before, {losses[-1]:.4f} after {len(losses) - 1} steps"
@@ -216,17 +218,20 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
 
 
 def _boldest(
-    scales: Scales, held_out: Callable[[FactorSet], float], before: float
-) -> tuple[float, FactorSet]:
-    """Lower the ridge for as long as the held-out loss falls; return it and its factors."""
-    best, factors = before, scales.factors
-    for ridge in RIDGES:
-        changed = scales.folded(ridge)
-        loss = held_out(changed)
+    scales: Scales,
+    held_out: Callable[[FactorSet], float],
+    before: float,
+    ridges: Sequence[float],
+) -> tuple[float, list[float]]:
+    """Lower the ridge for as long as the held-out loss falls; return it, and what lowered it."""
+    best, lowered = before, []
+    for ridge in ridges:
+        loss = held_out(scales.folded(ridge))
         if loss >= best:
             break
-        best, factors = loss, changed
-    return best, factors
+        best = loss
+        lowered.append(ridge)
+    return best, lowered
 
 
 def _healed(

@@ -268,7 +268,7 @@ def gradient_pass(
     """
 
     def seen(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if output.requires_grad:
+        if torch.is_grad_enabled():
             watch(name, module, args[0], output)
 
     handles = [

@@ -18,7 +18,8 @@ from edgelr.cli import app
 from edgelr.device import load_profile
 from edgelr.errors import InputError
 from edgelr.graph.save import load_graph
-from edgelr.images import list_images, listed
+from edgelr.images import list_images
+from edgelr.listings import listed
 from edgelr.planning import examine
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.footprint import run_under_cap

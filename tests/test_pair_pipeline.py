@@ -328,5 +328,8 @@ def test_the_pair_writes_and_predicts_the_same_text_in_every_way(
     assert found.tolist() == runner.greedy(sources, 8)
     for source, text in zip(sources, found, strict=True):
         at_once = runner.predicted(source, text)
-        assert runner.start.allowed(at_once.copy()).argmax(-1).tolist() == text.tolist()
+        scores = at_once.copy()
+        for generated, rows in enumerate((scores[:1], scores[1:])):
+            runner.start.allowed(rows, generated)
+        assert scores.argmax(-1).tolist() == text.tolist()
         np.testing.assert_allclose(runner.predicted(source, text, True), at_once, atol=1e-5)
