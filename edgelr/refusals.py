@@ -60,7 +60,8 @@ def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> 
     asked = {
         "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
         "--max-latency": settings.max_latency is not None,
-        "--with-tests of sounds": settings.with_tests and model.sound is not None,
+        "--with-tests": settings.with_tests
+        and (model.sound is not None or TASKS[model.task].matches),
         f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
     }
     for what, wanted in asked.items():

@@ -129,7 +129,7 @@ def test_the_lock_names_what_reproduces_the_bundle(exported: Exported) -> None:
     assert lock["model"]["digest"] == exported.report.digest
     assert lock["calibration"][0]["sha256"]
     assert {"torch", "onnxruntime", "python"} <= lock["environment"].keys()
-    assert lock["settings"]["keep"] == 0.6
+    assert lock["settings"]["keep"] == exported.keep
 
 
 def test_a_bundle_is_validated_again_without_torch(exported: Exported) -> None:
