@@ -194,7 +194,8 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
         with multiplied(subject.model.module, changed):
             return increase()
 
-    losses, ridges = [held_out(factors)], RIDGES
+    losses = [held_out(factors)]
+    ridges: Sequence[float] = RIDGES
     for step in range(SCALE_STEPS):
         own = [part.every(texts, step % texts) for part in parts]
         seed = subject.settings.seed + 1 + step  # labels that the statistics did not see
