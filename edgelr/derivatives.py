@@ -44,34 +44,29 @@ class Derivatives:
     unit: Tensor
     rows: int
 
-    def pieces(self) -> Iterator[tuple[Tensor, slice]]:
-        """Yield ``p / unit`` of as many rows as fit in memory, and which rows they are."""
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield ``p / unit`` of as many rows as fit in memory."""
         width = len(self.unit)
         stored = np.memmap(self.path, np.float16, "r", shape=(self.rows, width))
         step = max(1, PIECE_NUMBERS // width)
         for start in range(0, self.rows, step):
-            rows = slice(start, min(start + step, self.rows))
-            yield torch.from_numpy(stored[rows].astype(np.float32)), rows
+            yield torch.from_numpy(stored[start : start + step].astype(np.float32))
 
-    def mean(self, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    def mean(self, of: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean over the rows of what ``of`` sums over the rows of a piece, ``(k,)``."""
         total = torch.zeros(len(self.unit))
-        for piece, rows in self.pieces():
-            total += of(piece, rows)
+        for piece in self.pieces():
+            total += of(piece)
         return total / self.rows
 
     def sizes(self) -> Tensor:
         """Root mean square of every column, ``(k,)``."""
-        squares = self.mean(lambda p, _: p.square().sum(0))
+        squares = self.mean(lambda p: p.square().sum(0))
         return squares.sqrt().clamp_min(torch.finfo(torch.float16).tiny)
 
     def normal(self, v: Tensor) -> Tensor:
         """Mean of ``p p^T v``."""
-        return self.mean(lambda p, _: p.T @ (p @ v))
-
-    def against(self, values: Tensor) -> Tensor:
-        """Mean of ``p`` times a value of every row, ``(rows,)``."""
-        return self.mean(lambda p, rows: p.T @ values[rows])
+        return self.mean(lambda p: p.T @ (p @ v))
 
 
 @dataclass

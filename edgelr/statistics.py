@@ -228,14 +228,7 @@ def fisher_pass(
 ) -> None:
     """Send gradients of the Fisher information back through every text.
 
-    Args:
-        model: in float32.
-        modules: to watch, by name.
-        watch: see ``gradient_pass``.
-        parts: calibration texts.
-        generator: of the sampled labels or probes.
-        what: is done, for ``progress``.
-        progress: called with ``(what, done, total)`` in tokens.
+    ``generator`` draws labels or probes; the other arguments are those of ``gradient_pass``.
     """
 
     def send(inputs: Inputs, mask: Tensor) -> None:

@@ -145,7 +145,7 @@ def test_derivatives_of_an_image_are_summed_over_its_positions(
     rows, sites = random_rows(model, 3, 0), find_sites(model)
     factors: FactorSet = {site.name: full(model, site.name) for site in sites}
     found, _ = rescale.collect(model, factors, [rows], 0, tmp_path, print, positions(sites))
-    derivatives = torch.cat([piece for piece, _ in found.pieces()]) * found.unit
+    derivatives = torch.cat(list(found.pieces())) * found.unit
     scales = torch.ones(len(found.unit), requires_grad=True)
     scaled: FactorSet = {
         name: LowRank(each.down, each.up * scales[found.columns[name], None])
