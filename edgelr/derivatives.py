@@ -50,7 +50,7 @@ class Derivatives:
         stored = np.memmap(self.path, np.float16, "r", shape=(self.rows, width))
         step = max(1, PIECE_NUMBERS // width)
         for start in range(0, self.rows, step):
-            yield torch.from_numpy(stored[start : start + step].astype(np.float32))
+            yield torch.from_numpy(np.array(stored[start : start + step])).float()
 
     def mean(self, of: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean over the rows of what ``of`` sums over the rows of a piece, ``(k,)``."""

@@ -661,7 +661,11 @@ class PhaseLatency:
 class MemoryUse:
     """Memory of a fresh process, from /proc: steady state after the runs, and the peak.
 
-    ``predicted_bytes`` is what the files of the bundle predict for the peak.
+    Attributes:
+        predicted_bytes: what the files of the bundle predict for the peak; of the GPU's memory,
+            where that has its own.
+        gpu_bytes: what the process has on the GPU after the runs: an arena does not shrink. None
+            on a CPU, and where the driver does not tell.
     """
 
     rss_anon_bytes: int
@@ -669,6 +673,12 @@ class MemoryUse:
     peak_bytes: int
     baseline_bytes: int
     predicted_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+    @property
+    def most_bytes(self) -> int:
+        """The peak that is predicted: on the GPU, where that was measured."""
+        return self.peak_bytes if self.gpu_bytes is None else self.gpu_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -689,8 +699,8 @@ class CapCheck:
         limit_bytes: what the device leaves to a process.
         mechanism: what kept the process to it.
         predicted_bytes: what the bundle was predicted to take; None where it does not tell.
-        peak_bytes: what it took; None where it did not live to tell, and on a GPU, whose arena has
-            no counter that can be read.
+        peak_bytes: what it took; None where it did not live to tell, and on a GPU whose driver does
+            not tell.
         context_tokens: of the cache, which was filled; the longest text of an encoder.
         prefill_tokens: that were read at once.
         problem: how it failed; empty where it ran.

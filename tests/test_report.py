@@ -19,6 +19,7 @@ from edgelr.errors import InputError
 from edgelr.report.card import license_of, model_card, snippet
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import from_json, json_schema, to_json
+from edgelr.report.tables import memory_table
 from edgelr.report.terminal import print_budget, print_plan, print_report
 from tests.reports import make_report, unmeasured
 
@@ -41,6 +42,17 @@ def test_infinite_and_undefined_numbers_survive(report: types.Report) -> None:
     seconds = from_json(text).seconds
     assert seconds["a"] == math.inf
     assert math.isnan(seconds["b"])
+
+
+def test_the_memory_of_a_gpu_stands_beside_that_of_the_process(report: types.Report) -> None:
+    assert report.comparison is not None
+    dense, bundle = report.comparison.dense, report.comparison.bundle
+    assert "on the GPU" not in memory_table(report.comparison).columns
+    memory = dataclasses.replace(bundle.memory, gpu_bytes=924 << 20)
+    ran = dataclasses.replace(bundle, provider="CUDAExecutionProvider", memory=memory)
+    table = memory_table(ran)
+    assert dict(zip(table.columns, table.rows[0], strict=True))["on the GPU"] == "924.0"
+    assert (memory.most_bytes, dense.memory.most_bytes) == (924 << 20, dense.memory.peak_bytes)
 
 
 @pytest.mark.parametrize("path", [(), ("budget",), ("validation", "parity")])

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import save
 
-from edgelr.errors import EdgelrError, InputError, ProviderError
+from edgelr.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
 from edgelr.runtime import jobs, session
 from edgelr.runtime.decoder import Decoder, left_padded
 from edgelr.runtime.encoder import Encoder, right_padded
@@ -175,6 +175,19 @@ def test_the_arena_of_a_gpu_is_limited_to_what_is_asked_for() -> None:
     assert options["arena_extend_strategy"] == "kSameAsRequested"
     assert session._providers("cuda", None)[0] == ("CUDAExecutionProvider", {})
     assert session._providers("cpu", 1) == [("CPUExecutionProvider", {})]
+
+
+def test_an_arena_that_cannot_grow_is_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        said = "void* onnxruntime::BFCArena::AllocateRawInternal(size_t) Available memory of 9 is"
+        raise session.state.Fail(said)
+
+    bundle = write_bundle(tmp_path / "bundle", encoder_model())
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    with pytest.raises(EnvironmentProblem, match=r"too little memory for .*smaller --keep"):
+        open_session(bundle.model_path)
 
 
 def test_a_text_is_predicted_alike_at_once_and_by_steps(tmp_path: Path) -> None:

@@ -52,6 +52,26 @@ def test_a_worker_opens_runs_and_tells_its_memory(decoder: ExportBundle) -> None
     assert ended(worker.pid)
 
 
+@pytest.mark.parametrize(
+    ("said", "found"), [("{pid}, 851", 851 << 20), ("{pid}, [N/A]", None), ("1, 851", None)]
+)
+def test_the_driver_tells_what_a_worker_has_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, found: int | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '3, 77'\necho \"{said.format(pid='$PPID')}\"\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with Worker() as worker:
+        assert worker.gpu_memory() == found
+
+
+def test_without_a_driver_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Worker() as worker:
+        assert worker.gpu_memory() is None
+
+
 def test_errors_cross_the_pipe_and_the_worker_goes_on(
     decoder: ExportBundle, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgelr.cli import app
+from edgelr.report.reading import read_reports
 from tests.test_docs import ROOT, command_lines
 from tests.test_real import model_path
 
@@ -86,10 +86,8 @@ def test_the_tutorial_leads_to_two_bundles_that_pass(run: Run, texts: Path, tmp_
         done += 1
     assert done >= 9
     for name in ("first", "int8"):
-        report = json.loads(
-            (tmp_path / f"build/{name}/reports/raspberry-pi-5-8gb.json").read_text()
-        )
-        assert report["validation"]["passed"] is True
+        (report,) = read_reports(tmp_path / "build" / name)
+        assert report.validation.passed
         assert (tmp_path / f"build/{name}/reports/raspberry-pi-5-8gb.html").stat().st_size > 10000
     assert (tmp_path / "build/compared.html").exists()
 

@@ -168,7 +168,7 @@ def _measured(comparison: Comparison) -> dict[str, tuple[str, Origin, float]]:
         if phase.key in comparison.ratios:
             ratio = comparison.ratios[phase.key]
             found[f"{phase.key}, bundle / original"] = ("", "measured", ratio)
-    found["peak memory"] = ("bytes", "measured", comparison.bundle.memory.peak_bytes)
+    found["peak memory"] = ("bytes", "measured", comparison.bundle.memory.most_bytes)
     return found
 
 

@@ -81,7 +81,7 @@ def memory_chart(report: Report) -> Bars:
             ("bundle", "bundle", report.comparison.bundle),
         ):
             memory = side.memory
-            bars.append(_size_bar(f"{label}, measured", memory.peak_bytes, kind))
+            bars.append(_size_bar(f"{label}, measured", memory.most_bytes, kind))
             if memory.predicted_bytes is not None:
                 bars.append(_size_bar(label, memory.predicted_bytes, kind, predicted=True))
         groups.append(BarGroup("peak of a fresh process", tuple(bars), measured_heading(report)))

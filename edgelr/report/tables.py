@@ -106,10 +106,9 @@ def memory_table(found: Comparison | Measurement) -> Table:
         rows: tuple[tuple[str, ...], ...] = (_memory_row(found.name, found),)
     else:
         rows = (_memory_row("dense", found.dense), _memory_row("bundle", found.bundle))
-    columns = (
-        "memory, MiB", "anonymous", "file-backed", "peak", "predicted", "before loading", "load ms",
-    )  # fmt: skip
-    return Table(columns, rows)
+    counted = ("memory, MiB", "anonymous", "file-backed", "peak")
+    on_gpu = ("on the GPU",) if len(rows[0]) == 8 else ()
+    return Table((*counted, *on_gpu, "predicted", "before loading", "load ms"), rows)
 
 
 def cap_table(found: CapCheck) -> Table:
@@ -261,6 +260,7 @@ def _memory_row(label: str, measurement: Measurement) -> tuple[str, ...]:
         memory.rss_anon_bytes,
         memory.rss_file_bytes,
         memory.peak_bytes,
+        *((memory.gpu_bytes,) if measurement.provider.startswith("CUDA") else ()),
         memory.predicted_bytes,
         memory.baseline_bytes,
     )

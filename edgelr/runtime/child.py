@@ -123,6 +123,11 @@ class Worker:
         """Read the worker's memory."""
         return ProcessMemory(**self._request("memory"))
 
+    def gpu_memory(self) -> int | None:
+        """Read the worker's bytes on the GPUs; None where the driver does not tell."""
+        answer = self._request("gpu_memory")
+        return None if answer is None else int(answer)
+
     def call(
         self, function: str, arguments: dict[str, Any], progress: Progress | None = None
     ) -> Any:

@@ -29,6 +29,10 @@ SESSION_BYTES = 26 * 2**20
 # What packing whole numbers leaves to the process, and what products in eight bits work with: up to
 # 4 MiB more with the same models.
 WHOLE_NUMBER_BYTES = 4 * 2**20
+# What a process has on a GPU beside weights, buffers and cache: the driver's context and libraries,
+# 600 MiB as soon as a graph is loaded, and their workspaces. 718 to 732 MiB with SmolLM2-135M in
+# float16 (release 1.31, CUDA 13, cuDNN 9, an H200 with driver 580).
+GPU_CONTEXT_BYTES = 720 * 2**20
 DECODED_TOKENS = 64
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -41,7 +45,7 @@ def predict_peak(
     tokens: int,
     context_tokens: int,
 ) -> int | None:
-    """Predict the largest resident memory of a process that runs a bundle.
+    """Predict the most memory of a process that runs a bundle: the GPU's, on a GPU.
 
     Args:
         bundle: its manifest tells the shape of the model, and how its weights are held.
@@ -56,6 +60,8 @@ def predict_peak(
     """
     held = _held_bytes(bundle, provider, batch, tokens, context_tokens)
     residency = bundle.manifest.residency
+    if provider != "cpu":
+        return None if held is None else GPU_CONTEXT_BYTES + held
     if held is None or residency is None:
         return None
     extra = WHOLE_NUMBER_BYTES if residency.whole_numbers else 0
@@ -121,7 +127,7 @@ def run_under_cap(
         else:
             held = _held_bytes(bundle, provider, *sizes)
             predicted = None if held is None else device.runtime_bytes + held
-            arena_bytes = max(0, limit_bytes - device.runtime_bytes)
+            arena_bytes = max(1, limit_bytes - device.runtime_bytes)  # 0 would set no limit
             cap = nullcontext("gpu_mem_limit")
         problem, peak = "", None
         with cap as mechanism:
@@ -133,7 +139,14 @@ def run_under_cap(
                     worker.run_ms("text", batch, matching.tokens, 0)
                 for _ in range(steps):
                     worker.run_ms(phase, batch, 1 if decodes else tokens, context)
-                peak = worker.memory().peak_bytes if provider == "cpu" else None
+                peak = worker.memory().peak_bytes if provider == "cpu" else worker.gpu_memory()
+                if provider != "cpu" and peak is not None and peak > limit_bytes:
+                    problem = (
+                        f"It ran, but the process had {peak >> 20:,} MiB on the GPU, where "
+                        f"{limit_bytes >> 20:,} MiB are left to it: beside the arena it takes more "
+                        f"than the {device.runtime_bytes >> 20:,} MiB that the profile of "
+                        f"{device.id} expects."
+                    )
             except ProviderError:
                 raise
             except EdgelrError as error:

@@ -216,6 +216,7 @@ def _memory(
         found.peak_bytes,
         opened.baseline_bytes,
         predicted,
+        worker.gpu_memory() if provider == "cuda" else None,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def read_memory() -> ProcessMemory:
     """
     kib = _status()
     return ProcessMemory(kib["RssAnon:"] << 10, kib["RssFile:"] << 10, kib["VmHWM:"] << 10)
+
+
+def read_gpu_memory() -> int | None:
+    """Ask the driver for the bytes that this process has on the GPUs; None where it does not tell.
+
+    A board whose GPU shares the memory of the processor has no such counter.
+    """
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    rows = (line.replace(" ", "").split(",") for line in answer.stdout.splitlines())
+    own = [row[1] for row in rows if row[0] == str(os.getpid())]
+    return sum(int(mib) << 20 for mib in own) if own and all(map(str.isdigit, own)) else None
 
 
 def usable_cores() -> int:

@@ -6,6 +6,9 @@ runs on the provider that was asked for, or it does not open.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
 import textwrap
 import time
@@ -20,7 +23,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from edgelr.errors import EdgelrError, InputError, ProviderError
+from edgelr.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
 from edgelr.runtime.memory import usable_cores
 from edgelr.types import OperatorTime
 
@@ -56,6 +59,7 @@ _MODEL_ERRORS = (
     state.NoSuchFile,
     state.NotImplemented,
 )
+_NO_MEMORY = "BFCArena::AllocateRawInternal"  # in all that an arena says when it cannot grow
 _DEVICE_ERRORS = (state.EPFail, state.EngineError, state.RuntimeException, RuntimeError)
 
 
@@ -210,12 +214,25 @@ def open_session(
         raise _not_used(wanted, offered, "this wheel offers only")
     if not model_path.is_file():
         raise InputError(f"{model_path} does not exist. Expected an ONNX file. Export it again.")
+    if provider == "cuda":
+        _load_libraries()
     count, start = threads or usable_cores(), time.perf_counter()
     session = _load(model_path, _providers(provider, memory_bytes), count, profile)
     load_ms = (time.perf_counter() - start) * 1e3
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise _not_used(PROVIDERS[provider], session.get_providers(), "the session fell back to")
     return Session(session, model_path, count, load_ms)
+
+
+@functools.cache
+def _load_libraries() -> None:
+    """Load CUDA and cuDNN from the packages that pip installs: no search path names them.
+
+    What is missing is told when the session opens; ``preload_dlls`` would print it.
+    """
+    if hasattr(ort, "preload_dlls"):  # the builds of boards may be older
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _providers(provider: str, memory_bytes: int | None) -> list[tuple[str, dict[str, str]]]:
@@ -244,6 +261,11 @@ def _load(
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except _MODEL_ERRORS + _DEVICE_ERRORS as error:
         wanted = providers[0][0]
+        if _NO_MEMORY in str(error):
+            raise EnvironmentProblem(
+                f"There is too little memory for {path} on {wanted}: {_one_line(error)} Expected "
+                f"room for the weights. Free some, or export with a smaller --keep or --max-size."
+            ) from error
         if wanted != CPU and isinstance(error, _DEVICE_ERRORS):
             raise _not_used(wanted, [], f"opening it failed: {_one_line(error)}") from error
         raise InputError(

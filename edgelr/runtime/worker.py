@@ -24,7 +24,7 @@ from edgelr.evaluators import Progress
 from edgelr.runtime.bench import Bench
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.child import PIECE_TOKENS
-from edgelr.runtime.memory import limit_data, read_memory
+from edgelr.runtime.memory import limit_data, read_gpu_memory, read_memory
 from edgelr.text import EvaluationSize
 
 Answer = Callable[[dict[str, Any]], None]
@@ -40,6 +40,7 @@ class Server:
             "open": self._open,
             "run": self._run,
             "memory": read_memory,
+            "gpu_memory": read_gpu_memory,
             "limit_data": limit_data,
             "call": self._call,
         }
