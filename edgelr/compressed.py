@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from edgelr import targets
 from edgelr.calibration import Calibration
-from edgelr.convolutions import convolved
+from edgelr.convolutions import convolved, features_last
 from edgelr.factors import Factors, FactorSet, LowRank
 from edgelr.forms import apply, dense_weight
 from edgelr.intervals import in_blocks, upper_end
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    Watch = Callable[[Tensor], None]
+
 
 EVALUATION_BATCH_TOKENS = 1024
 _GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
@@ -45,17 +48,23 @@ class FactorizedLinear(nn.Module):
     Args:
         dense: the linear that it stands in for.
         factors: of its weight.
+        watch: called with the first product of a ``LowRank``, ``(..., rank)``.
     """
 
-    def __init__(self, dense: nn.Linear, factors: Factors) -> None:
+    def __init__(self, dense: nn.Linear, factors: Factors, watch: Watch | None = None) -> None:
         super().__init__()
-        self.factors = factors
+        self.factors, self.watch = factors, watch
         self.weight, self.bias = dense.weight, dense.bias
         self.in_features, self.out_features = dense.in_features, dense.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
-        y = apply(self.factors, x)
+        if self.watch is not None and isinstance(self.factors, LowRank):
+            hidden = x @ self.factors.down
+            self.watch(hidden)
+            y = hidden @ self.factors.up
+        else:
+            y = apply(self.factors, x)
         return y if self.bias is None else y + self.bias
 
 
@@ -65,44 +74,58 @@ class FactorizedConvolution(nn.Module):
     Args:
         dense: the convolution that it stands in for.
         factors: of its weight as a matrix.
+        watch: called with what the first one gives, ``(..., rank)``.
     """
 
-    def __init__(self, dense: nn.Conv2d, factors: LowRank) -> None:
+    def __init__(self, dense: nn.Conv2d, factors: LowRank, watch: Watch | None = None) -> None:
         super().__init__()
-        self.dense, self.factors = dense, factors
+        self.dense, self.factors, self.watch = dense, factors, watch
         for name in _GEOMETRY:  # models read them to pad
             setattr(self, name, getattr(dense, name))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(images, in, ...)`` to ``(images, out, ...)``."""
         hidden = convolved(self.dense, x, self.factors.down)
+        if self.watch is not None:
+            seen = features_last(self.dense, hidden)
+            self.watch(seen)
+            hidden = seen.mT.view_as(hidden)  # what is watched has the gradient
         return functional.conv2d(hidden, self.factors.up.T[..., None, None], self.dense.bias)
 
 
 @contextmanager
-def installed(module: nn.Module, factors: FactorSet) -> Iterator[None]:
+def installed(
+    module: nn.Module, factors: FactorSet, watch: Callable[[str, Tensor], None] | None = None
+) -> Iterator[None]:
     """Let the sites of ``module`` compute with their factors, for as long as the block runs.
 
     A table of embeddings, with the head that is tied to it, holds what it was rounded to.
+
+    Args:
+        module: with a linear or convolution for every factor.
+        factors: by the name of the site.
+        watch: called with the name of every ``LowRank`` that runs, and its first product
+            ``(..., rank)``.
     """
     dense = {name: module.get_submodule(name) for name in factors}
     tables = {name for name, each in dense.items() if isinstance(each, nn.Embedding)}
     try:
         with multiplied(module, {name: factors[name] for name in tables}):
             for name in dense.keys() - tables:
-                module.set_submodule(name, _factorized(dense[name], factors[name]))
+                seen = None if watch is None else partial(watch, name)
+                module.set_submodule(name, _factorized(dense[name], factors[name], seen))
             yield
     finally:
         for name, linear in dense.items():
             module.set_submodule(name, linear)
 
 
-def _factorized(dense: nn.Module, factors: Factors) -> nn.Module:
+def _factorized(dense: nn.Module, factors: Factors, watch: Watch | None) -> nn.Module:
     if isinstance(dense, nn.Linear):
-        return FactorizedLinear(dense, factors)
+        return FactorizedLinear(dense, factors, watch)
     assert isinstance(dense, nn.Conv2d)
     assert isinstance(factors, LowRank), "a convolution has no other form"
-    return FactorizedConvolution(dense, factors)
+    return FactorizedConvolution(dense, factors, watch)
 
 
 @contextmanager

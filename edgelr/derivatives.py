@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgelr.convolutions import first_product
 from edgelr.factors import FactorSet, LowRank
 from edgelr.tasks import TASKS
 
@@ -125,18 +124,6 @@ class DerivativesWriter:
 def products_of(factors: FactorSet) -> dict[str, LowRank]:
     """The factors that have components to scale."""
     return {name: each for name, each in factors.items() if isinstance(each, LowRank)}
-
-
-def derivatives(module: nn.Module, x: Tensor, gradient: Tensor, factors: LowRank) -> Tensor:
-    """Compute ``p`` at every position, ``(..., r)``.
-
-    Args:
-        module: a linear, or a convolution.
-        x: that it reads.
-        gradient: of the loss at its output, features last.
-        factors: of its weight.
-    """
-    return first_product(module, x, factors.down) * (gradient @ factors.up.T)
 
 
 def by_row(model: LoadedModel, positions: float, values: Tensor) -> Tensor:

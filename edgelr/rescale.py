@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgelr.compressed import multiplied
-from edgelr.convolutions import features_last
-from edgelr.derivatives import Derivatives, DerivativesWriter, by_row, derivatives, products_of
+from edgelr.compressed import installed
+from edgelr.derivatives import Derivatives, DerivativesWriter, by_row, products_of
 from edgelr.factors import FactorSet, LowRank
 from edgelr.losses import Inputs, answers, backward_twice, with_few_prompts
 from edgelr.statistics import gradient_pass
@@ -177,21 +176,21 @@ def collect(
 
     The arguments are those of ``solve_step``.
     """
-    products, writer = products_of(factors), DerivativesWriter.into(folder, factors)
+    writer = DerivativesWriter.into(folder, factors)
     gradient = torch.zeros(writer.width, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     sampled = False  # which of the two gradients of a batch is on its way
 
-    def add(name: str, module: nn.Module, x: Tensor, sent: Tensor) -> None:
-        p = derivatives(module, x, features_last(module, sent), products[name])
+    def add(name: str, hidden: Tensor, sent: Tensor) -> None:
+        p = hidden * sent  # (x . down_k) (up_k . g)
         if sampled:
             writer.add(name, by_row(model, positions.get(name, 1.0), p))
         else:
             gradient[writer.columns[name]] += p.flatten(0, -2).sum(0).double()
 
-    def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        x = x.detach()
-        output.register_hook(lambda sent: add(name, module, x, sent))
+    def watch(name: str, hidden: Tensor) -> None:
+        found = hidden.detach()
+        hidden.register_hook(lambda sent: add(name, found, sent))
 
     def send(inputs: Inputs, mask: Tensor) -> None:
         nonlocal sampled
@@ -199,7 +198,7 @@ def collect(
             compared = with_few_prompts(model, generator)
             expected = answers(compared, inputs, mask)
         sampled = False
-        with multiplied(model.module, factors):
+        with installed(model.module, factors, watch):
             backward_twice(compared, inputs, mask, expected, generator, between)
         writer.flush()
 
@@ -207,7 +206,6 @@ def collect(
         nonlocal sampled
         sampled = True
 
-    modules = {name: model.module.get_submodule(name) for name in products}
-    gradient_pass(model, modules, watch, parts, send, "scales", progress)
+    gradient_pass(model, {}, lambda *_: None, parts, send, "scales", progress)
     found = writer.finish()
     return found, (gradient / found.rows).float()

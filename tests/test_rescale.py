@@ -101,7 +101,7 @@ def test_what_lost_nothing_keeps_its_scale(
         weight = weight_of(model, site.name).T.double()
         u, s, v = torch.linalg.svd(weight, full_matrices=False)
         full[site.name] = LowRank((u * s.sqrt()).float(), (s.sqrt()[:, None] * v).float())
-    found = scales(full, rescaled(model, full, [texts(16, 0)], tmp_path))
+    found = scales(full, rescaled(model, full, [texts(128, 0)], tmp_path))
     torch.testing.assert_close(found, torch.ones_like(found), atol=1e-3, rtol=0)
 
 
