@@ -21,7 +21,7 @@ from edgelr.runtime.child import Worker
 from edgelr.runtime.footprint import SESSION_BYTES
 from edgelr.runtime.memory import usable_cores
 from edgelr.storage import matrix_bytes
-from edgelr.types import WeightPrecision
+from edgelr.types import PRECISION_BYTES, WeightPrecision
 
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 SIZES = (64, 256, 1024, 3072)  # rows and columns of the weights that are measured
@@ -78,8 +78,9 @@ def detect(
     device = load_profile(name)
     with Worker() as worker:
         started_bytes = worker.memory().resident_bytes
-    kernels = _measure(device, provider, threads or usable_cores(), listener)
-    _fill(fields, device, kernels, started_bytes, out.stem)
+    kernels, gpu_bytes = _measure(device, provider, threads or usable_cores(), listener)
+    process_bytes = started_bytes + SESSION_BYTES if provider == "cpu" else gpu_bytes
+    _fill(fields, device, kernels, process_bytes, out.stem)
     out.write_text(yaml.safe_dump(fields, sort_keys=False, width=100), encoding="utf-8")
     return load_profile(str(out))
 
@@ -95,9 +96,15 @@ def _recognised(provider: str) -> str:
 
 def _measure(
     device: DeviceProfile, provider: str, threads: int, listener: Listener
-) -> dict[str, Any]:
-    """Time all graphs in one fresh process, and put their figures together."""
+) -> tuple[dict[str, Any], int | None]:
+    """Time all graphs in one fresh process, and put their figures together.
+
+    Returns:
+        The figures, and what the process has on the GPU in the end, where the driver tells.
+    """
     kinds: tuple[WeightPrecision, ...] = (device.precision, "int8", "int4")
+    # The CPU has no attention in float16: what runs there is the float32 twin.
+    values = device.precision if provider == "cuda" else "float32"
     chains = [
         _Chain(weights, *sizes)
         for weights in kinds
@@ -109,14 +116,14 @@ def _measure(
             path = Path(scratch) / f"chain{index}.onnx"
             write_products(
                 path, chain.inputs, chain.outputs, chain.weights, chain.pairs,
-                device.accuracy_level,
+                device.accuracy_level, values,
             )  # fmt: skip
             jobs.append((str(path), chain.shapes, True))
             listener.progress("probes", index + 1, len(chains))
         norms, attention, decoding = (Path(scratch) / f"small{index}.onnx" for index in range(3))
-        write_norms(norms, WIDTH, NORMS)
-        write_attention(attention, HEADS, HEAD_SIZE)
-        write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS)
+        write_norms(norms, WIDTH, NORMS, values)
+        write_attention(attention, HEADS, HEAD_SIZE, values)
+        write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS, values)
         long, width = TOKENS[-1], HEADS * HEAD_SIZE
         lengths = [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]
         jobs.append((str(norms), lengths, False))
@@ -127,7 +134,8 @@ def _measure(
         *products, (one, many), (attended,), (decoded,) = worker.call(
             "time_graphs", arguments, listener.progress
         )
-    moved = 3 * long * WIDTH * 4 * NORMS
+        gpu_bytes = worker.gpu_memory() if provider == "cuda" else None
+    moved = 3 * long * WIDTH * PRECISION_BYTES[values] * NORMS
     flops = 4 * long * long * width
     return {
         "source": f"measured by edgelr {__version__} with {PACKAGES[provider]} "
@@ -145,14 +153,14 @@ def _measure(
                 [(chain.inputs, chain.outputs), (chain.outputs, chain.inputs)]
             )
         ],
-    }
+    }, gpu_bytes
 
 
 def _fill(
     fields: dict[str, Any],
     device: DeviceProfile,
     kernels: dict[str, Any],
-    started_bytes: int,
+    process_bytes: int | None,
     name: str,
 ) -> None:
     """Replace what was measured in the fields of a profile."""
@@ -163,8 +171,9 @@ def _fill(
     source = kernels["source"]
     fields |= {"id": name, "kernels": kernels}
     fields["memory"]["visible"] = _figure(round(device.memory.visible.value, 1), "MiB", source)
-    runtime = round((started_bytes + SESSION_BYTES) / _MIB, 1)
-    fields["memory"]["runtime"] = _figure(runtime, "MiB", source)
+    if process_bytes is not None:
+        runtime = round(process_bytes / _MIB, 1)
+        fields["memory"]["runtime"] = _figure(runtime, "MiB", source)
     fields["compute"]["bandwidth"] = _figure(round(reading / 1e3, 3), "GB/s", source)
     fields["compute"][device.precision] = _figure(round(arithmetic / 1e6, 5), "TFLOPS", source)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
+import yaml
+from onnx import TensorProto, ValueInfoProto, load
 from typer.testing import CliRunner
 
 from edgelr import cli, detect, planning
 from edgelr.cache import Cache
-from edgelr.device import DeviceProfile, load_profile
+from edgelr.device import DeviceProfile, load_profile, profile_path
 from edgelr.errors import InputError
+from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
 from edgelr.graph.workload import read_workload
 from edgelr.latency import Clock, Product, Run, can_predict
 from edgelr.machine import is_this_machine
 from edgelr.rivals import dense_in
 from edgelr.runtime import probe
 from edgelr.runtime.measure import measure_one
+from edgelr.runtime.session import open_session
 from edgelr.settings import make_settings
 from edgelr.types import WeightPrecision
 from tests.exports import Recorder
@@ -49,6 +55,55 @@ def test_a_detected_profile_loads_and_predicts(tmp_path: Path) -> None:
     generic = load_profile("generic-cpu")
     assert found.workload == generic.workload
     assert 0 < found.runtime_bytes < generic.visible_bytes
+
+
+def data_type(each: ValueInfoProto | TensorProto) -> int:
+    return each.data_type if isinstance(each, TensorProto) else each.type.tensor_type.elem_type
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_a_gpu_is_measured_in_the_precision_that_ships(
+    tmp_path: Path, weights: WeightPrecision
+) -> None:
+    """Attention in float32 would run on the CPU instead."""
+    names = ("products", "norms", "attention", "decoding")
+    products, norms, attention, decoding = (tmp_path / f"{name}.onnx" for name in names)
+    write_products(products, 64, 32, weights, 1, 1, "float16")
+    write_norms(norms, 32, 2, "float16")
+    write_attention(attention, 2, 16, "float16")
+    write_decoding(decoding, 2, 16, 4, 2, "float16")
+    for path in (products, norms, attention, decoding):
+        graph = load(path).graph
+        floats = [*graph.input, *graph.output, *graph.initializer]
+        assert {TensorProto.FLOAT} & {data_type(each) for each in floats} == set(), path
+    for path in (products, decoding):  # of which the CPU has kernels in float16 as well
+        session = open_session(path)
+        feeds = {
+            name: np.ones((1, 1, 32) if path == decoding else (3, 64)) for name in session.inputs
+        }
+        assert np.isfinite(session.run(feeds, list(session.outputs))[0][0]).all()
+
+
+def test_what_the_driver_counts_is_the_process_on_a_gpu() -> None:
+    fields = yaml.safe_load(profile_path("generic-cuda").read_text())
+    device = load_profile("generic-cpu")
+    kernels = {"source": "here", "products": [["float32", 1, 64, 64, 10.0]]}
+    detect._fill(fields, device, kernels, None, "unknown")
+    assert fields["memory"]["runtime"]["value"] == 720
+    detect._fill(fields, device, kernels, 777 << 20, "told")
+    assert (fields["id"], fields["memory"]["runtime"]["value"]) == ("told", 777)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="no CUDA provider"
+)
+@pytest.mark.usefixtures("small")
+def test_a_gpu_is_detected(tmp_path: Path) -> None:
+    found = detect.detect(None, "cuda", 1, tmp_path / "here.yaml", Recorder())
+    assert can_predict(found)
+    assert found.kernels is not None
+    assert {row[0] for row in found.kernels.products} == {"float16", "int8", "int4"}
 
 
 def test_the_fastest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:

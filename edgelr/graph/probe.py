@@ -10,11 +10,12 @@ import onnx_ir as ir
 
 from edgelr.blocks import quantize
 from edgelr.graph.tidy import MICROSOFT, constant, product_of_blocks
-from edgelr.types import PRECISION_BYTES, WeightPrecision
+from edgelr.types import PRECISION_BYTES, Precision, WeightPrecision
 
 Shape: TypeAlias = tuple[int | str, ...]
 
 OPSET, IR_VERSION = 17, 8  # which every ONNX Runtime of the last years knows
+_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 
 
 def write_products(
@@ -24,6 +25,7 @@ def write_products(
     weights: WeightPrecision,
     pairs: int,
     accuracy_level: int,
+    values: Precision = "float32",
 ) -> None:
     """Write ``x @ A1 @ B1 @ A2 @ B2 ...``, with ``A (inputs, outputs)`` and ``B`` its mirror image.
 
@@ -33,11 +35,12 @@ def write_products(
         path: of the graph, whose input ``x`` is ``(tokens, inputs)``.
         inputs: rows of the first weight.
         outputs: columns of the first weight.
-        weights: how they are stored; values are float32, or float16 with float16 weights.
+        weights: how they are stored.
         pairs: of products.
         accuracy_level: with which whole numbers are multiplied.
+        values: precision of what is multiplied; float16 with float16 weights in any case.
     """
-    value_type = ir.DataType.FLOAT16 if weights == "float16" else ir.DataType.FLOAT
+    value_type = _TYPES["float16" if weights == "float16" else values]
     x = _value("x", value_type, ("tokens", inputs))
     graph = ir.Graph([x], [], nodes=[], name="products", opset_imports=_opsets())
     generator, value = np.random.default_rng(0), x
@@ -52,7 +55,7 @@ def write_products(
             stored = quantize(matrix, weights)
             tensors = [
                 constant(graph, name, stored.packed),
-                constant(graph, f"{name}.scales", stored.scales),
+                constant(graph, f"{name}.scales", stored.scales.astype(value_type.numpy())),
                 constant(graph, f"{name}.zero_points", stored.zero_points.ravel()),
             ]
             node = product_of_blocks(stored, [value, *tensors], accuracy_level, f"product{index}")
@@ -61,12 +64,13 @@ def write_products(
     _finish(graph, value, value_type, ("tokens", inputs), path)
 
 
-def write_norms(path: Path, width: int, nodes: int) -> None:
+def write_norms(path: Path, width: int, nodes: int, values: Precision) -> None:
     """Write a chain of ``norm(x + y)`` of ``(1, tokens, width)``: nodes that compute little."""
     shape: Shape = (1, "tokens", width)
-    x, y = (_value(name, ir.DataType.FLOAT, shape) for name in ("x", "y"))
+    dtype = _TYPES[values]
+    x, y = (_value(name, dtype, shape) for name in ("x", "y"))
     graph = ir.Graph([x, y], [], nodes=[], name="norms", opset_imports=_opsets())
-    scale, value = constant(graph, "scale", np.ones(width, np.float32)), x
+    scale, value = constant(graph, "scale", np.ones(width, dtype.numpy())), x
     for index in range(nodes):
         node = ir.node(
             "SkipSimplifiedLayerNormalization", [value, y, scale], {"epsilon": 1e-5},
@@ -74,27 +78,31 @@ def write_norms(path: Path, width: int, nodes: int) -> None:
         )  # fmt: skip
         graph.append(node)
         value = _named(node, f"z{index}")
-    _finish(graph, value, ir.DataType.FLOAT, shape, path)
+    _finish(graph, value, dtype, shape, path)
 
 
-def write_attention(path: Path, heads: int, head_size: int) -> None:
+def write_attention(path: Path, heads: int, head_size: int, values: Precision) -> None:
     """Write the attention of ``(1, tokens, heads * head_size)`` to itself."""
     shape: Shape = (1, "tokens", heads * head_size)
-    inputs = [_value(name, ir.DataType.FLOAT, shape) for name in ("query", "key", "value")]
+    dtype = _TYPES[values]
+    inputs = [_value(name, dtype, shape) for name in ("query", "key", "value")]
     graph = ir.Graph(inputs, [], nodes=[], name="attention", opset_imports=_opsets())
     node = ir.node(
         "MultiHeadAttention", inputs, {"num_heads": heads}, domain=MICROSOFT, name="attention"
     )
     graph.append(node)
-    _finish(graph, _named(node, "y"), ir.DataType.FLOAT, shape, path)
+    _finish(graph, _named(node, "y"), dtype, shape, path)
 
 
-def write_decoding(path: Path, heads: int, head_size: int, past_tokens: int, nodes: int) -> None:
+def write_decoding(
+    path: Path, heads: int, head_size: int, past_tokens: int, nodes: int, values: Precision
+) -> None:
     """Write a chain of attentions of one token to a cache of ``past_tokens``."""
     shape: Shape = (1, 1, heads * head_size)
-    x = _value("x", ir.DataType.FLOAT, shape)
+    dtype = _TYPES[values]
+    x = _value("x", dtype, shape)
     graph = ir.Graph([x], [], nodes=[], name="decoding", opset_imports=_opsets())
-    cache = np.zeros((1, heads, past_tokens, head_size), np.float32)
+    cache = np.zeros((1, heads, past_tokens, head_size), dtype.numpy())
     known = [
         constant(graph, "past_key", cache),
         constant(graph, "past_value", cache),
@@ -109,7 +117,7 @@ def write_decoding(path: Path, heads: int, head_size: int, past_tokens: int, nod
         )  # fmt: skip
         graph.append(node)
         value = _named(node, f"z{index}")
-    _finish(graph, value, ir.DataType.FLOAT, shape, path)
+    _finish(graph, value, dtype, shape, path)
 
 
 def _opsets() -> dict[str, int]:
