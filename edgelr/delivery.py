@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -36,6 +36,7 @@ from edgelr.truths import truth_notes
 from edgelr.types import (
     Comparison,
     ExportBundle,
+    Metric,
     Precision,
     Validation,
 )
@@ -55,6 +56,10 @@ WHOLE_NOTE = (
 HALF_NOTE = (
     "The bundle ships in float16. Parity and accuracy are those of the same plan in float32 on the "
     "CPU; the float16 file was loaded there and compared with it."
+)
+GPU_NOTE = (
+    "Parity is that of the same plan in float32 on the CPU{compared}. Accuracy is that of the file "
+    "that ships, on this machine's GPU."
 )
 
 
@@ -154,7 +159,6 @@ def validate(
     """Compare with torch (parity) and with the original (accuracy), in child processes."""
     subject = made.subject
     half = bundle.manifest.precision == "float16"
-    checked = _runnable(bundle, twin)
     listener.progress("parity", 0, 1)
     parity = jobs.parity(twin or bundle, place.scratch / "answers.npz", limit=PARITY_LIMIT)
     if twin is not None:
@@ -162,20 +166,42 @@ def validate(
         parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
     listener.progress("parity", 1, 1)
     text = subject.texts.write_judged(place.scratch)
-    metrics = jobs.accuracy(
-        made.dense.bundle, checked, text, size=EVALUATION, progress=listener.progress
-    )
+    metrics, on_gpu = _accuracy(made, bundle, twin, text, listener)
     note = HALF_NOTE if half else WHOLE_NOTE.format(level=subject.device.accuracy_level)
-    notes = (*(() if twin is None else (note,)), *truth_notes(subject.model.task, metrics))
+    if on_gpu:
+        compared = ", with which the float16 file was compared there" if half else ""
+        note = GPU_NOTE.format(compared=compared)
+    told = () if twin is None and not on_gpu else (note,)
+    notes = (*told, *truth_notes(subject.model.task, metrics))
     return Validation(
         parity=parity,
         metrics=metrics,
         gate=make_gate(subject.model.task, metrics, subject.max_drop),
-        precision="float32",
-        provider="CPUExecutionProvider",
+        precision=bundle.manifest.precision if on_gpu else "float32",
+        provider="CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider",
         text=subject.texts.judged_on,
         notes=notes,
     )
+
+
+def _accuracy(
+    made: Planned,
+    bundle: ExportBundle,
+    twin: ExportBundle | None,
+    text: Path,
+    listener: Listener,
+) -> tuple[tuple[Metric, ...], bool]:
+    """Compare with the original: what ships on a GPU, where the device and this machine have one.
+
+    Returns:
+        The metrics, and whether they were measured on a GPU.
+    """
+    original, asked = made.dense.bundle, made.subject.settings.provider
+    options: dict[str, Any] = {"size": EVALUATION, "progress": listener.progress}
+    if (asked or made.subject.device.provider) == "cuda":
+        with nullcontext() if asked == "cuda" else suppress(ProviderError):
+            return jobs.accuracy(original, bundle, text, "cuda", **options), True
+    return jobs.accuracy(original, _runnable(bundle, twin), text, **options), False
 
 
 def _runnable(bundle: ExportBundle, twin: ExportBundle | None) -> ExportBundle:

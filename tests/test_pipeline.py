@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from edgelr.factoring import make_factors
 from edgelr.planning import Planned
 from edgelr.plans import read_plan
 from edgelr.report.schema import from_json
+from edgelr.runtime import jobs
 from edgelr.runtime.bundle import read_bundle
 from edgelr.settings import make_settings, read_settings
 from edgelr.tasks import METRICS
@@ -71,6 +73,30 @@ def exported(
 def write(made: Planned, cache: Cache, recorder: Recorder, folder: Path) -> ExportBundle:
     factored = make_factors(made, cache, recorder)
     return delivery.write_bundle(made, factored, make_place(folder))[0]
+
+
+def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
+    tiny_models: dict[str, LoadedModel],
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As far as a machine without one can show it: the CPU answers in its place."""
+    accuracy, judged = jobs.accuracy, []
+
+    def answer(dense: ExportBundle, bundle: ExportBundle, text: Path, *provider: str, **rest: Any):
+        judged.append((bundle.manifest.precision, *provider))
+        return accuracy(dense, bundle, text, **rest)
+
+    monkeypatch.setattr(jobs, "accuracy", answer)
+    settings = quick_settings(tiny_models["bert"].folder, profile="jetson", keep=0.8)
+    device, folder = load_profile("jetson"), tmp_path / "bundle"
+    found = pipeline.export(settings, device, folder, cache, Recorder(), "edgelr").validation
+    assert found is not None
+    assert judged == [("float16", "cuda")]
+    assert (found.provider, found.precision) == ("CUDAExecutionProvider", "float16")
+    assert "Accuracy is that of the file that ships, on this machine's GPU." in found.notes[0]
+    assert found.passed
 
 
 # --- the bundle ----------------------------------------------------------------------------------
