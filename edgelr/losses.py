@@ -256,6 +256,17 @@ def _sampled_residual(logits: Tensor, generator: torch.Generator) -> Tensor:
     residual = logits.softmax(-1)
     for row in residual:  # (decisions, classes): a row at a time, because drawing makes a copy
         for piece in row.split(SAMPLED_TOKENS):
-            labels = torch.multinomial(piece, 1, generator=generator)
+            labels = drawn(piece, generator)
             piece.scatter_add_(1, labels, piece.new_full(labels.shape, -1.0))
     return residual
+
+
+def drawn(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a class for every row of ``(rows, classes)``, ``(rows, 1)``, by one number each.
+
+    ``torch.multinomial`` takes a random number for every class, and eight times as long.
+    """
+    sums = probabilities.cumsum(-1)
+    share = torch.rand((len(sums), 1), generator=generator, dtype=sums.dtype)
+    found = torch.searchsorted(sums, share * sums[:, -1:], right=True)
+    return found.clamp_max(sums.shape[-1] - 1)

@@ -32,7 +32,7 @@ from edgelr.heal.distillation import batches, mean_distillation_loss, pieces
 from edgelr.images import list_images
 from edgelr.listings import listed
 from edgelr.load import load
-from edgelr.losses import answers, backward
+from edgelr.losses import answers, backward, drawn
 from edgelr.planning import dense_export, examine
 from edgelr.runtime.bundle import read_bundle
 from edgelr.runtime.image_encoder import ImageEncoder
@@ -155,8 +155,8 @@ def test_derivatives_of_an_image_are_summed_over_its_positions(
     with torch.enable_grad(), installed(model.module, scaled):
         found_answers = answers(model, torch.tensor(rows.inputs), torch.tensor(rows.mask))
     sent = sent_back(model, found_answers.detach(), torch.Generator().manual_seed(0))
-    for vector, drawn, each in zip(found_answers, sent, derivatives, strict=True):
-        (expected,) = torch.autograd.grad((vector * drawn).sum(), scales, retain_graph=True)
+    for vector, sample, each in zip(found_answers, sent, derivatives, strict=True):
+        (expected,) = torch.autograd.grad((vector * sample).sum(), scales, retain_graph=True)
         torch.testing.assert_close(each, expected, atol=2e-3 * float(expected.max()), rtol=2e-3)
 
 
@@ -204,8 +204,7 @@ def sent_back(model: LoadedModel, found: Tensor, generator: torch.Generator) -> 
     """What a pass of the Fisher information sends back, with the same draws."""
     if model.task == "feature-extraction":
         return torch.randn(found.shape, generator=generator)
-    drawn = [torch.multinomial(row.softmax(-1), 1, generator=generator) for row in found]
-    labels = torch.stack(drawn)
+    labels = torch.stack([drawn(row.softmax(-1), generator) for row in found])
     return found.softmax(-1).scatter_add(-1, labels, -torch.ones(labels.shape))
 
 
