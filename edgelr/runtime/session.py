@@ -279,8 +279,8 @@ def _not_used(wanted: str, found: Sequence[str], problem: str) -> ProviderError:
     return ProviderError(
         f"Asked for {wanted}, but {problem} {', '.join(found)} "
         f"(installed: {', '.join(wheels) or 'no wheel'} {ort.__version__}). "
-        f"Expected a session that runs on {wanted}. Install onnxruntime-gpu alone, "
-        f"with the CUDA and cuDNN libraries that it names, or pass --provider cpu."
+        f"Expected a session that runs on {wanted}. Install 'onnxruntime-gpu[cuda,cudnn]', and no "
+        f"onnxruntime beside it (on a Jetson, NVIDIA's own build), or pass --provider cpu."
     )
 
 
