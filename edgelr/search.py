@@ -1,14 +1,17 @@
 """Find the smallest plan whose measured loss stays inside an accuracy limit.
 
-The allocator predicts the loss of a plan; measured and predicted loss differ by a factor that is
-steady over budgets. So a plan is made for the limit, measured once on held-out text, the factor
-corrected, and the plan made again: two or three measurements, not one per site.
+The allocator predicts the loss of a plan; measured and predicted loss differ by a factor that
+changes slowly over budgets. So a plan is made for the limit, measured once on held-out text, the
+factor corrected, and the plan made again: two or three measurements, not one per site. Where none
+of these stays inside, the factor grows as the loss falls: a power of the predicted loss is fitted
+to two measurements, and followed a few times more.
 
 Limits in other units than bytes of a file (memory, time) are met by bisection.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +21,8 @@ from edgelr.types import Candidate, Choice, Plan, SiteGroup
 FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
 AIM = 0.9  # share of the limit that is aimed at: held-out text and final text differ
 ROUNDS = 3
+MORE_ROUNDS = 4  # where nothing was inside the limit so far
+LEAST_POWER, MOST_POWER = 0.2, 2.0  # of the predicted loss, that the measured one grows with
 BISECTIONS = 16  # of the range of bytes: finer than a row of a weight
 UNIT = 10**9  # of a price: the whole of its limit
 PROPORTIONS = ((0.0,), (0.25, 1.0, 4.0, 16.0))  # of the second price to the first
@@ -55,22 +60,40 @@ def smallest_plan(
         None when no measured plan stayed inside the limit: the dense model, or what fits, is all
         that the limit allows.
     """
-    factor, best = FIRST_FACTOR, None
+    aim, best = AIM * limit, None
     tried: set[int] = set()
-    for _ in range(ROUNDS):
-        plan = smallest_within(search, AIM * limit / factor, largest_bytes)
+    points: list[tuple[float, float]] = []  # predicted and measured losses
+    for done in range(ROUNDS + MORE_ROUNDS):
+        if done == ROUNDS and best is not None:
+            break
+        plan = smallest_within(search, _predicted_for(aim, points), largest_bytes)
         if plan.planned_bytes in tried or (
             best is not None and plan.planned_bytes >= best.plan.planned_bytes
         ):
             break
         tried.add(plan.planned_bytes)
         measured = measure(plan)
-        factor = max(measured, 1e-12) / max(plan.predicted_loss, 1e-12)
+        points.append((max(plan.predicted_loss, 1e-12), max(measured, 1e-12)))
         if measured <= limit:
-            best = Found(plan, measured, factor)
+            best = Found(plan, measured, points[-1][1] / points[-1][0])
         if AIM * AIM * limit <= measured <= limit:
             break
     return best
+
+
+def _predicted_for(aim: float, points: list[tuple[float, float]]) -> float:
+    """Tell which predicted loss ought to be measured as ``aim``, from what was measured so far."""
+    if not points:
+        return aim / FIRST_FACTOR
+    if len(points) < ROUNDS:
+        predicted, measured = points[-1]
+        return predicted * aim / measured
+    # A steady factor did not lead there.
+    nearest = sorted(points, key=lambda point: abs(math.log(point[1] / aim)))
+    (predicted, measured), (before, found) = nearest[:2]
+    steps = math.log(predicted / before)
+    slope = math.log(measured / found) / steps if steps else 1.0
+    return predicted * (aim / measured) ** (1 / min(max(slope, LEAST_POWER), MOST_POWER))
 
 
 def largest_plan(search: Search, resident_bytes: int) -> Plan:

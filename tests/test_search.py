@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edgelr.allocate import Search
-from edgelr.search import AIM, ROUNDS, Found, smallest_plan
+from edgelr.search import AIM, MORE_ROUNDS, ROUNDS, Found, smallest_plan
 from edgelr.types import Plan
 from tests.test_allocate import make_search
 
@@ -76,7 +76,25 @@ def test_nothing_is_found_where_every_plan_that_fits_loses_too_much(
     measure, plans = counted(lambda _: 1e6)
     largest = (2 * search.smallest_bytes + search.dense_bytes) // 3
     assert smallest_plan(search, limit, measure, largest) is None
-    assert 1 <= len(plans) <= ROUNDS
+    assert 1 <= len(plans) <= ROUNDS + MORE_ROUNDS
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.7])
+def test_a_factor_that_grows_as_the_loss_falls_is_followed(
+    search: Search, limit: float, power: float
+) -> None:
+    """A third of what is measured at half of the bytes is allowed."""
+    plans: list[Plan] = []
+
+    def measure(plan: Plan) -> float:
+        plans.append(plan)
+        return float(limit * (plan.predicted_loss / limit) ** power)
+
+    found = smallest_plan(search, limit / 3, measure, search.dense_bytes)
+    assert found is not None
+    assert 0.6 * limit / 3 <= found.measured_loss <= limit / 3
+    assert found.plan.planned_bytes < search.dense_bytes
+    assert len(plans) <= ROUNDS + MORE_ROUNDS
 
 
 def test_the_dense_plan_is_the_answer_where_any_loss_is_too_much(
