@@ -241,7 +241,10 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
         write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", shape_of(model)[1])
         for file in (folder / "traced").rglob("*.onnx*"):
             file.unlink()
-        write_manifest(bundle, dense_manifest(model, "float32", opset, ir_version, path))
+        manifest = dense_manifest(model, "float32", opset, ir_version, path)
+        if manifest.matching is not None:  # prompts are those of a run, and others find this export
+            manifest = replace(manifest, matching=replace(manifest.matching, prompts=()))
+        write_manifest(bundle, manifest)
         listener.progress("dense export", 1, 1)
 
     folder, _ = cache.stage(
