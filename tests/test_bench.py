@@ -42,6 +42,8 @@ from edgelr.types import LoadedModel
 from tests.conftest import SENTENCES
 from tests.exports import Recorder, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 RECIPES_ASKED = ("edgelr", "svd", "svd-llm")
 FILES = {"methods.json", "methods.md", "methods.svg", "methods.png", "rows.json"}
 

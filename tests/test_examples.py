@@ -20,6 +20,8 @@ from tests.exports import QUICK, Recorder, session_cache
 from tests.test_docs import parsed
 from tests.test_snippets import counting_decoder, write_bundle
 
+pytestmark = pytest.mark.whole
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }} {% endfor %}<assistant>"
 

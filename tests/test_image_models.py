@@ -49,6 +49,8 @@ from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
 from tests.exports import IMAGE_PIVOT, MATCH_PIVOT, Recorder, quick_settings, session_cache
 from tests.test_heal import product
 
+pytestmark = pytest.mark.whole
+
 Models = dict[str, LoadedModel]
 SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
 PATCHES = 25

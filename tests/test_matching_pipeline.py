@@ -29,6 +29,8 @@ from edgelr.types import ExportBundle, LoadedModel, Report
 from tests.conftest import TinyModels
 from tests.exports import MATCH_PIVOT, MATCHERS, Recorder, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
 LABELS = ("dark", "half_lit", "bright")
 PROMPTS = ("a photo of a bright", "a photo of a dark", "a photo of a half lit")

@@ -25,6 +25,8 @@ from edgelr.runtime.tensors import open_tensors
 from edgelr.settings import make_settings
 from tests.exports import Recorder
 
+pytestmark = pytest.mark.whole
+
 HERE = f"{__name__}:"  # factories are imported by name, as users name theirs
 
 

@@ -34,6 +34,8 @@ from tests.bundle_tests import run_bundle_tests
 from tests.exports import Recorder
 from tests.foreign_graphs import Builder, mlp, random, run
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 
 

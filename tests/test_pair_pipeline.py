@@ -36,6 +36,8 @@ from tests.exports import PAIR_PIVOT, PAIRS, Recorder, quick_settings, session_c
 from tests.faults import rewrite_checksums
 from tests.recordings import chirp, write_said
 
+pytestmark = pytest.mark.whole
+
 VOCABULARY = 160  # of the tiny models
 SNIPPETS = Path(__file__).parents[1] / "edgelr" / "report" / "snippets"
 OTHERS = [pytest.param(name, marks=pytest.mark.breadth) for name in PAIRS if name != PAIR_PIVOT]

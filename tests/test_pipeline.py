@@ -29,6 +29,8 @@ from edgelr.types import ExportBundle, LoadedModel, Report
 from tests.bundle_tests import run_bundle_tests
 from tests.exports import Recorder, make_place, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 KEEP = {"bert:token-classification": 0.7}  # at 0.6, 2.02 % of its labels change: the gate has 2 %
 STATISTICS = {"sampling text", "input statistics", "gradient statistics", "decomposition"}

@@ -30,6 +30,8 @@ from edgelr.types import BLOCK_SIZE, WEIGHT_BITS, LoadedModel, WeightPrecision
 from tests.conftest import MakeModel
 from tests.exports import Recorder, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 PRECISIONS: tuple[WeightPrecision, ...] = ("int8", "int4")
 
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)

@@ -34,6 +34,8 @@ from tests.faults import (
     wrong_zero_point,
 )
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 CHECKSUMS = "test_the_files_are_those_that_were_exported"
 PLANTED = [

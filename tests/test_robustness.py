@@ -28,6 +28,8 @@ from edgelr.types import LoadedModel
 from tests.conftest import MakeModel
 from tests.exports import Recorder, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["--profile", "generic-cpu", "--calibration-tokens", "512", "--calibration-length", "32"]
 PATIENCE_SECONDS = 120

@@ -19,6 +19,8 @@ from edgelr.settings import make_settings
 from edgelr.types import LoadedModel
 from tests.exports import Recorder, quick_settings, session_cache
 
+pytestmark = pytest.mark.whole
+
 PROFILES = ("generic-cpu", "jetson")
 
 

@@ -34,6 +34,8 @@ from tests.conftest import SENTENCES, MakeModel, tiny_texts, write_tiny
 from tests.exports import FILLING, LABELLING, Recorder, quick_settings, session_cache
 from tests.faults import wrong_position_ids
 
+pytestmark = pytest.mark.whole
+
 Models = dict[str, LoadedModel]
 every_labelling = pytest.mark.parametrize("name", [*LABELLING, FILLING])
 

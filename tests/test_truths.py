@@ -35,6 +35,8 @@ from tests.exports import (
     session_cache,
 )
 
+pytestmark = pytest.mark.whole
+
 Models = dict[str, LoadedModel]
 NAMES = {"id2label": {"0": "bad", "1": "good", "2": "7"}}
 
