@@ -123,7 +123,7 @@ def selection(subject: Subject) -> Calibration:
     """Tokenize the held-out text on which plans and factors are judged while they are made."""
     decodes = subject.model.task == "text-generation"
     length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
-    name = f"{subject.texts.evaluation_name}, what is not judged on"
+    name = f"{subject.texts.evaluation_name}, second half"
     tokens = subject.usual_tokens(SELECTION_TOKENS)
     return tokenize(subject, subject.texts.selection, tokens, length, name)
 

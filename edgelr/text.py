@@ -27,7 +27,6 @@ PROMPTS = (  # that bundles are compared on, token by token
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _CHARACTERS = range(20, 401)  # shorter is a heading, longer is no sentence
 _MOST_CHARACTERS = 16  # per token, in prose: more text than this is never needed
-_BLOCK_CHARACTERS, _FEWEST_BLOCKS = 8192, 16  # of a text that is divided in turns
 _FEWEST_SENTENCES = 3  # two give one pair: nothing to rank
 _MASKED = 0.15  # of the tokens, as in training (Devlin et al., 2018, arXiv:1810.04805)
 
@@ -78,18 +77,6 @@ def read_file(path: Path) -> str:
         raise InputError(
             f"Cannot read the text {path}: {error}. Expected a UTF-8 file. Name another file."
         ) from error
-
-
-def divided(text: str) -> tuple[str, str]:
-    """Divide a text in turns, by blocks of whole lines: its end may be unlike its beginning."""
-    size, blocks = min(_BLOCK_CHARACTERS, len(text) // _FEWEST_BLOCKS + 1), [""]
-    for line in text.splitlines(keepends=True):
-        if len(blocks[-1]) >= size:
-            blocks.append("")
-        blocks[-1] += line
-    if len(blocks) > 1:
-        return "".join(blocks[::2]), "".join(blocks[1::2])
-    return text[: len(text) // 2], text[len(text) // 2 :]
 
 
 def chunk_tokens(text: str, tokenizer: Tokenizer, chunks: int, length: int) -> NDArray[np.int64]:

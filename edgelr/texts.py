@@ -11,7 +11,7 @@ from edgelr.errors import InputError
 from edgelr.images import list_images
 from edgelr.listings import IMAGES, SOUNDS, Kind, halves, listed
 from edgelr.sounds import list_sounds, transcripts
-from edgelr.text import DEFAULT_TEXT, divided, join_lines, read_file, read_text
+from edgelr.text import DEFAULT_TEXT, join_lines, read_file, read_text
 from edgelr.truths import label_ids, read_records, require_scores
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Texts:
     selection: str
     calibration: tuple[tuple[str, str | None], ...]
     evaluation_name: str
-    evaluation_part: str = "every second part"
+    evaluation_part: str = "first half"
     records: str = ""
 
     @property
@@ -125,10 +125,12 @@ def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_gener
     elif can_generate:
         named = ((SELF, None),)
     else:
-        ours, others = divided(read_text(None))
-        named = ((f"{DEFAULT_TEXT}, every second part", others),)
-        judged = ours if evaluation is None else judged
-    return Texts(*divided(judged), named, name)
+        whole = read_text(None)
+        middle = len(whole) // 2
+        named = ((f"{DEFAULT_TEXT}, second half", whole[middle:]),)
+        judged = whole[:middle] if evaluation is None else judged
+    middle = len(judged) // 2
+    return Texts(judged[:middle], judged[middle:], named, name)
 
 
 def choose_files(
@@ -162,9 +164,9 @@ def choose_files(
         )
     part = "one half" if judged and named else "one quarter"
     if not judged:
-        parts = [(source, *halves(files)) for source, files in named]
-        named = [(f"{source}, every second", ours) for source, ours, _ in parts]
-        judged = "\n".join(others for *_, others in parts)
+        divided = [(source, *halves(files)) for source, files in named]
+        named = [(f"{source}, every second", ours) for source, ours, _ in divided]
+        judged = "\n".join(others for *_, others in divided)
     elif not named:
         ours, judged = halves(judged)
         named = [(f"{evaluation}, every second", ours)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgelr.errors import InputError
-from edgelr.text import DEFAULT_TEXT, divided, read_text
+from edgelr.text import DEFAULT_TEXT, read_text
 from edgelr.texts import SELF, choose_texts
 
 
@@ -19,24 +19,10 @@ def given(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "calibration.txt"), str(tmp_path / "evaluation.txt")
 
 
-def lines(*parts: str) -> list[str]:
-    return sorted(line for part in parts for line in part.splitlines())
-
-
-def test_both_parts_of_a_text_are_alike() -> None:
-    """Of a text whose end is unlike its beginning, each has half of both."""
-    text = "\n".join(f"{number} {'abc'[number * 3 // 5000]}" * 9 for number in range(5000))
-    for part in divided(text):
-        shares = [part.count(letter) / text.count(letter) for letter in "abc"]
-        assert shares == pytest.approx([0.5] * 3, abs=0.1)
-    assert lines(*divided(text)) == lines(text)
-    assert "".join(divided("one line. " * 40)) == "one line. " * 40
-
-
 def test_a_model_that_generates_is_calibrated_on_itself() -> None:
     texts = choose_texts((), None, can_generate=True)
     assert texts.calibration == ((SELF, None),)
-    assert lines(texts.evaluation, texts.selection) == lines(read_text(None))
+    assert texts.evaluation + texts.selection == read_text(None)
     assert texts.evaluation_name == DEFAULT_TEXT
 
 
@@ -45,7 +31,7 @@ def test_any_other_is_calibrated_on_what_it_is_not_judged_on() -> None:
     ((name, calibrated),) = texts.calibration
     assert calibrated is not None
     assert DEFAULT_TEXT in name
-    assert lines(texts.evaluation, texts.selection, calibrated) == lines(read_text(None))
+    assert texts.evaluation + texts.selection + calibrated == read_text(None)
 
 
 def test_an_evaluation_file_leaves_the_default_text_for_calibration(
@@ -55,7 +41,7 @@ def test_an_evaluation_file_leaves_the_default_text_for_calibration(
     texts = choose_texts((), evaluation, can_generate=False)
     assert texts.evaluation + texts.selection == Path(evaluation).read_text()
     assert texts.calibration[0][1] is not None
-    assert set(texts.calibration[0][1].splitlines()) <= set(read_text(None).splitlines())
+    assert texts.calibration[0][1] in read_text(None)
     assert texts.evaluation_name == evaluation
 
 
