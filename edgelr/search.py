@@ -93,7 +93,8 @@ def _predicted_for(aim: float, points: list[tuple[float, float]]) -> float:
     (predicted, measured), (before, found) = nearest[:2]
     steps = math.log(predicted / before)
     slope = math.log(measured / found) / steps if steps else 1.0
-    return predicted * (aim / measured) ** (1 / min(max(slope, LEAST_POWER), MOST_POWER))
+    power = min(max(slope, LEAST_POWER), MOST_POWER)
+    return predicted * math.pow(aim / measured, 1 / power)
 
 
 def largest_plan(search: Search, resident_bytes: int) -> Plan:
