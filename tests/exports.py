@@ -32,7 +32,6 @@ from tests.conftest import random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
-TRACED = "gpt2"  # a decoder that is traced, and not built
 SLOW = (
     "mt5",
     "opt",
@@ -50,7 +49,7 @@ MATCH_PIVOT = "clip"
 
 
 def _marked(name: str) -> Any:
-    if name in (*PIVOTS, LABELLING[0], IMAGE_PIVOT, MATCH_PIVOT, TRACED):
+    if name in (*PIVOTS, IMAGE_PIVOT):
         return name
     further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
     slow = name in SLOW or further

@@ -187,6 +187,7 @@ def test_a_profile_is_shown_with_its_sources(run: Run) -> None:
 # --- what is printed -----------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_dry_run_writes_what_makes_the_same_plan_again(
     run: Run, tiny_decoder_folder: Path, tmp_path: Path
 ) -> None:

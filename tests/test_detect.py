@@ -37,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "MOST_PAIRS", 4)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("small")
 def test_a_detected_profile_loads_and_predicts(tmp_path: Path) -> None:
     path, listener = tmp_path / "here.yaml", Recorder()
@@ -124,6 +125,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         detect.detect(None, "cpu", 1, tmp_path / "mine.txt", Recorder())
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("small")
 def test_the_command_names_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "here.yaml"
