@@ -49,7 +49,7 @@ def name_products_apart(path: Path, piece_bytes: int = PIECE_BYTES) -> None:
         if not (products and gathers and len(readers) == len(products + gathers)):
             continue
         whole = len(products) > 1 or not _gives_rows(products[0])
-        pieces = list(_pieces(tensor, math.inf if whole else piece_bytes))
+        pieces = list(_pieces(tensor, None if whole else piece_bytes))
         graph.initializer.extend(pieces)
         if len(pieces) > 1:
             _multiply_by_pieces(graph, products[0], [piece.name for piece in pieces])
@@ -82,13 +82,14 @@ def _gives_rows(node: onnx.NodeProto) -> bool:
     return node.op_type == "FusedMatMul" and flags.get("transB", 0) == 1
 
 
-def _pieces(tensor: onnx.TensorProto, most_bytes: float) -> Iterator[onnx.TensorProto]:
-    """Name pieces of rows of at most so many bytes, at places of the file that can be mapped."""
+def _pieces(tensor: onnx.TensorProto, piece_bytes: int | None) -> Iterator[onnx.TensorProto]:
+    """Name pieces of about so many bytes, at places of the file that can be mapped; None: all."""
     rows = tensor.dims[0]
     stored = {entry.key: entry.value for entry in tensor.external_data}
-    row_bytes = int(stored["length"]) // rows
+    length = int(stored["length"])
+    row_bytes = length // rows
     least = ALIGNMENT_BYTES // math.gcd(ALIGNMENT_BYTES, row_bytes)
-    count = math.ceil(int(stored["length"]) / most_bytes) if most_bytes < math.inf else 1
+    count = 1 if piece_bytes is None else math.ceil(length / piece_bytes)
     size = math.ceil(rows / count / least) * least
     for number, begin in enumerate(range(0, rows, size)):
         piece = onnx.TensorProto()
