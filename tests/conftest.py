@@ -82,10 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker and hasattr(os, "sched_setaffinity"):
-        cores, workers = (
-            sorted(os.sched_getaffinity(0)),
-            int(os.environ["PYTEST_XDIST_WORKER_COUNT"]),
-        )
+        cores = sorted(os.sched_getaffinity(0))
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         if len(cores) >= workers:
             os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: workers])
 

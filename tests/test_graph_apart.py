@@ -111,6 +111,16 @@ def test_other_values_that_are_put_together_stay(tmp_path: Path) -> None:
     assert kinds == ["FusedMatMul", "FusedMatMul", "Concat"]
 
 
+def test_pieces_that_multiply_other_values_stay(path: Path) -> None:
+    name_products_apart(path, piece_bytes=70_000)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [2, 3, 64]))
+    model.graph.node[2].input[0] = "other"
+    onnx.save(model, path)
+    kinds = Counter(node.op_type for node in load_graph(path).graph)
+    assert kinds == {"Gather": 1, "FusedMatMul": 3, "Concat": 1}
+
+
 LOADS = """
 import sys
 from pathlib import Path

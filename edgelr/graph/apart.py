@@ -16,11 +16,10 @@ copy weights to a device of their own would hold the table twice there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-import onnx
 import onnx_ir as ir
 
 # Attention holds one: query, key and value side by side, where nothing is masked.
@@ -39,26 +38,27 @@ def name_products_apart(path: Path, piece_bytes: int = PIECE_BYTES) -> None:
         path: of the graph.
         piece_bytes: of a table whose rows are outputs; of others, all rows are one piece.
     """
-    model = onnx.load(str(path), load_external_data=False)
-    graph, changed = model.graph, False
-    stored = [t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    for tensor in stored:
-        readers = [node for node in graph.node if tensor.name in node.input]
-        products = [node for node in readers if node.op_type in PRODUCTS]
-        gathers = [node for node in readers if node.op_type == "Gather"]
-        if not (products and gathers and len(readers) == len(products + gathers)):
+    model, changed = ir.load(path), False
+    for table in list(model.graph.initializers.values()):
+        stored, uses = table.const_value, table.uses()
+        products = [use.node for use in uses if use.node.op_type in PRODUCTS]
+        gathers = [use.node for use in uses if use.node.op_type == "Gather"]
+        if not isinstance(stored, ir.ExternalTensor) or not (products and gathers):
             continue
-        whole = len(products) > 1 or not _gives_rows(products[0])
-        pieces = list(_pieces(tensor, None if whole else piece_bytes))
-        graph.initializer.extend(pieces)
-        if len(pieces) > 1:
-            _multiply_by_pieces(graph, products[0], [piece.name for piece in pieces])
+        if len(uses) > len(products) + len(gathers):
+            continue
+        first, rows = products[0], stored.shape.numpy()[0]
+        cut = len(products) == 1 and _gives_rows(first) and first.inputs[1] is table
+        size = _rows_of_a_piece(stored, piece_bytes) if cut else rows
+        if size < rows:
+            _multiply_by_pieces(model.graph, first, stored, size)
         else:
+            whole = _named_rows(model.graph, stored, 0, rows, _PRODUCT)
             for node in products:
-                node.input[list(node.input).index(tensor.name)] = pieces[0].name
+                node.replace_input_with(node.inputs.index(table), whole)
         changed = True
     if changed:
-        onnx.save(model, str(path))
+        ir.save(model, path)
 
 
 def name_once(graph: ir.Graph) -> None:
@@ -76,87 +76,93 @@ def name_once(graph: ir.Graph) -> None:
         _join(graph, node, known)
 
 
-def _gives_rows(node: onnx.NodeProto) -> bool:
+def _gives_rows(node: ir.Node) -> bool:
     """Whether the outputs of a product are the rows of its matrix, one for one."""
-    flags = {attribute.name: attribute.i for attribute in node.attribute}
-    return node.op_type == "FusedMatMul" and flags.get("transB", 0) == 1
+    transposed = node.attributes.get("transB")
+    return node.op_type == "FusedMatMul" and transposed is not None and transposed.as_int() == 1
 
 
-def _pieces(tensor: onnx.TensorProto, piece_bytes: int | None) -> Iterator[onnx.TensorProto]:
-    """Name pieces of about so many bytes, at places of the file that can be mapped; None: all."""
-    rows = tensor.dims[0]
-    stored = {entry.key: entry.value for entry in tensor.external_data}
-    length = int(stored["length"])
-    row_bytes = length // rows
-    least = ALIGNMENT_BYTES // math.gcd(ALIGNMENT_BYTES, row_bytes)
-    count = 1 if piece_bytes is None else math.ceil(length / piece_bytes)
-    size = math.ceil(rows / count / least) * least
-    for number, begin in enumerate(range(0, rows, size)):
-        piece = onnx.TensorProto()
-        piece.CopyFrom(tensor)
-        piece.name = tensor.name + _PRODUCT + (f"_{number}" if size < rows else "")
-        piece.dims[:] = [min(size, rows - begin), *tensor.dims[1:]]
-        place = {
-            "location": stored["location"],
-            "offset": str(int(stored.get("offset", 0)) + begin * row_bytes),
-            "length": str(piece.dims[0] * row_bytes),
-        }
-        del piece.external_data[:]
-        for key, value in place.items():
-            entry = piece.external_data.add()
-            entry.key, entry.value = key, value
-        yield piece
+def _rows_of_a_piece(table: ir.ExternalTensor, piece_bytes: int) -> int:
+    """Choose pieces of about so many bytes, at places of the file that can be mapped."""
+    rows = table.shape.numpy()[0]
+    least = ALIGNMENT_BYTES // math.gcd(ALIGNMENT_BYTES, table.nbytes // rows)
+    return math.ceil(rows / math.ceil(table.nbytes / piece_bytes) / least) * least
 
 
 def _multiply_by_pieces(
-    graph: onnx.GraphProto, product: onnx.NodeProto, pieces: Sequence[str]
+    graph: ir.Graph, product: ir.Node, table: ir.ExternalTensor, size: int
 ) -> None:
-    """Replace a product by one for every piece, and put their outputs side by side."""
-    parts = []
-    for number, name in enumerate(pieces):
-        part = onnx.NodeProto()
-        part.CopyFrom(product)
-        part.name = f"{product.name}_{number}"
-        part.input[1], part.output[0] = name, f"{product.output[0]}_{number}"
-        parts.append(part)
-    outputs = [part.output[0] for part in parts]
-    joined = onnx.helper.make_node("Concat", outputs, product.output, product.name, axis=-1)
-    nodes = list(graph.node)
-    place = nodes.index(product)
-    del graph.node[:]
-    graph.node.extend([*nodes[:place], *parts, joined, *nodes[place + 1 :]])
+    """Replace a product by one for every ``size`` rows, and put their outputs side by side."""
+    rows, parts = table.shape.numpy()[0], []
+    for number, begin in enumerate(range(0, rows, size)):
+        end = min(begin + size, rows)
+        piece = _named_rows(graph, table, begin, end, f"{_PRODUCT}_{number}")
+        parts.append(_product_like(product, piece, f"{product.name}_{number}"))
+        parts[-1].outputs[0].name = f"{product.outputs[0].name}_{number}"
+    joined = ir.node("Concat", [part.outputs[0] for part in parts], {"axis": -1}, name=product.name)
+    ir.convenience.replace_nodes_and_values(
+        graph, product, [product], [*parts, joined], product.outputs, joined.outputs
+    )
+
+
+def _named_rows(
+    graph: ir.Graph, table: ir.ExternalTensor, begin: int, end: int, suffix: str
+) -> ir.Value:
+    """Give rows of a table a name of their own, at their place of the file."""
+    shape = table.shape.numpy()
+    row_bytes = table.nbytes // shape[0]
+    rows = ir.ExternalTensor(
+        table.location,
+        (table.offset or 0) + begin * row_bytes,
+        (end - begin) * row_bytes,
+        table.dtype,
+        shape=ir.Shape((end - begin, *shape[1:])),
+        name=f"{table.name}{suffix}",
+        base_dir=table.base_dir,
+    )
+    value = ir.Value(
+        name=rows.name, shape=rows.shape, type=ir.TensorType(rows.dtype), const_value=rows
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _product_like(product: ir.Node, matrix: ir.Value, name: str | None) -> ir.Node:
+    """Multiply the same values, in the same way, by another matrix."""
+    inputs = [product.inputs[0], matrix]
+    attributes = product.attributes
+    return ir.node(product.op_type, inputs, attributes, domain=product.domain, name=name)
 
 
 def _join(graph: ir.Graph, concat: ir.Node, tables: Mapping[_Place, ir.Value]) -> None:
     """Multiply by a table at once where the graph does it piece by piece."""
-    parts = [value.producer() for value in concat.inputs if value is not None]
-    products = [node for node in parts if node is not None and node.op_type == "FusedMatMul"]
-    pieces = [node.inputs[1] for node in products]
-    places = [_place(piece) for piece in pieces]
-    first = places[0] if places else None
-    if len(products) < len(concat.inputs) or first is None:
+    products = [node for value in concat.inputs if value and (node := value.producer())]
+    if len(products) < len(concat.inputs) or not all(map(_gives_rows, products)):
         return
-    path, begin, end = first
-    for place in places[1:]:
-        if place is None or place[:2] != (path, end):
-            return
-        end = place[2]
-    table = tables.get((path, begin, end))
-    if table is None:
+    read = products[0].inputs[0]
+    pieces = [product.inputs[1] for product in products]
+    place = _joined_place(pieces)
+    table = None if place is None else tables.get(place)
+    if table is None or any(product.inputs[0] is not read for product in products):
         return
-    whole = ir.node(
-        "FusedMatMul",
-        [products[0].inputs[0], table],
-        products[0].attributes,
-        domain=products[0].domain,
-        name=concat.name,
-    )
+    whole = _product_like(products[0], table, concat.name)
     ir.convenience.replace_nodes_and_values(
         graph, concat, [concat, *products], [whole], concat.outputs, whole.outputs
     )
-    for name, value in list(graph.initializers.items()):
-        if value in pieces and not value.uses():
-            del graph.initializers[name]
+    for piece in pieces:
+        if piece is not None and piece.name is not None and not piece.uses():
+            del graph.initializers[piece.name]
+
+
+def _joined_place(pieces: list[ir.Value | None]) -> _Place | None:
+    """Find where weights lie one behind the other; None where they do not."""
+    joined = _place(pieces[0])
+    for piece in pieces[1:]:
+        place = _place(piece)
+        if joined is None or place is None or place[:2] != (joined[0], joined[2]):
+            return None
+        joined = (*joined[:2], place[2])
+    return joined
 
 
 def _place(value: ir.Value | None) -> _Place | None:
