@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgelr import targets
 from edgelr.calibration import Calibration
 from edgelr.convolutions import convolved, features_last
 from edgelr.factors import Factors, FactorSet, LowRank
@@ -25,7 +23,6 @@ from edgelr.losses import (
     as_tensors,
     counted,
     divergence,
-    named_inputs,
     total_variation,
 )
 from edgelr.tasks import TASKS
@@ -240,98 +237,6 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
         return 2 * max(moved, changed) ** 2
 
     return increase
-
-
-@torch.no_grad()
-def write_answers(
-    model: LoadedModel, prompts: Sequence[NDArray[Any]], new_tokens: int, path: Path
-) -> None:
-    """Write what the model answers to ``prompts``, for the graph to be compared with.
-
-    Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Others: what
-    their graphs answer.
-
-    Args:
-        model: compressed.
-        prompts: token ids ``(length,)``, pixels ``(3, side, side)``, or a sound
-            ``(mel_bins, frames)``; ids and pixels of a model that compares them.
-        new_tokens: that a decoder goes on for.
-        path: of the ``.npz``; see ``runtime.validate.parity``.
-    """
-    arrays: dict[str, NDArray[Any]] = {}
-    if TASKS[model.task].has_pairs:
-        arrays = _pair_answers(model, prompts, new_tokens)
-    elif model.task == "text-generation":
-        longest = max(len(prompt) for prompt in prompts)
-        padded = [np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]
-        arrays["prompts"] = np.array(padded, np.int64)
-        arrays["lengths"] = np.array([len(prompt) for prompt in prompts], np.int64)
-        greedy = []
-        for index, prompt in enumerate(prompts):
-            logits, tokens = _continue(model.module, prompt.tolist(), new_tokens)
-            arrays[f"logits_{index}"] = logits
-            greedy.append(tokens)
-        arrays["greedy"] = np.array(greedy, np.int64)
-    elif TASKS[model.task].matches:
-        for index, prompt in enumerate(prompts):
-            arrays[f"row_{index}"] = prompt
-            arrays[f"output_{index}"] = embedding(model, torch.tensor(prompt[None]))[0].numpy()
-    else:
-        for index, prompt in enumerate(prompts):
-            given = torch.tensor(prompt[None])
-            found = model.module(**named_inputs(model, given, torch.ones_like(given)))
-            arrays[f"{model.module.main_input_name}_{index}"] = prompt
-            arrays[f"output_{index}"] = getattr(found, TASKS[model.task].output)[0].numpy()
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def embedding(model: LoadedModel, given: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Embed texts or images of a model that compares them, ``(rows, features)``.
-
-    Args:
-        model: compares texts with images.
-        given: token ids ``(rows, length)``, or pixels ``(rows, 3, side, side)``.
-        mask: of the ids, ``(rows, length)``; None where all of them are read.
-    """
-    module: Any = model.module
-    if given.is_floating_point():
-        output = module.get_image_features(pixel_values=given)
-    else:
-        output = module.get_text_features(input_ids=given, attention_mask=mask)
-    found: Tensor = output.pooler_output
-    return found
-
-
-def _pair_answers(
-    model: LoadedModel, sources: Sequence[NDArray[Any]], new_tokens: int
-) -> dict[str, NDArray[Any]]:
-    """Greedy targets of sources, and the logits of all their tokens."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for index, source in enumerate(sources):
-        ids = torch.tensor(source[None])
-        mask = torch.ones(ids.shape[:2], dtype=torch.int64)
-        (target,) = targets.answer(model, ids, mask, new_tokens)
-        pair = Pair(ids, mask, torch.tensor([target]))
-        arrays[f"source_{index}"] = source
-        arrays[f"target_{index}"] = np.array(target)
-        arrays[f"output_{index}"] = answers(model, pair, mask)[0].numpy()
-    return arrays
-
-
-def _continue(
-    module: nn.Module, prompt: Sequence[int], new_tokens: int
-) -> tuple[np.ndarray, list[int]]:
-    """Logits of the prompt ``(length, vocabulary)`` and its greedy continuation."""
-    output = module(input_ids=torch.tensor([list(prompt)]), use_cache=True)
-    logits, tokens = output.logits[0].numpy(), []
-    for _ in range(new_tokens):
-        tokens.append(int(output.logits[0, -1].argmax()))
-        output = module(
-            input_ids=torch.tensor([tokens[-1:]]),
-            past_key_values=output.past_key_values,
-            use_cache=True,
-        )
-    return logits, tokens
 
 
 def _tensors(texts: Calibration) -> Iterator[tuple[Any, Tensor]]:

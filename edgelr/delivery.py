@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelr.cache import Cache
-from edgelr.compressed import installed, write_answers
 from edgelr.decompose import in_forms
 from edgelr.errors import ProviderError
+from edgelr.expected import write_answers
 from edgelr.factoring import Factored
 from edgelr.files import graph_file
 from edgelr.gate import make_gate
@@ -87,8 +87,7 @@ def write_bundle(
     subject = made.subject
     model, device, settings = subject.model, subject.device, subject.settings
     factors = in_forms(factored.factors, made.plan, device.rank_multiple)
-    with installed(model.module, factors):
-        write_answers(model, _prompts(made), GREEDY_TOKENS, place.scratch / "answers.npz")
+    write_answers(model, factors, _prompts(made), GREEDY_TOKENS, place.scratch / "answers.npz")
 
     def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
         name = graph_file(model.task, precision)

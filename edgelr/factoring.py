@@ -17,7 +17,7 @@ from edgelr.compressed import loss_increase, multiplied
 from edgelr.decompose import compressed_groups, truncate
 from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
-from edgelr.heal import Healing, heal
+from edgelr.heal import Healing, heal, multiplies_bfloat16
 from edgelr.material import selection
 from edgelr.methods import METHODS
 from edgelr.planning import FORMAT, Listener, Planned, Subject
@@ -245,7 +245,8 @@ def _healed(
         subject.model, factors, made.calibration, held_out, asked, work, listener.progress
     )
     note = (
-        f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s): held-out "
+        f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s, products in "
+        f"{'bfloat16' if asked.bfloat16 else 'float32'}): held-out "
         f"loss {result.first_loss:.4f} before, {result.best_loss:.4f} at step {result.best_step:,}."
     )
     return Factored(result.factors, tuple(filter(None, (note, result.note))))
@@ -261,5 +262,6 @@ def healing(made: Planned) -> Healing | None:
         minutes=settings.heal_minutes,
         sites=settings.heal_sites or made.subject.recipe.heal,
         adapter=settings.heal_adapter,
+        bfloat16=multiplies_bfloat16(),
         seed=settings.seed,
     )

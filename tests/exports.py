@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgelr.cache import Cache
-from edgelr.compressed import embedding
+from edgelr.expected import embedding
 from edgelr.exporter import EXPORTERS
 from edgelr.files import encoder_beside
 from edgelr.losses import as_tensors, named_inputs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from edgelr.compressed import (
     installed,
     mean_loss,
     multiplied,
-    write_answers,
 )
 from edgelr.decompose import in_forms, truncate
 from edgelr.factors import LowRank
@@ -33,7 +31,6 @@ from tests.test_decompose import half, search_of, spectra_of
 
 Models = dict[str, LoadedModel]
 Planned = Callable[[str], tuple[SpectrumTable, Plan]]
-PROMPTS = [np.array(ids) for ids in ([5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15])]
 
 
 @pytest.fixture(scope="module")
@@ -147,34 +144,3 @@ def test_pooling_takes_the_first_token_or_the_mean_of_the_real_ones() -> None:
     assert torch.equal(pool(hidden, mask, "cls"), hidden[:, 0])
     assert torch.equal(pool(hidden, mask, "mean")[0], hidden[0, :2].mean(0))
     assert torch.equal(pool(hidden, mask, "mean")[1], hidden[1].mean(0))
-
-
-def test_a_decoders_answers_are_its_logits_and_greedy_tokens(
-    tiny_decoder: LoadedModel, tmp_path: Path
-) -> None:
-    write_answers(tiny_decoder, PROMPTS, 4, tmp_path / "answers.npz")
-    found = np.load(tmp_path / "answers.npz")
-    assert found["lengths"].tolist() == [4, 1, 6]
-    for index, prompt in enumerate(PROMPTS):
-        assert found["prompts"][index].tolist() == [*prompt, *[0] * (6 - len(prompt))]
-        tokens = list(prompt)
-        for token in found["greedy"][index].tolist():  # without a cache
-            with torch.no_grad():
-                logits = tiny_decoder.module(torch.tensor([tokens])).logits[0]
-            if len(tokens) == len(prompt):
-                np.testing.assert_allclose(found[f"logits_{index}"], logits, atol=1e-4)
-            assert token == int(logits[-1].argmax())
-            tokens.append(token)
-    assert found["greedy"].shape == (3, 4)
-
-
-def test_an_encoders_answers_are_its_hidden_states(
-    tiny_encoder: LoadedModel, tmp_path: Path
-) -> None:
-    write_answers(tiny_encoder, PROMPTS, 4, tmp_path / "answers.npz")
-    found = np.load(tmp_path / "answers.npz")
-    for index, prompt in enumerate(PROMPTS):
-        assert found[f"input_ids_{index}"].tolist() == prompt.tolist()
-        with torch.no_grad():
-            expected = tiny_encoder.module(torch.tensor(prompt[None])).last_hidden_state[0]
-        np.testing.assert_allclose(found[f"output_{index}"], expected, atol=1e-5)

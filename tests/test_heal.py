@@ -126,6 +126,24 @@ def test_healing_lowers_the_held_out_loss(
 
 
 @every_task
+def test_products_in_bfloat16_train_nearly_as_well(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    model = tiny_models[exporter]
+    given = halves(model)
+    found = [healed(model, given, tmp_path / str(half), bfloat16=half) for half in (False, True)]
+    gained = [each.first_loss - each.best_loss for each in found]
+    assert found[1].first_loss == found[0].first_loss  # what is held out is judged in float32
+    assert found[1].best_loss != found[0].best_loss
+    assert gained[1] > 0.8 * gained[0]
+    assert all(
+        tensor.dtype == torch.float32
+        for each in found[1].factors.values()
+        for tensor in tensors(each).values()
+    )
+
+
+@every_task
 def test_an_absurd_rate_returns_what_was_given(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

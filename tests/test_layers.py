@@ -26,7 +26,7 @@ LAYERS = (
     "allocators recipes",
     "spectra",
     "decompose budget latency allocate plans search compressed",
-    "heal refit quantization table",
+    "heal refit quantization table expected",
     "importance",
     "derivatives",
     "rescale",
@@ -51,8 +51,8 @@ DOORS = {
     "peft": "heal",
     "torch": (
         "factors load sources processors sites losses statistics methods sharing forms spectra "
-        "decompose compressed refit heal importance quantization table rescale derivatives "
-        "factoring rivals inspection modules convolutions exporters targets"
+        "decompose compressed expected refit heal importance quantization table rescale "
+        "derivatives factoring rivals inspection modules convolutions exporters targets"
     ),
     "PIL": "images",
     "transformers": "load sources processors exporters",

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from edgelr import pipeline
 from edgelr.budget import activation_bytes, cache_bytes
 from edgelr.cli import app
-from edgelr.compressed import write_answers
 from edgelr.device import load_profile
 from edgelr.errors import InputError
+from edgelr.expected import write_answers
 from edgelr.graph.save import load_graph
 from edgelr.graph.workload import read_workload
 from edgelr.runtime.bundle import read_bundle
@@ -242,7 +242,7 @@ def test_parity_sees_a_wrong_answer_and_lost_padding(
     cache = session_cache(tmp_path_factory)
     dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
     path = tmp_path / "answers.npz"
-    write_answers(pivot, [*random_ids(3, 9), random_ids(1, 4)[0]], 8, path)
+    write_answers(pivot, {}, [*random_ids(3, 9), random_ids(1, 4)[0]], 8, path)
     assert parity(dense, path).passed
     arrays = dict(np.load(path))
     arrays["target_1"][-1] += 1  # which is predicted, and not read

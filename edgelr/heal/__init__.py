@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgelr.calibration import Calibration
 from edgelr.factors import FactorSet
@@ -23,10 +24,13 @@ from edgelr.heal.distillation import (
 )
 from edgelr.heal.students import student_of
 from edgelr.heal.training import Training
-from edgelr.heal.values import Healed, Healing
+from edgelr.heal.values import Healed, Healing, multiplies_bfloat16
 from edgelr.types import LoadedModel
 
-__all__ = ["Healed", "Healing", "heal"]
+if TYPE_CHECKING:
+    from edgelr.heal.distillation import Batch
+
+__all__ = ["Healed", "Healing", "heal", "multiplies_bfloat16"]
 
 
 def heal(
@@ -61,6 +65,10 @@ def heal(
     def evaluate() -> float:
         return mean_distillation_loss(model, student.factors(), judges, asked.batch_tokens)
 
+    def loss(batch: Batch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=asked.bfloat16):
+            return distillation_loss(model, student.factors(), batch)
+
     if not student.parameters:
         return _unchanged(factors, evaluate(), asked)
     training = Training(student.parameters, asked, folder)
@@ -68,7 +76,7 @@ def heal(
     with _frozen(model.module), torch.enable_grad():
         state = training.run(
             shuffled_batches(texts, asked.batch_tokens, asked.seed),
-            lambda batch: distillation_loss(model, student.factors(), batch),
+            loss,
             evaluate,
             progress,
         )

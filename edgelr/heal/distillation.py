@@ -85,7 +85,7 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
     with installed(model.module, factors):
         student = answers(model, *batch)
     if TASKS[model.task].loss != "embedding":
-        return _divergence(student, teacher, counted(student, model, *batch))
+        return _divergence(student.float(), teacher.float(), counted(student, model, *batch))
     return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from edgelr.errors import InputError
 from edgelr.factors import FactorSet
 from edgelr.types import Adapter, HealedSites
@@ -23,6 +25,8 @@ class Healing:
             themselves. Matrices that sites share, tied matrices and Kronecker terms stay.
         learning_rate: peak rate of the factors; adapters take ten times as much.
         batch_tokens: texts are grouped into batches of at most this many tokens.
+        bfloat16: multiply in bfloat16 while training, with sums, parameters, their updates, losses
+            and all that is held out in float32; what is returned is float32.
         seed: of the order of the texts, and of the adapters' initial values.
 
     Raises:
@@ -37,6 +41,7 @@ class Healing:
     # up to its rate: 0.4 % of that per step, as in fine-tuning. WeLore's 5e-5 is for 7B models.
     learning_rate: float = 2e-4
     batch_tokens: int = 1024
+    bfloat16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,3 +74,9 @@ class Healed:
     best_loss: float
     seconds: float
     note: str = ""
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether this processor multiplies bfloat16 natively, and so faster than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -23,6 +23,7 @@ from edgelr.runtime.session import Array
 from edgelr.text import EvaluationSize
 from edgelr.types import ExportBundle, Metric, Parity
 
+ROUNDING_MARGIN = 4.0  # other kernels round elsewhere, and more or less often
 _PADDED = 4  # prompts in the padded batch
 
 
@@ -79,9 +80,11 @@ def parity(
             of an image model ``pixel_values_i (3, side, side)`` instead; where texts and images are
             compared, either of the two as ``row_i``. Of an encoder with a decoder: ``source_i
             (length,)``, its greedy ``target_i (tokens + 1,)``, and ``output_i``, the logits of all
-            but the first.
+            but the first. With them ``rounding``, how far float32 decides the answers, if it was
+            measured.
         provider: ``"cpu"`` or ``"cuda"``.
-        limit: largest absolute error that passes; an answer that is not finite never does.
+        limit: largest absolute error that passes; an answer that is not finite never does. Where
+            ``ROUNDING_MARGIN`` times the rounding is more, that is the limit.
         threads: threads of one operator; None takes every core.
 
     Raises:
@@ -89,6 +92,8 @@ def parity(
     """
     runner = open_runner(bundle, provider, threads)
     with _open_answers(answers, runner) as arrays:
+        if "rounding" in arrays:
+            limit = max(limit, ROUNDING_MARGIN * float(arrays["rounding"]))
         if isinstance(runner, Decoder):
             return _decoder_parity(runner, arrays, limit)
         if isinstance(runner, PairRunner):
