@@ -214,7 +214,8 @@ def counted_positions(x: Tensor, real: Tensor) -> Tensor:
         x: ``(..., in_features)``.
         real: ``(rows, tokens)``, true where no padding is.
     """
-    return x[real] if x.shape[:-1] == real.shape else x.flatten(0, -2)
+    whole = x.shape[:-1] != real.shape or bool(real.all())  # then there is nothing to copy
+    return x.flatten(0, -2) if whole else x[real]
 
 
 def fisher_pass(

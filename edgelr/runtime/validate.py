@@ -92,7 +92,7 @@ def parity(
     """
     runner = open_runner(bundle, provider, threads)
     with _open_answers(answers, runner) as arrays:
-        if "rounding" in arrays:
+        if "rounding" in arrays and np.isfinite(arrays["rounding"]):
             limit = max(limit, ROUNDING_MARGIN * float(arrays["rounding"]))
         if isinstance(runner, Decoder):
             return _decoder_parity(runner, arrays, limit)
