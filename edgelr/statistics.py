@@ -45,7 +45,8 @@ Progress = Callable[[str, int, int], None]
 INPUT_BATCH_TOKENS = 1024
 GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text
 GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
-GRAM_COLUMNS = 384  # of the panels in which a Gram is summed
+PANELS = 8  # in which a Gram is summed: more save multiplications,
+FEWEST_COLUMNS, MOST_COLUMNS = 96, 384  # but narrow ones multiply slowly
 
 
 def collect(
@@ -284,9 +285,10 @@ def gradient_pass(
 
 def add_gram(gram: Tensor, x: Tensor, weight: float = 1.0) -> None:
     """Add ``weight * x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
-    for start in range(0, len(gram), GRAM_COLUMNS):
-        panel = x[:, start : start + GRAM_COLUMNS]
-        gram[start : start + GRAM_COLUMNS, start:].addmm_(panel.T, x[:, start:], alpha=weight)
+    columns = min(max(len(gram) // PANELS, FEWEST_COLUMNS), MOST_COLUMNS)
+    for start in range(0, len(gram), columns):
+        panel = x[:, start : start + columns]
+        gram[start : start + columns, start:].addmm_(panel.T, x[:, start:], alpha=weight)
 
 
 def mirrored(gram: Tensor) -> Tensor:

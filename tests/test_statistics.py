@@ -99,7 +99,7 @@ def test_input_grams_are_the_weighted_mean_over_the_real_tokens(
     tiny_models: Models, exporter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "INPUT_BATCH_TOKENS", 20)  # several batches
-    monkeypatch.setattr(statistics, "GRAM_COLUMNS", 17)  # several panels
+    monkeypatch.setattr(statistics, "FEWEST_COLUMNS", 17)  # several panels
     model = tiny_models[exporter]
     parts = [tiny_texts(model), random_rows(model, 4, 7)]
     store = collected(model, parts, tmp_path / "store")

@@ -189,7 +189,8 @@ def _summed(
         plain = nested(spectra, name)
         inner = first_product(module, x.detach(), plain.down)
         outer = features_last(module, gradient) @ plain.up.T
-        sums[name].add((inner * outer).flatten(0, -2) / _units(plain).float())
+        p = inner.mul_(outer).div_(_units(plain).float())
+        sums[name].add(p.flatten(0, -2))
 
     def watch(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
         output.register_hook(lambda gradient: add(name, module, x, gradient))
