@@ -20,6 +20,7 @@ from torch import nn
 
 from edgelr import calibration as calibrations
 from edgelr.convolutions import features_last, read_features
+from edgelr.grams import add_gram, mirrored
 from edgelr.losses import (
     as_tensors,
     backward,
@@ -45,8 +46,6 @@ Progress = Callable[[str, int, int], None]
 INPUT_BATCH_TOKENS = 1024
 GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text
 GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
-PANELS = 8  # in which a Gram is summed: more save multiplications,
-FEWEST_COLUMNS, MOST_COLUMNS = 96, 384  # but narrow ones multiply slowly
 
 
 def collect(
@@ -281,19 +280,6 @@ def gradient_pass(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def add_gram(gram: Tensor, x: Tensor, weight: float = 1.0) -> None:
-    """Add ``weight * x^T x`` of ``x (tokens, n)`` to ``gram (n, n)``: its upper panels only."""
-    columns = min(max(len(gram) // PANELS, FEWEST_COLUMNS), MOST_COLUMNS)
-    for start in range(0, len(gram), columns):
-        panel = x[:, start : start + columns]
-        gram[start : start + columns, start:].addmm_(panel.T, x[:, start:], alpha=weight)
-
-
-def mirrored(gram: Tensor) -> Tensor:
-    """Fill the lower half of a symmetric matrix from its upper half."""
-    return gram.triu() + gram.triu(1).T
 
 
 def _batches(

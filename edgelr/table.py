@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgelr.grams import add_gram, mirrored
 from edgelr.quantization import rounded
-from edgelr.statistics import add_gram, fisher_pass, mirrored
+from edgelr.statistics import fisher_pass
 from edgelr.tasks import TASKS
 from edgelr.types import BLOCK_SIZE, LinearSite, LoadedModel, WeightPrecision
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgelr import statistics
+from edgelr import grams, statistics
 from edgelr.calibration import Calibration, from_samples, weights
 from edgelr.convolutions import features_last, read_features
 from edgelr.losses import drawn, pool
@@ -99,7 +99,7 @@ def test_input_grams_are_the_weighted_mean_over_the_real_tokens(
     tiny_models: Models, exporter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "INPUT_BATCH_TOKENS", 20)  # several batches
-    monkeypatch.setattr(statistics, "FEWEST_COLUMNS", 17)  # several panels
+    monkeypatch.setattr(grams, "FEWEST_COLUMNS", 17)  # several panels
     model = tiny_models[exporter]
     parts = [tiny_texts(model), random_rows(model, 4, 7)]
     store = collected(model, parts, tmp_path / "store")

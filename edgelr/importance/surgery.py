@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from edgelr.convolutions import features_last, first_product
 from edgelr.factors import Decomposition, Reweighted
+from edgelr.grams import add_gram, mirrored
 from edgelr.importance.components import nested
 from edgelr.methods.metric import tail_loss
 from edgelr.spectra import SpectrumTable, write_spectrum
-from edgelr.statistics import add_gram, fisher_pass, mirrored
+from edgelr.statistics import fisher_pass
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
