@@ -14,6 +14,7 @@ from torch.nn import functional
 from edgelr import targets
 from edgelr.compressed import installed, multiplied
 from edgelr.factors import FactorSet
+from edgelr.generation import left_padded
 from edgelr.losses import answers, named_inputs
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel, Pair
@@ -112,10 +113,8 @@ def _output(model: LoadedModel, given: Tensor | Pair) -> NDArray[np.float32]:
     elif TASKS[model.task].matches:
         found = embedding(model, given)
     else:
-        inputs = named_inputs(model, given, torch.ones_like(given))
-        if model.task == "text-generation":
-            inputs["use_cache"] = False  # type: ignore[assignment]
-        found = getattr(model.module(**inputs), TASKS[model.task].output)
+        answered = model.module(**named_inputs(model, given, torch.ones_like(given)))
+        found = getattr(answered, TASKS[model.task].output)
     output: NDArray[np.float32] = found[0].numpy()
     return output
 
@@ -125,22 +124,20 @@ def _continued(
 ) -> NDArray[np.int64]:
     """Greedy continuations of prompts that are read together, ``(prompts, new_tokens)``."""
     module = model.module
-    longest = max(len(prompt) for prompt in prompts)
-    step = torch.tensor(np.array([np.pad(each, (longest - len(each), 0)) for each in prompts]))
-    mask = torch.arange(longest) >= longest - torch.tensor([[len(each)] for each in prompts])
+    step, mask = map(torch.tensor, left_padded(prompts, 0))
     counts_positions = "position_ids" in inspect.signature(module.forward).parameters
     tokens, past = torch.zeros(len(prompts), 0, dtype=torch.int64), None
     while tokens.shape[1] < new_tokens:
         positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, -step.shape[1] :]
         output = module(
             input_ids=step,
-            attention_mask=mask.long(),
+            attention_mask=mask,
             past_key_values=past,
             use_cache=True,
             **({"position_ids": positions} if counts_positions else {}),
         )
         step, past = output.logits[:, -1].argmax(-1, keepdim=True), output.past_key_values
         tokens = torch.cat((tokens, step), -1)
-        mask = functional.pad(mask, (0, 1), value=True)
+        mask = functional.pad(mask, (0, 1), value=1)
     continued: NDArray[np.int64] = tokens.numpy()
     return continued

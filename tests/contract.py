@@ -12,10 +12,11 @@ import torch
 from edgelr.factors import FactorSet, LowRank
 from edgelr.files import encoder_beside, graph_file
 from edgelr.forms import pivot
+from edgelr.generation import left_padded
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
 from edgelr.planning import DenseExport
-from edgelr.runtime.decoder import Decoder, left_padded
+from edgelr.runtime.decoder import Decoder
 from edgelr.shapes import shape_of
 from edgelr.sites import find_sites, weight_of
 from edgelr.types import LoadedModel

@@ -23,8 +23,8 @@ from edgelr.heal.distillation import (
     shuffled_batches,
 )
 from edgelr.heal.students import student_of
-from edgelr.heal.training import Training
-from edgelr.heal.values import Healed, Healing, multiplies_bfloat16
+from edgelr.heal.training import Training, multiplies_bfloat16
+from edgelr.heal.values import Healed, Healing
 from edgelr.types import LoadedModel
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from edgelr.errors import InputError
 from edgelr.factors import FactorSet
 from edgelr.types import Adapter, HealedSites
@@ -74,9 +72,3 @@ class Healed:
     best_loss: float
     seconds: float
     note: str = ""
-
-
-def multiplies_bfloat16() -> bool:
-    """Tell whether this processor multiplies bfloat16 natively, and so faster than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

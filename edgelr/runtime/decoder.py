@@ -204,18 +204,3 @@ class Decoder:
             given = config.get("head_dim")
             head_size = int(given or config["hidden_size"] // config["num_attention_heads"])
         return batch, heads, tokens, head_size
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Array, Array]:
-    """Pad prompts on the left to one length.
-
-    Returns:
-        Token ids and attention mask, both ``(prompts, longest)`` int64.
-    """
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = np.full((len(prompts), longest), pad_id, np.int64)
-    mask = np.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    return input_ids, mask

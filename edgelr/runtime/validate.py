@@ -13,7 +13,8 @@ from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Progress, evaluators_for
-from edgelr.runtime.decoder import Decoder, left_padded
+from edgelr.generation import left_padded
+from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.judged import Runner, open_runner, samples_of
