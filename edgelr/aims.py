@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgelr.allocate import Search
+from edgelr.allocators import ONE_KNOB
 from edgelr.budget import require_feasible, weight_budget
 from edgelr.calibration import Calibration
 from edgelr.compressed import gate_increase
@@ -17,7 +18,14 @@ from edgelr.gate import loss_limit
 from edgelr.graph.residency import read_residencies
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
-from edgelr.latency import Clock, Product, can_predict, device_runs, slower_than_dense
+from edgelr.latency import (
+    Clock,
+    Product,
+    bytes_and_time,
+    can_predict,
+    device_runs,
+    slower_than_dense,
+)
 from edgelr.material import selection
 from edgelr.planning import DenseExport, Listener, Planned, Subject, make_search
 from edgelr.plans import follow_plan, read_plan
@@ -72,7 +80,7 @@ def allocate(
         return _follow(base, given_plan)
     if settings.max_latency is not None:
         return _inside_latency(base, settings.max_latency)
-    fast = _without_slower(base)
+    fast = _for_speed(base)
     if fast is not None:
         with suppress(BudgetError):
             smallest = fast.search.plan(fast.search.smallest_bytes)
@@ -85,8 +93,8 @@ def allocate(
     return _inside_bytes(base, listener)
 
 
-def _without_slower(base: Planned) -> Planned | None:
-    """Leave out what a device that was measured runs slower than dense.
+def _for_speed(base: Planned) -> Planned | None:
+    """Leave out what a device that was measured runs slower than dense, and weigh time with bytes.
 
     Returns:
         None where nothing was measured, or linears cannot stay dense.
@@ -95,9 +103,11 @@ def _without_slower(base: Planned) -> Planned | None:
     measured = subject.device.kernels is not None and can_predict(subject.device)
     if not measured or "dense" not in subject.recipe.forms:
         return None
-    context = subject.context_tokens
-    slower = slower_than_dense(subject.device, subject.shape, subject.precision, context)
-    return replace(base, search=search.without(slower))
+    measured_on = (subject.device, subject.shape, subject.precision, subject.context_tokens)
+    fast = search.without(slower_than_dense(*measured_on))
+    if subject.recipe.allocator not in ONE_KNOB:  # which spread bytes by a rule of their own
+        fast = replace(fast, price=bytes_and_time(*measured_on))
+    return replace(base, search=fast)
 
 
 def _inside_bytes(base: Planned, listener: Listener) -> Planned:

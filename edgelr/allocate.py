@@ -27,6 +27,8 @@ from edgelr.types import (
 
 Price: TypeAlias = Callable[[SiteGroup, Candidate], int]
 
+BISECTIONS = 16  # of a range of budgets: finer than a row of a weight
+
 
 @dataclass(frozen=True)
 class Search:
@@ -37,6 +39,7 @@ class Search:
     recipe: Recipe
     values: Precision  # of what weights are multiplied with
     packs: bool = True  # whether the provider copies weights into layouts of its own
+    price: Price | None = None  # of what is compared; a budget is in bytes all the same
 
     @cached_property
     def dense_bytes(self) -> int:
@@ -64,8 +67,20 @@ class Search:
                 f"{budget_bytes:,}. The nearest feasible point is --keep "
                 f"{_rounded_up(self.smallest_bytes / self.dense_bytes):.3f}."
             )
-        choices = ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
-        return self.made(choices, budget_bytes)
+        return self.made(self._choices(budget_bytes), budget_bytes)
+
+    def _choices(self, budget_bytes: int) -> dict[str, Choice]:
+        """Let the allocator choose; by the price, where something fits the budget that way."""
+
+        def fits(choices: dict[str, Choice]) -> bool:
+            return sum(choice.candidate.bytes for choice in choices.values()) <= budget_bytes
+
+        found = None if self._priced is None else self._priced.dearest(fits)
+        return found or ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
+
+    @cached_property
+    def _priced(self) -> PricedSearch | None:
+        return None if self.price is None else self.priced(self.price)
 
     def without(self, excluded: Callable[[SiteGroup, Candidate], bool]) -> Search:
         """Leave candidates out; what a group is as it is stays."""
@@ -154,6 +169,29 @@ class PricedSearch:
     def cheapest(self) -> int:
         """Price of the cheapest plan."""
         return smallest_bytes(self.options)
+
+    @cached_property
+    def most(self) -> int:
+        """A price that no plan exceeds."""
+        return sum(max(each.bytes for each in priced) for priced in self.originals.values())
+
+    def dearest(
+        self, fits: Callable[[dict[str, Choice]], bool], most: int | None = None
+    ) -> dict[str, Choice] | None:
+        """Spend as much as ``fits``, and ``most`` at most; None where nothing fits."""
+        most = self.most if most is None else most
+        best, low, high = None, self.cheapest - 1, most + 1
+        budget = most
+        for _ in range(BISECTIONS):
+            if budget <= low:
+                break
+            choices = self.choices(budget)
+            if fits(choices):
+                best, low = choices, budget
+            else:
+                high = budget
+            budget = (low + high) // 2
+        return best
 
     def choices(self, budget: int) -> dict[str, Choice]:
         """Allocate ``budget`` over the groups; it is at least ``cheapest``."""

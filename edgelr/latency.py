@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 
 from edgelr.device import DeviceProfile, Kernels
 from edgelr.storage import matrix_bytes, stored
@@ -32,6 +33,7 @@ from edgelr.types import (
 )
 from edgelr.types import phase_key as key_of
 
+TIME_WEIGHT = 0.25  # in the price of a candidate; bytes are the rest
 FURTHER_NODES: dict[Form, int] = {"pivoted": 3, "kronecker": 3, "tied": 1}  # beside products
 _MOVED = 3  # values of one token that a node reads and writes: two inputs, one output
 
@@ -263,6 +265,34 @@ def slower_than_dense(
         )
 
     return slower
+
+
+def bytes_and_time(
+    device: DeviceProfile, shape: ModelShape, values: Precision, context_tokens: int
+) -> Callable[[SiteGroup, Candidate], int]:
+    """Return what a candidate costs a device in bytes and in time, as a number of bytes.
+
+    The time is the share that the group takes of what it takes dense, on average over the runs of
+    the profile's workload: what saves bytes, and less of the time, costs more than its bytes.
+
+    Raises:
+        ValueError: the device has no rates; ask ``can_predict`` before.
+    """
+    clock = Clock(device, shape, values)
+    counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
+
+    def price(group: SiteGroup, candidate: Candidate) -> int:
+        if group.kind == "table":
+            return candidate.bytes
+        dense = replace(candidate, form="dense", precision=values)
+        taken = fmean(
+            clock.group_seconds(group, candidate, rows) / clock.group_seconds(group, dense, rows)
+            for rows in counts
+        )
+        dense_bytes = group.parameters * PRECISION_BYTES[values]
+        return round(candidate.bytes + TIME_WEIGHT * (taken * dense_bytes - candidate.bytes))
+
+    return price
 
 
 def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[Run]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgelr.allocate import Price, Search
+from edgelr.allocate import BISECTIONS, Price, Search
 from edgelr.types import Candidate, Choice, Plan, SiteGroup
 
 FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
@@ -23,7 +23,6 @@ AIM = 0.9  # share of the limit that is aimed at: held-out text and final text d
 ROUNDS = 3
 MORE_ROUNDS = 4  # where nothing was inside the limit so far
 LEAST_POWER, MOST_POWER = 0.2, 2.0  # of the predicted loss, that the measured one grows with
-BISECTIONS = 16  # of the range of bytes: finer than a row of a weight
 UNIT = 10**9  # of a price: the whole of its limit
 PROPORTIONS = ((0.0,), (0.25, 1.0, 4.0, 16.0))  # of the second price to the first
 
@@ -171,19 +170,7 @@ def _largest_mixed(
             parts += weight * second.price(group, candidate) / second.most
         return round(UNIT * parts)
 
-    priced, best = search.priced(mixed), None
-    low, high = priced.cheapest - 1, int(UNIT * (1 + weight)) + 1
-    budget = high - 1
-    for _ in range(BISECTIONS):
-        if budget <= low:
-            break
-        choices = priced.choices(budget)
-        if fits(choices):
-            best, low = choices, budget
-        else:
-            high = budget
-        budget = (low + high) // 2
-    return best
+    return search.priced(mixed).dearest(fits, int(UNIT * (1 + weight)))
 
 
 def _bisected(

@@ -14,7 +14,7 @@ from edgelr.errors import BudgetError, InputError
 from edgelr.plans import follow_plan, read_plan, write_plan
 from edgelr.recipes import RECIPES
 from edgelr.spectra import SpectrumTable
-from edgelr.types import LinearSite, Plan, SiteGroup, SitePlan
+from edgelr.types import Candidate, LinearSite, Plan, SiteGroup, SitePlan
 
 SHAPES = {"first": (96, 120), "second": (104, 80), "third": (88, 136), "tiny": (5, 6)}
 MULTIPLE = 8
@@ -95,6 +95,33 @@ def test_an_impossible_budget_names_a_share_that_is_feasible(recipe: str, multip
         assert search.plan(int(keep * search.dense_bytes)).sites
         assert keep * search.dense_bytes < 1.1 * search.smallest_bytes
         assert f"{search.smallest_bytes:,}" in str(caught.value)
+
+
+def further_products(group: SiteGroup, candidate: Candidate) -> int:
+    """Bytes, and 3,000 more where one product becomes two."""
+    return candidate.bytes + 3000 * (candidate.form != "dense")
+
+
+def test_a_price_is_weighed_and_the_bytes_stay_inside() -> None:
+    plain, priced = make_search(), replace(make_search(), price=further_products)
+    budget = (3 * plain.smallest_bytes + 7 * plain.dense_bytes) // 10
+    by_bytes, by_price = plain.plan(budget), priced.plan(budget)
+    changed_sites = [sum(site.changed for site in plan.sites) for plan in (by_bytes, by_price)]
+    assert by_price.planned_bytes <= budget
+    assert changed_sites[1] < changed_sites[0]
+    assert by_price.predicted_loss > by_bytes.predicted_loss
+
+
+def test_a_price_that_counts_nothing_but_bytes_changes_nothing() -> None:
+    plain = make_search()
+    priced = replace(plain, price=lambda _, candidate: candidate.bytes)
+    assert half(priced) == half(plain)
+
+
+def test_where_no_price_leads_to_few_bytes_the_bytes_decide() -> None:
+    plain = make_search()
+    priced = replace(plain, price=lambda _, candidate: 10**6 - candidate.bytes)
+    assert priced.plan(plain.smallest_bytes) == plain.plan(plain.smallest_bytes)
 
 
 @every_recipe

@@ -26,7 +26,7 @@ from edgelr.latency import (
     slower_than_dense,
 )
 from edgelr.planning import DenseExport, Planned, dense_export
-from edgelr.types import LoadedModel, ModelShape, Prediction
+from edgelr.types import LoadedModel, ModelShape, Plan, Prediction
 from tests.exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)
@@ -284,3 +284,33 @@ def test_what_was_measured_slower_than_dense_is_only_taken_by_force(
     assert slow_sites(forced, hopeless)
     assert forced.plan == planned(plain, forms=("dense", "pivoted"))[0].plan
     assert any("slower than dense" in note for note in notes)
+
+
+def test_time_is_weighed_with_bytes_where_the_device_was_measured(
+    tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache, device = session_cache(tmp_path_factory), load_profile("raspberry-pi-5-8gb")
+    device = measured(device, 0.7, node_us=1.0)
+    settings = quick_settings(tiny_encoder.folder, keep=0.5, precision="float32")
+    found = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    by_bytes = replace(found.search, price=None).plan(found.plan.budget_bytes)
+    clock = Clock(device, found.subject.shape, found.subject.precision)
+    groups = {group.name: group for group in found.search.groups}
+
+    def seconds(plan: Plan) -> float:
+        named = {site.group or site.name: site.candidate for site in plan.sites}
+        return sum(clock.group_seconds(groups[name], each, 512) for name, each in named.items())
+
+    assert found.plan.planned_bytes <= found.plan.budget_bytes
+    assert seconds(found.plan) < seconds(by_bytes)
+    assert found.plan.predicted_loss > by_bytes.predicted_loss
+
+
+def test_published_ways_to_spread_bytes_stay_as_they_were_published(
+    tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = session_cache(tmp_path_factory)
+    settings = quick_settings(tiny_encoder.folder, keep=0.6, recipe="welore")
+    device = measured(load_profile("raspberry-pi-5-8gb"))
+    found = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    assert found.search.price is None
