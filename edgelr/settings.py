@@ -97,8 +97,9 @@ def make_settings(**options: Any) -> Settings:
         return Settings(**options)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, item['loc'])) or 'options'}: {item['msg']} "
-            f"(found {_short(item['input'])})"
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {_short(item['input'])})"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         ]
         raise InputError("The options cannot be used: " + "; ".join(problems) + ".") from error

@@ -218,6 +218,6 @@ def inspect(
 def _why_failed(folder: Path, profile: str) -> str:
     return (
         f"The bundle is kept in {folder}, and marked: parity or the accuracy gate of {profile} "
-        f"failed (see above). Keep more, calibrate on what is closer to its "
-        f"use, or pass --max-drop."
+        f"failed (see above). Keep more, calibrate on what is closer to its use, or let --max-drop "
+        f"decide how much is kept."
     )
