@@ -18,7 +18,7 @@ from edgelr.decompose import compressed_groups, truncate
 from edgelr.factors import FactorSet, LowRank
 from edgelr.forms import balance
 from edgelr.heal import Healing, heal, multiplies_bfloat16
-from edgelr.material import selection
+from edgelr.material import selection, to_heal_on
 from edgelr.methods import METHODS
 from edgelr.planning import FORMAT, Listener, Planned, Subject
 from edgelr.quantization import Rounded, round_factors
@@ -60,7 +60,7 @@ def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
         return rounded(made, found)
     sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
     key = digest(FORMAT, made.spectra.folder.name, sites, made.subject.texts.selection)
-    for name, improve in _improvements(made, listener):
+    for name, improve in _improvements(made, cache, listener):
         key = digest(name, key)
         found = _kept(name, key, cache, found, improve)
     return rounded(made, found)
@@ -98,7 +98,7 @@ def rounded_as(
     return round_factors(subject.model, plan, factors, input_gram_of)
 
 
-def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Improve]]:
+def _improvements(made: Planned, cache: Cache, listener: Listener) -> Iterator[tuple[str, Improve]]:
     """What the recipe and the settings ask for, in this order."""
     recipe, asked = made.subject.recipe, healing(made)
     if "basis" in recipe.refine:
@@ -110,8 +110,8 @@ def _improvements(made: Planned, listener: Listener) -> Iterator[tuple[str, Impr
     if asked is not None:
         text = "-".join(str(value) for value in asdict(asked).values())
         yield (
-            f"heal-{digest(text)}",
-            lambda found, work: _healed(made, found, asked, work, listener),
+            f"healing-{digest(text)}",
+            lambda found, work: _healed(made, found, asked, work, cache, listener),
         )
 
 
@@ -236,14 +236,18 @@ def _boldest(
 
 
 def _healed(
-    made: Planned, factors: FactorSet, asked: Healing, work: Path, listener: Listener
+    made: Planned,
+    factors: FactorSet,
+    asked: Healing,
+    work: Path,
+    cache: Cache,
+    listener: Listener,
 ) -> Factored:
     work.mkdir(parents=True, exist_ok=True)
     subject = made.subject
+    texts = to_heal_on(subject, made.dense, made.calibration, cache, listener)
     held_out = selection(subject).first(JUDGED_TOKENS)
-    result = heal(
-        subject.model, factors, made.calibration, held_out, asked, work, listener.progress
-    )
+    result = heal(subject.model, factors, texts, held_out, asked, work, listener.progress)
     note = (
         f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s, products in "
         f"{'bfloat16' if asked.bfloat16 else 'float32'}): held-out "

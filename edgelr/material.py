@@ -25,6 +25,8 @@ from edgelr.text import split_sentences
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
 SAMPLE_TOKENS = 32768  # beside a text: sampling costs more than reading, and brings less
+HEALING_TOKENS = 65536  # sampled to train on, at most: what is trained needs more of them,
+HEALING_LENGTH = 512  # and in rows as long as the pieces of a text
 SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
 ENCODER_LENGTH = 256
 TARGET_TOKENS = 64  # of an answer, at most
@@ -47,13 +49,29 @@ def calibrate(
     parts = []
     for name, text in texts:
         if text is None:
-            parts.append(_sampled(subject, dense, sampled, cache, listener))
+            row = settings.calibration_length or SAMPLE_LENGTH
+            parts.append(_sampled(subject, dense, sampled, row, cache, listener))
         elif TASKS[subject.model.task].has_pairs:
             sources = sources_of(subject, text, share, settings.calibration_length, name)
             parts.append(_with_drawn_targets(subject, sources, cache, listener))
         else:
             parts.append(tokenize(subject, text, share, settings.calibration_length, name))
     return parts
+
+
+def to_heal_on(
+    subject: Subject,
+    dense: DenseExport,
+    calibration: list[Calibration],
+    cache: Cache,
+    listener: Listener,
+) -> list[Calibration]:
+    """Take what was calibrated on; what the model writes itself in longer rows, and more of it."""
+    tokens = min(HEALING_TOKENS, sum(part.tokens for part in calibration))
+    return [
+        _sampled(subject, dense, tokens, HEALING_LENGTH, cache, listener) if text is None else part
+        for part, (_, text) in zip(calibration, subject.texts.calibration, strict=True)
+    ]
 
 
 def _with_drawn_targets(
@@ -129,11 +147,16 @@ def selection(subject: Subject) -> Calibration:
 
 
 def _sampled(
-    subject: Subject, dense: DenseExport, tokens: int, cache: Cache, listener: Listener
+    subject: Subject,
+    dense: DenseExport,
+    tokens: int,
+    length: int,
+    cache: Cache,
+    listener: Listener,
 ) -> Calibration:
-    """Sample text from the model, or find what it wrote before."""
+    """Sample rows of text from the model, or find what it wrote before."""
     seed, prefix = subject.settings.seed, subject.tokenizer.encode("").ids
-    length = min(subject.settings.calibration_length or SAMPLE_LENGTH, shape_of(subject.model)[1])
+    length = min(length, shape_of(subject.model)[1])
 
     def write(folder: Path) -> None:
         rows = jobs.sample_tokens(

@@ -14,7 +14,9 @@ from edgelr.decompose import truncate
 from edgelr.device import load_profile
 from edgelr.factoring import Factored, make_factors
 from edgelr.factors import Factors, FactorSet, Kronecker, LowRank, Tied
+from edgelr.material import to_heal_on
 from edgelr.planning import Planned
+from edgelr.shapes import shape_of
 from edgelr.spectra import read_factors, write_factors
 from edgelr.types import LoadedModel
 from tests.exports import Recorder, quick_settings, session_cache
@@ -114,6 +116,19 @@ def test_an_interrupted_healing_goes_on(
     assert list(own.root.glob("unfinished-heal*"))
     assert equal(make_factors(made, own, Recorder()).factors, whole.factors)
     assert not list(own.root.glob("unfinished-heal*"))
+
+
+def test_what_the_model_writes_is_healed_on_in_longer_rows(
+    tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("a text of its own " * 400, encoding="utf-8")
+    made = plan_of(tiny_decoder, cache, Recorder(), calibration=("self", str(file)))
+    texts = to_heal_on(made.subject, made.dense, made.calibration, cache, Recorder())
+    asked, longest = sum(part.tokens for part in made.calibration), shape_of(tiny_decoder)[1]
+    assert texts[1] is made.calibration[1]
+    assert texts[0].length == min(512, longest) > made.calibration[0].length
+    assert asked <= texts[0].tokens < asked + texts[0].length
 
 
 def test_interrupted_scales_leave_nothing(

@@ -101,9 +101,25 @@ def test_every_epoch_has_every_token_once_in_an_order_of_its_own(
     count = len(list(batches(rows, 10_000)))
     assert count == 1
     assert all(ids.numel() <= 80 for ids, _ in batches(rows, 80))
-    one_row_each = [islice(shuffled_batches(rows, 1, seed), 3 * len(rows)) for seed in (0, 0, 1)]
+    one_row_each = [islice(shuffled_batches([rows], 1, seed), 3 * len(rows)) for seed in (0, 0, 1)]
     orders = [[ids[0].tolist() for ids, _ in found] for found in one_row_each]
     assert orders[0] == orders[1] != orders[2]
     epochs = [orders[0][start : start + len(rows)] for start in range(0, 3 * len(rows), len(rows))]
     assert epochs[0] != epochs[1]
     assert all(sorted(epoch) == sorted(row.inputs.tolist() for row in rows) for epoch in epochs)
+
+
+def test_texts_weigh_by_the_roots_of_their_lengths(tiny_decoder: LoadedModel) -> None:
+    short, long = (
+        pieces(tiny_decoder, [from_samples(random_ids(rows, 512, rows), "")], 512)
+        for rows in (4, 64)
+    )
+    own = {tuple(row.inputs.tolist()) for row in short}
+    found = [
+        tuple(ids[0].tolist()) for ids, _ in islice(shuffled_batches([short, long], 512, 0), 40)
+    ]
+    epochs = [found[:20], found[20:]]
+    for epoch in epochs:
+        assert own.issubset(epoch)
+        assert len(set(epoch)) == 20  # 4 rows of one, and 4 * sqrt(16) of the other
+    assert set(epochs[0]) - own != set(epochs[1]) - own

@@ -47,7 +47,7 @@ def training(
 ) -> tuple[Training, Components]:
     components = side_by_side(plain)
     rows = pieces(model, [TEXTS], BATCH_TOKENS)
-    batches = shuffled_batches(rows, BATCH_TOKENS, 0)
+    batches = shuffled_batches([rows], BATCH_TOKENS, 0)
     return Training(model, components, keep, batches), components
 
 
@@ -103,7 +103,7 @@ def test_training_lowers_its_objective_and_steers_the_threshold_to_a_half(
     """At the price that it ends with, and on text that it has not seen."""
     trained, components = training(model, plain)
     found = trained.run(60, lambda *_: None)
-    batch = next(shuffled_batches(pieces(model, [HELD_OUT], 2048), 2048, 0))
+    batch = next(shuffled_batches([pieces(model, [HELD_OUT], 2048)], 2048, 0))
     dense = torch.ones(len(components.owner))
     with torch.no_grad():
         before, after = (float(trained.objective(s, batch)) for s in (dense, found.scores))

@@ -47,7 +47,7 @@ def heal(
     Args:
         model: the dense model; it is the teacher, and stays as it is.
         factors: products that were not pivoted; sites without factors stay dense.
-        calibration: texts to train on; where there are several, each weighs by its tokens.
+        calibration: texts to train on; see ``shuffled_batches`` for how much of each.
         held_out: text that decides which state is best. Each evaluation costs about half as much
             as training on it: some thousand tokens are enough.
         asked: how long, what and how.
@@ -72,7 +72,7 @@ def heal(
     if not student.parameters:
         return _unchanged(factors, evaluate(), asked)
     training = Training(student.parameters, asked, folder)
-    texts = pieces(model, calibration, asked.batch_tokens)
+    texts = [pieces(model, [part], asked.batch_tokens) for part in calibration]
     with _frozen(model.module), torch.enable_grad():
         state = training.run(
             shuffled_batches(texts, asked.batch_tokens, asked.seed),

@@ -5,6 +5,7 @@ Teacher and student are one module: it teaches as it is, and learns with its fac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -47,12 +48,25 @@ def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> l
     return [Piece(ids, len(ids)) for row in rows for ids in row.inputs.split(longest)]
 
 
-def shuffled_batches(rows: list[Piece], batch_tokens: int, seed: int) -> Iterator[Batch]:
-    """Yield batches without end: in every epoch each row once, in an order of its own."""
+def shuffled_batches(texts: list[list[Piece]], batch_tokens: int, seed: int) -> Iterator[Batch]:
+    """Yield batches without end, in an order of its own in every epoch.
+
+    Texts weigh by the roots of their lengths, as they do where Grams are added: an epoch has each
+    row of the shortest once, and of a longer text as many rows, drawn anew, as its weight asks for.
+    """
     generator = torch.Generator().manual_seed(seed)
+
+    def drawn(rows: list[Piece], count: int) -> list[Piece]:
+        return [rows[index] for index in torch.randperm(len(rows), generator=generator)[:count]]
+
+    lengths = [sum(row.tokens for row in rows) for rows in texts]
+    counts = [
+        max(1, round(len(rows) * math.sqrt(min(lengths) / length)))
+        for rows, length in zip(texts, lengths, strict=True)
+    ]
     while True:
-        order = torch.randperm(len(rows), generator=generator).tolist()
-        yield from batches([rows[index] for index in order], batch_tokens)
+        epoch = [row for each in zip(texts, counts, strict=True) for row in drawn(*each)]
+        yield from batches(drawn(epoch, len(epoch)), batch_tokens)
 
 
 def batches(rows: Iterable[Piece], batch_tokens: int) -> Iterator[Batch]:

@@ -91,7 +91,7 @@ def learn_importance(
         steps: of all three stages together.
     """
     components = side_by_side(spectra)
-    batches = shuffled_batches(pieces(model, parts, BATCH_TOKENS), BATCH_TOKENS, seed)
+    batches = shuffled_batches([pieces(model, parts, BATCH_TOKENS)], BATCH_TOKENS, seed)
     learned = Training(model, components, keep, batches).run(steps, progress)
     scales, scores = components.split(learned.scales), components.split(learned.scores)
     for name, site in components.sites.items():
