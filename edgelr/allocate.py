@@ -75,7 +75,8 @@ class Search:
         def fits(choices: dict[str, Choice]) -> bool:
             return sum(choice.candidate.bytes for choice in choices.values()) <= budget_bytes
 
-        found = None if self._priced is None else self._priced.dearest(fits)
+        priced = self._priced
+        found = None if priced is None else priced.dearest(fits, priced.most)
         return found or ALLOCATORS.get(self.recipe.allocator)(self.options, budget_bytes)
 
     @cached_property
@@ -176,10 +177,9 @@ class PricedSearch:
         return sum(max(each.bytes for each in priced) for priced in self.originals.values())
 
     def dearest(
-        self, fits: Callable[[dict[str, Choice]], bool], most: int | None = None
+        self, fits: Callable[[dict[str, Choice]], bool], most: int
     ) -> dict[str, Choice] | None:
         """Spend as much as ``fits``, and ``most`` at most; None where nothing fits."""
-        most = self.most if most is None else most
         best, low, high = None, self.cheapest - 1, most + 1
         budget = most
         for _ in range(BISECTIONS):

@@ -14,8 +14,8 @@ from torch.nn import functional
 from edgelr import targets
 from edgelr.compressed import installed, multiplied
 from edgelr.factors import FactorSet
-from edgelr.generation import left_padded
 from edgelr.losses import answers, named_inputs
+from edgelr.padding import left_padded
 from edgelr.tasks import TASKS
 from edgelr.types import LoadedModel, Pair
 

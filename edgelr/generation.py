@@ -1,4 +1,4 @@
-"""How a generated text begins, what it may not hold, and where it ends; prompts of one length."""
+"""How a generated text begins, what it may not hold, and where it ends."""
 
 from __future__ import annotations
 
@@ -169,20 +169,3 @@ def token_ids(value: int | Iterable[int] | None) -> tuple[int, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else tuple(value)
-
-
-def left_padded(
-    prompts: Sequence[Sequence[int] | NDArray[np.int64]], pad_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pad prompts on the left to one length.
-
-    Returns:
-        Token ids and attention mask, both ``(prompts, longest)`` int64.
-    """
-    longest = max(len(prompt) for prompt in prompts)
-    input_ids = np.full((len(prompts), longest), pad_id, np.int64)
-    mask = np.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    return input_ids, mask

@@ -25,9 +25,9 @@ from edgelr.text import split_sentences
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
 SAMPLE_TOKENS = 32768  # beside a text: sampling costs more than reading, and brings less
-HEALING_TOKENS = 65536  # sampled to train on, at most: what is trained needs more of them,
-HEALING_LENGTH = 512  # and in rows as long as the pieces of a text
 SAMPLE_BATCH = 32  # more are no faster, and their logits fill the memory
+HEALING_TOKENS = 65536  # sampled to train on, at most: training needs more than calibration,
+HEALING_LENGTH = 512  # in rows as long as the pieces of a text
 ENCODER_LENGTH = 256
 TARGET_TOKENS = 64  # of an answer, at most
 SELECTION_TOKENS = 8192

@@ -12,9 +12,9 @@ import torch
 from edgelr.factors import FactorSet, LowRank
 from edgelr.files import encoder_beside, graph_file
 from edgelr.forms import pivot
-from edgelr.generation import left_padded
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
+from edgelr.padding import left_padded
 from edgelr.planning import DenseExport
 from edgelr.runtime.decoder import Decoder
 from edgelr.shapes import shape_of

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.errors import EdgelrError, InputError
 from edgelr.factors import LowRank
-from edgelr.generation import left_padded
 from edgelr.graph.bind import Binding, bind
 from edgelr.graph.precision import LARGEST, to_float16
 from edgelr.graph.rewrite import factorize_linears
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.graph.tidy import rename_norms
+from edgelr.padding import left_padded
 from edgelr.planning import DenseExport, dense_export
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.session import open_session

@@ -8,10 +8,10 @@ import pytest
 from onnx import save
 
 from edgelr.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
-from edgelr.generation import left_padded
+from edgelr.padding import left_padded, right_padded
 from edgelr.runtime import jobs, session
 from edgelr.runtime.decoder import Decoder
-from edgelr.runtime.encoder import Encoder, right_padded
+from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.session import open_session
 from tests.runtime_graphs import (
     FEATURES,

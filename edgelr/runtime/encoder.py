@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgelr.errors import InputError
+from edgelr.padding import right_padded
 from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.session import Array, Session, open_session
 from edgelr.tasks import decides_each_label
@@ -182,18 +183,3 @@ def each_decision(logits: Array) -> Array:
     """Turn ``(rows, labels)`` into decisions between yes and no, ``(rows * labels, 2)``."""
     pairs = np.stack((logits, np.zeros_like(logits)), axis=-1)
     return pairs.reshape(-1, 2)
-
-
-def right_padded(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Array, Array]:
-    """Pad token rows on the right to one length; what the pads are is never seen.
-
-    Returns:
-        Token ids and attention mask, both ``(rows, longest)`` int64.
-    """
-    longest = max(len(row) for row in rows)
-    input_ids = np.full((len(rows), longest), pad_id, np.int64)
-    mask = np.zeros_like(input_ids)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return input_ids, mask

@@ -10,9 +10,9 @@ import numpy as np
 
 from edgelr.errors import InputError
 from edgelr.images import read_pixels
+from edgelr.padding import right_padded
 from edgelr.prompts import tokenized
 from edgelr.runtime.bundle import read_tokenizer
-from edgelr.runtime.encoder import right_padded
 from edgelr.runtime.session import Array, Session, open_session
 from edgelr.types import ExportBundle, ImageInput, Matching
 

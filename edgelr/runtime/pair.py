@@ -10,8 +10,8 @@ import numpy as np
 
 from edgelr.errors import InputError
 from edgelr.generation import Start, read_start, step_by_step
+from edgelr.padding import right_padded
 from edgelr.runtime.bundle import read_config, read_generation_config, read_tokenizer
-from edgelr.runtime.encoder import right_padded
 from edgelr.runtime.sampling import draw
 from edgelr.runtime.session import Array, Session, Value, open_session
 from edgelr.types import ExportBundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgelr.evaluators.perplexity import log_softmax
-from edgelr.runtime.encoder import right_padded
+from edgelr.padding import right_padded
 from edgelr.runtime.judged import draw_answers
 from edgelr.runtime.pair import PairRunner
 from edgelr.runtime.session import Array

@@ -13,9 +13,10 @@ import onnxruntime as ort
 from edgelr.evaluators.perplexity import log_softmax
 from edgelr.images import list_images, normalized, read_picture
 from edgelr.listings import spread_evenly
+from edgelr.padding import right_padded
 from edgelr.runtime.bundle import read_config, read_tokenizer
 from edgelr.runtime.decoder import Decoder
-from edgelr.runtime.encoder import Encoder, pooled, right_padded
+from edgelr.runtime.encoder import Encoder, pooled
 from edgelr.runtime.image_encoder import ImageEncoder
 from edgelr.runtime.judged import open_runner
 from edgelr.runtime.pair import PairRunner

@@ -13,7 +13,7 @@ from numpy.lib.npyio import NpzFile
 
 from edgelr.errors import InputError
 from edgelr.evaluators import Progress, evaluators_for
-from edgelr.generation import left_padded
+from edgelr.padding import left_padded
 from edgelr.runtime.decoder import Decoder
 from edgelr.runtime.encoder import Encoder
 from edgelr.runtime.image_encoder import ImageEncoder
