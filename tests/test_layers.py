@@ -18,7 +18,7 @@ SNIPPETS = "edgelr/report/snippets/"
 LAYERS = (
     "errors types tasks factors blocks registry cache settings text clock samples intervals",
     "exporter machine device files generation silence truths listings images sounds prompts",
-    "processors modules convolutions grams",
+    "processors modules convolutions grams padding",
     "sources",
     "load shapes sites calibration losses targets statistics texts gate",
     "methods sharing forms",
