@@ -15,14 +15,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from edgelr import calibration, material, pipeline, planning, statistics
-from edgelr.cache import Cache
-from edgelr.clock import Clock
-from edgelr.device import load_profile
-from edgelr.losses import named_inputs
-from edgelr.planning import Listener, Subject
+from edgelr import pipeline
+from edgelr.compress import statistics
+from edgelr.core.cache import Cache
+from edgelr.core.listener import Clock
+from edgelr.core.settings import make_settings
+from edgelr.data import calibration
+from edgelr.device.profile import load_profile
+from edgelr.model.losses import named_inputs
 from edgelr.report.live import LiveListener
-from edgelr.settings import make_settings
+from edgelr.stages import calibration_data as material
+from edgelr.stages import subject as planning
+from edgelr.stages.subject import Listener, Subject
 
 
 def bare_passes(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgelr.errors import EdgelrError, EnvironmentProblem, InputError
-from edgelr.evaluators.perplexity import log_softmax
-from edgelr.runtime.bundle import read_bundle, read_tokenizer
-from edgelr.runtime.decoder import Decoder
+from edgelr.core.bundle import read_bundle, read_tokenizer
+from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError
+from edgelr.runtime.evaluators.perplexity import log_softmax
+from edgelr.runtime.runners.decoder import Decoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgelr import (
-    aims,
-    costs,
-    delivery,
-    factoring,
-    material,
-    planning,
-    regression,
-    reporting,
-    workplace,
-)
-from edgelr.cache import Cache
-from edgelr.clock import Clock
-from edgelr.device import DeviceProfile
-from edgelr.planning import Listener, Planned
-from edgelr.settings import Settings
-from edgelr.types import ExportBundle, LoadedModel, Report
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.cache import Cache
+from edgelr.core.listener import Clock
+from edgelr.core.report import Report
+from edgelr.core.settings import Settings
+from edgelr.device.profile import DeviceProfile
+from edgelr.model.loaded import LoadedModel
+from edgelr.stages import bundle as delivery
+from edgelr.stages import bundle_tests as regression
+from edgelr.stages import calibration_data as material
+from edgelr.stages import cost_model as costs
+from edgelr.stages import factorize as factoring
+from edgelr.stages import objectives as aims
+from edgelr.stages import report as reporting
+from edgelr.stages import staging as workplace
+from edgelr.stages import subject as planning
+from edgelr.stages.subject import Listener, Planned
 
 
 def plan(
@@ -95,7 +95,7 @@ def export(
         model: what the settings name, where it is loaded already.
 
     Raises:
-        EdgelrError: something that the user can mend; see ``edgelr.errors``.
+        EdgelrError: something that the user can mend; see ``edgelr.core.errors``.
     """
     clock = Clock()
     workplace.preflight(out, force, cache)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from edgelr.types import Validation
+    from edgelr.core.results import Validation
 
 OPTION, INI = "--edgelr-bundle", "edgelr_bundle"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -54,7 +54,7 @@ def assert_no_regression(
         against: another bundle, a dense export, or the original model; None runs the tests in the
             bundle, which ``edgelr export --with-tests`` wrote: against what was stored then.
         data: text, files or inputs to compare on; None takes what ``edgelr validate`` takes.
-        max_drop: largest loss of accuracy, see ``edgelr.gate``; None takes the bundle's own.
+        max_drop: largest loss of accuracy, see ``edgelr.device.gate``; None takes the bundle's own.
         provider: ``cpu`` or ``cuda``.
 
     Returns:
@@ -67,11 +67,11 @@ def assert_no_regression(
     if against is None:
         _run_own_tests(Path(bundle), data, max_drop, provider)
         return None
-    from edgelr.errors import InputError
-    from edgelr.recheck import validate_again
+    from edgelr.commands.validate import validate_again
+    from edgelr.core.bundle import read_bundle
+    from edgelr.core.errors import InputError
     from edgelr.report.figures import gate_sentence
     from edgelr.report.live import LiveListener
-    from edgelr.runtime.bundle import read_bundle
 
     given, text = read_bundle(Path(bundle), verify=True), None if data is None else Path(data)
     found = validate_again(given, str(against), text, max_drop, provider, LiveListener(quiet=True))
@@ -87,7 +87,7 @@ def _run_own_tests(
     bundle: Path, data: Path | str | None, max_drop: float | None, provider: str
 ) -> None:
     """Run the tests in a bundle, in a process that has nothing of this one's plugins."""
-    from edgelr.errors import InputError
+    from edgelr.core.errors import InputError
 
     if data is not None or max_drop is not None:
         raise InputError(

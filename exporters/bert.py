@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.exporter import Exporter
-from exporters.inputs import padded_text_batch
-from exporters.routes import fuse_with_transformers, trace_with_transformers
+from edgelr.model.exporter import Exporter
+from exporters.tracing.inputs import padded_text_batch
+from exporters.tracing.routes import fuse_with_transformers, trace_with_transformers
 
 if TYPE_CHECKING:
     from transformers import BertConfig

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.exporter import Exporter
+from edgelr.model.exporter import Exporter
 from exporters.bert import tiny_sizes
-from exporters.routes import fuse_with_transformers
-from exporters.towers import (
+from exporters.tracing.routes import fuse_with_transformers
+from exporters.tracing.towers import (
     images_and_prompts,
     trace_towers_with_transformers,
     vision_sizes,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.exporter import Exporter
-from exporters.inputs import token_batch
-from exporters.routes import trace_with_genai_builder
+from edgelr.model.exporter import Exporter
+from exporters.tracing.inputs import token_batch
+from exporters.tracing.routes import trace_with_genai_builder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig

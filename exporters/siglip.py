@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporters.clip import CLIP, tiny_towers
-from exporters.towers import images_and_prompts, trace_towers_with_transformers
+from exporters.tracing.towers import images_and_prompts, trace_towers_with_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

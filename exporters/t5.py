@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.exporter import Exporter
-from exporters.inputs import source_and_target_batch
-from exporters.routes import fuse_with_transformers
-from exporters.sequences import trace_pair_with_transformers
+from edgelr.model.exporter import Exporter
+from exporters.tracing.encoder_decoder import trace_pair_with_transformers
+from exporters.tracing.inputs import source_and_target_batch
+from exporters.tracing.routes import fuse_with_transformers
 
 if TYPE_CHECKING:
     from transformers import T5Config

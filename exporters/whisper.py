@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporters.bart import BART
-from exporters.inputs import sound_and_target_batch
+from exporters.tracing.inputs import sound_and_target_batch
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig

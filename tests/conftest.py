@@ -16,8 +16,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from edgelr.cache import Cache
-from edgelr.calibration import (
+from edgelr.compress.methods import Need
+from edgelr.compress.statistics import StatisticsStore, collect, units_per_token
+from edgelr.core.cache import Cache
+from edgelr.core.inputs import SoundInput
+from edgelr.core.tasks import TASKS
+from edgelr.core.vocabulary import Task
+from edgelr.data.calibration import (
     Calibration,
     from_images,
     from_pairs,
@@ -25,15 +30,12 @@ from edgelr.calibration import (
     from_sounds,
     load_tokenizer,
 )
-from edgelr.exporter import EXPORTERS
-from edgelr.load import load
-from edgelr.losses import as_tensors, named_inputs
-from edgelr.methods import Need
-from edgelr.prompts import tokenized
-from edgelr.sites import find_sites
-from edgelr.statistics import StatisticsStore, collect, units_per_token
-from edgelr.tasks import TASKS
-from edgelr.types import LoadedModel, SoundInput, Task
+from edgelr.data.prompts import tokenized
+from edgelr.model.exporter import EXPORTERS
+from edgelr.model.load import load
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.losses import as_tensors, named_inputs
+from edgelr.model.sites import find_sites
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the tiny configurations say
 SENTENCES = (

@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it."""
+"""The command line: typer, and nothing else."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from edgelr.errors import EdgelrError
+from edgelr.core.errors import EdgelrError
 
 ORDER = (
     *("export", "plan", "inspect", "validate", "measure", "report", "diff"),

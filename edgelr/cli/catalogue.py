@@ -20,7 +20,7 @@ def list_names(
     ],
 ) -> None:
     """List what can be chosen."""
-    from edgelr.catalogue import describe
+    from edgelr.commands.list import describe
 
     for name, summary in describe(kind):
         typer.echo(f"{name:<20} {summary}".rstrip())
@@ -32,7 +32,7 @@ def show_profile(
     as_json: AsJson = False,
 ) -> None:
     """Show every number of a device profile, with its source and whether it was verified."""
-    from edgelr.device import load_profile, profile_path
+    from edgelr.device.profile import load_profile, profile_path
 
     device = load_profile(name)  # checks it, and resolves what is detected
     if as_json:
@@ -54,7 +54,7 @@ def detect_profile(
     quiet: Quiet = False,
 ) -> None:
     """Measure this machine's memory and kernels, and write a profile of it."""
-    from edgelr.detect import detect
+    from edgelr.commands.detect import detect
 
     with listener_of(quiet) as listener:
         found = detect(base, provider, threads, out, listener)

@@ -12,7 +12,7 @@ import typer
 from edgelr.cli.app import app
 from edgelr.cli.common import listener_of
 from edgelr.cli.options import AsJson, Folder, MaxDrop
-from edgelr.errors import BudgetError, GateError, InputError
+from edgelr.core.errors import BudgetError, GateError, InputError
 
 
 @app.command()
@@ -55,9 +55,9 @@ def validate(
             "--profile names a device for --under-cap; the gate of a bundle is in its manifest. "
             "Add --under-cap, or leave --profile away."
         )
-    from edgelr.recheck import validate_again
+    from edgelr.commands.validate import validate_again
+    from edgelr.core.bundle import read_bundle
     from edgelr.report.terminal import print_metrics
-    from edgelr.runtime.bundle import read_bundle
 
     with listener_of(as_json) as listener:
         found = validate_again(
@@ -76,10 +76,10 @@ def validate(
 def _run_under_cap(folder: Path, profile: str | None, provider: str, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
-    from edgelr.device import load_profile
+    from edgelr.core.bundle import read_bundle
+    from edgelr.device.profile import load_profile
     from edgelr.report.terminal import print_cap_check
-    from edgelr.runtime.bundle import read_bundle
-    from edgelr.runtime.footprint import run_under_cap
+    from edgelr.runtime.memory_cap import run_under_cap
 
     bundle = read_bundle(folder)
     name = profile or bundle.manifest.profile
@@ -123,10 +123,10 @@ def measure(
     """Measure latency and memory of a bundle on this machine, in a fresh process."""
     from pydantic import TypeAdapter
 
+    from edgelr.core.bundle import read_bundle
     from edgelr.report.terminal import print_measurements, print_operators
-    from edgelr.runtime import jobs
+    from edgelr.runtime import calls as jobs
     from edgelr.runtime import measure as runtime
-    from edgelr.runtime.bundle import read_bundle
 
     bundle = read_bundle(folder)
     if operators:

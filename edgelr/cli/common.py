@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgelr.errors import InputError
+from edgelr.core.errors import InputError
 
 if TYPE_CHECKING:
-    from edgelr.cache import Cache
-    from edgelr.settings import Settings
+    from edgelr.core.cache import Cache
+    from edgelr.core.settings import Settings
 
 
 def settings_of(ctx: typer.Context, config: Path | None) -> Settings:
     """Collect the options that were given; those of ``config`` stand behind them."""
-    from edgelr.settings import SHORT_PRECISIONS, Settings, make_settings, read_settings
+    from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings, read_settings
 
     given = {
         name: str(value) if isinstance(value, Path) else value
@@ -42,7 +42,7 @@ def settings_of(ctx: typer.Context, config: Path | None) -> Settings:
 
 def cache_of(resume: bool) -> Cache:
     """Open the cache; without ``resume`` what is in it is made again."""
-    from edgelr.cache import Cache, default_root
+    from edgelr.core.cache import Cache, default_root
 
     return Cache(default_root(), reuse=resume)
 
@@ -53,7 +53,7 @@ def pipeline_of(settings: Settings) -> Any:
     Of a torch module that is no model of transformers, the graph is traced.
     """
     if settings.model.endswith(".onnx") or settings.task == "tensors":
-        from edgelr.onnx_source import pipeline as of_a_graph
+        from edgelr.stages.onnx import pipeline as of_a_graph
 
         return of_a_graph
     from edgelr import pipeline

@@ -73,11 +73,11 @@ def bench_methods(
     as_json: AsJson = False,
 ) -> None:
     """Compare recipes on MODEL: what each loses at the same sizes, on the same texts."""
-    from edgelr.device import load_profile
+    from edgelr.device.profile import load_profile
 
     settings = settings_of(ctx, None)
     device = load_profile(settings.profile)
-    from edgelr import bench
+    from edgelr.commands import bench
     from edgelr.report.comparison import to_json
     from edgelr.report.comparison_tables import next_command, print_bench
 
@@ -146,8 +146,8 @@ def sweep(
 ) -> None:
     """Compress MODEL for several devices, precisions and sizes, and say what to ship to each."""
     settings = settings_of(ctx, None)
-    from edgelr import bench
-    from edgelr import sweep as sweeps
+    from edgelr.commands import bench
+    from edgelr.commands import sweep as sweeps
     from edgelr.report.pareto import to_json
     from edgelr.report.pareto_tables import print_sweep
 

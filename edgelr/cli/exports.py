@@ -11,14 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from edgelr.cli.app import app
-from edgelr.cli.common import (
-    cache_of,
-    command_line,
-    listener_of,
-    pipeline_of,
-    settings_of,
-    stem_of,
-)
+from edgelr.cli.common import cache_of, command_line, listener_of, pipeline_of, settings_of, stem_of
 from edgelr.cli.options import (
     Allocator,
     AsJson,
@@ -56,7 +49,7 @@ from edgelr.cli.options import (
     TaskName,
     WithTests,
 )
-from edgelr.errors import GateError
+from edgelr.core.errors import GateError
 
 
 @app.command()
@@ -108,19 +101,19 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Compress MODEL for a device, prove that it works, and write a bundle."""
-    from edgelr.device import load_profile
+    from edgelr.device.profile import load_profile
 
     settings = settings_of(ctx, config)
     folder = Path(settings.out or f"{stem_of(settings.model)}-{Path(settings.profile).stem}")
     device = load_profile(settings.profile)
-    from edgelr.clock import Clock
+    from edgelr.core.listener import Clock
     from edgelr.report.schema import to_json
     from edgelr.report.terminal import print_report
 
     pipeline = pipeline_of(settings)
     with listener_of(quiet or as_json) as listener:
         if dry_run:
-            from edgelr.settings import write_settings
+            from edgelr.core.settings import write_settings
 
             made = pipeline.plan(
                 settings, device, cache_of(resume), listener, Clock(), given_plan=plan
@@ -177,12 +170,12 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Decide what every linear becomes, and write plan.json to be read, edited and exported."""
-    from edgelr.device import load_profile
+    from edgelr.device.profile import load_profile
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
-    from edgelr.clock import Clock
-    from edgelr.plans import write_plan
+    from edgelr.core.listener import Clock
+    from edgelr.plan.files import write_plan
 
     pipeline = pipeline_of(settings)
     with listener_of(quiet) as listener:
@@ -205,7 +198,7 @@ def inspect(
 ) -> None:
     """Show the linears of MODEL: shapes, shared inputs, spectra, and which are low-rank."""
     settings = settings_of(ctx, None)
-    from edgelr.inspection import inspect_sites
+    from edgelr.commands.inspect import inspect_sites
     from edgelr.report.terminal import print_sites
 
     rows = inspect_sites(settings, cache_of(resume))

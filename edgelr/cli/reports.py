@@ -12,13 +12,13 @@ import typer
 from edgelr.cli.app import app
 from edgelr.cli.common import command_line
 from edgelr.cli.options import AsJson, Folder
-from edgelr.errors import InputError
+from edgelr.core.errors import InputError
 
 if TYPE_CHECKING:
+    from edgelr.core.report import Report
     from edgelr.report.charts import Chart
     from edgelr.report.diff import Side
     from edgelr.report.pareto import Sweep
-    from edgelr.types import Report
 
 
 class Format(str, Enum):
@@ -116,9 +116,9 @@ def _print(found: tuple[Path, Report] | Sweep) -> None:
 def _document(found: tuple[Path, Report] | Sweep, kind: Format) -> str:
     if not isinstance(found, tuple):
         return _comparison(found, kind)
+    from edgelr.core.bundle import read_manifest
     from edgelr.report import html, markdown, schema
     from edgelr.report.card import model_card
-    from edgelr.runtime.bundle import read_manifest
 
     folder, one = found
     if kind is Format.html:

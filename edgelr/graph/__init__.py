@@ -1,1 +1,1 @@
-"""Everything that knows ONNX: trace, tidy, bind, rewrite, fuse, precision, save."""
+"""Everything that knows ONNX."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgelr.errors import EdgelrError
-from edgelr.types import LinearSite
+from edgelr.core.errors import EdgelrError
+from edgelr.core.sites import LinearSite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

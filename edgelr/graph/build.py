@@ -8,18 +8,20 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgelr.blocks import Blocks
-from edgelr.factors import FactorSet
-from edgelr.files import encoder_beside, graph_file
-from edgelr.graph.apart import name_products_apart
+from edgelr.compress.block_quantized import Blocks
+from edgelr.compress.factors import FactorSet
+from edgelr.core.graph_files import encoder_beside, graph_file
+from edgelr.core.sites import LinearSite
+from edgelr.core.vocabulary import Precision
 from edgelr.graph.bind import bind
-from edgelr.graph.precision import to_float16
-from edgelr.graph.rewrite import EXACT, factorize_linears
+from edgelr.graph.cleanup import rename_norms, share_tied_head, tidy_decoder
+from edgelr.graph.factorize import EXACT, factorize_linears
+from edgelr.graph.float16 import to_float16
+from edgelr.graph.quantize_table import quantize_table
 from edgelr.graph.save import load_graph, save_graph, save_graphs
-from edgelr.graph.table import quantize_table
-from edgelr.graph.tidy import rename_norms, share_tied_head, tidy_decoder
-from edgelr.sites import weight_of
-from edgelr.types import LinearSite, LoadedModel, Precision
+from edgelr.graph.split_tied_table import name_products_apart
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.sites import weight_of
 
 LATEST_OPSET = 1000  # no limit: the graph keeps the operator set that it was traced in
 LATEST_IR_VERSION = 1000

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgelr.blocks import Blocks
-from edgelr.errors import EdgelrError
-from edgelr.graph.tidy import constant, insert, product_of_blocks
+from edgelr.compress.block_quantized import Blocks
+from edgelr.core.errors import EdgelrError
+from edgelr.graph.cleanup import constant, insert, product_of_blocks
 
 
 @dataclass(frozen=True)

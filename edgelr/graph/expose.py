@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgelr.graph.foreign import open_foreign
+from edgelr.graph.open import open_foreign
 
 
 @contextmanager

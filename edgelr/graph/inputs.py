@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from edgelr.samples import GraphInput
+from edgelr.data.tensors import GraphInput
 
 _TABLES = {"Gather": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4}}
 """By operator: inputs that are indices, and the input that holds their table."""

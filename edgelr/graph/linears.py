@@ -21,8 +21,9 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgelr.core.sites import LinearSite
+from edgelr.core.vocabulary import Precision
 from edgelr.graph.bind import module_of
-from edgelr.types import LinearSite, Precision
 
 Array: TypeAlias = NDArray[Any]
 

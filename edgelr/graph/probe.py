@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from edgelr.blocks import quantize
-from edgelr.graph.tidy import MICROSOFT, constant, product_of_blocks
-from edgelr.types import PRECISION_BYTES, Precision, WeightPrecision
+from edgelr.compress.block_quantized import quantize
+from edgelr.core.vocabulary import PRECISION_BYTES, Precision, WeightPrecision
+from edgelr.graph.cleanup import MICROSOFT, constant, product_of_blocks
 
 Shape: TypeAlias = tuple[int | str, ...]
 

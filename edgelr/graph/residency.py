@@ -3,8 +3,8 @@
 The CPU provider copies every constant matrix that a product reads into the layout of its kernels,
 once for each node, and lets go of the original. Everything else is read where it lies, in pages of
 the file: tables that are gathered from, norms, biases. So the table of a tied head is there twice,
-once tokens have asked for most of its rows: see ``edgelr.graph.apart``. A GPU holds every weight as
-it is stored.
+once tokens have asked for most of its rows: see ``edgelr.graph.split_tied_table``. A GPU holds
+every weight as it is stored.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgelr.files import encoder_beside
-from edgelr.graph.apart import PRODUCTS
+from edgelr.core.bundle import Residency
+from edgelr.core.graph_files import encoder_beside
+from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.device.storage import packed_bytes
 from edgelr.graph.save import load_graph, weight_bytes
-from edgelr.storage import packed_bytes
-from edgelr.types import WEIGHT_BITS, Residency, WeightPrecision
+from edgelr.graph.split_tied_table import PRODUCTS
 
 QUANTIZED_PRODUCT = "MatMulNBits"
 

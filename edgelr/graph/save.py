@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from edgelr.errors import EdgelrError
-from edgelr.graph.apart import ALIGNMENT_BYTES, name_once
+from edgelr.core.errors import EdgelrError
+from edgelr.graph.split_tied_table import ALIGNMENT_BYTES, name_once
 
 ALIGNED_FROM_BYTES = 2**20  # onnx_ir lets larger tensors start at a multiple of this alignment
 SIDECAR_FROM_BYTES = 1024  # smaller tensors are part of the graph file

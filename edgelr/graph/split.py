@@ -23,8 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgelr.graph.cleanup import constant
 from edgelr.graph.linears import Linear, Linears
-from edgelr.graph.tidy import constant
 
 Array: TypeAlias = NDArray[Any]
 

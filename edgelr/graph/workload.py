@@ -11,11 +11,12 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgelr.graph.apart import PRODUCTS
+from edgelr.core.inputs import ImageInput, SoundInput
+from edgelr.core.vocabulary import WeightPrecision
+from edgelr.device.latency import Product, Workload
 from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
 from edgelr.graph.save import load_graph
-from edgelr.latency import Product, Workload
-from edgelr.types import ImageInput, SoundInput, WeightPrecision
+from edgelr.graph.split_tied_table import PRODUCTS
 
 _FLOATS: dict[ir.DataType, WeightPrecision] = {
     ir.DataType.FLOAT: "float32",

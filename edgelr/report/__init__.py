@@ -1,1 +1,1 @@
-"""What is known about a bundle, for machines (JSON) and for people (Markdown, terminal, card)."""
+"""Results, for machines and people."""

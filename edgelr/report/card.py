@@ -12,7 +12,9 @@ from edgelr.report.markdown import draw, fence
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgelr.types import Plan, Report, Task
+    from edgelr.core.plan import Plan
+    from edgelr.core.report import Report
+    from edgelr.core.vocabulary import Task
 
 GENERATE = """## Run it
 

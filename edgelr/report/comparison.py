@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from edgelr.tasks import MetricName
+from edgelr.core.tasks import MetricName
 
 SCHEMA_VERSION = 1
 EVALUATION = "evaluation"  # the stage whose seconds are not those of making

@@ -15,7 +15,7 @@ from edgelr.report.terminal import MAX_COLUMNS
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
 
-    from edgelr.tasks import MetricName
+    from edgelr.core.tasks import MetricName
 
 BOLD = "**"
 HEADING_COLUMNS = 7  # of the terminal, at least; longer headings are folded over their figures

@@ -8,8 +8,10 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+from edgelr.core.measurement import Comparison
+from edgelr.core.plan import SitePlan
+from edgelr.core.report import Report
 from edgelr.report.figures import model_name
-from edgelr.types import Comparison, Report, SitePlan
 
 Origin = Literal["counted", "measured", "predicted"]
 SCHEMA_VERSION = 1

@@ -11,7 +11,7 @@ from edgelr.report.terminal import MAX_COLUMNS, draw_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgelr.types import SitePlan
+    from edgelr.core.plan import SitePlan
 
 SHOWN_SITES = 30  # of the linears that changed; --all and --json have all of them
 ABSENT = "–"

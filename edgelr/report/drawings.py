@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from edgelr.budget import ledger
+from edgelr.core.measurement import Comparison, Prediction
+from edgelr.core.plan import Plan, SitePlan
+from edgelr.core.report import LossCheck, Report
+from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.device.budget import ledger
 from edgelr.report.charts import Bar, BarGroup, Bars, Cell, Chart, HeatMap, Step, Waterfall
 from edgelr.report.figures import KEPT_SHARES, figure, measured_heading, mib, percent
 from edgelr.report.plan_tables import full_rank, layer_of, role_of
-from edgelr.types import WEIGHT_BITS, Comparison, LossCheck, Plan, Prediction, Report, SitePlan
 
 NOT_IN_A_BLOCK = "–"
 

@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgelr.budget import longest_context_tokens
+from edgelr.device.budget import longest_context_tokens
 
 if TYPE_CHECKING:
-    from edgelr.types import Budget, CapCheck, Comparison, Gate, Report, Validation
+    from edgelr.core.measurement import CapCheck, Comparison
+    from edgelr.core.plan import Budget
+    from edgelr.core.report import Report
+    from edgelr.core.results import Gate, Validation
 
 NOT_MEASURED = "not measured"
 MIB = 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgelr.core.report import Report
 from edgelr.report import plan_tables, tables
 from edgelr.report.charts import Chart
 from edgelr.report.drawings import drawings
@@ -30,7 +31,6 @@ from edgelr.report.page import (
     verdict_list,
 )
 from edgelr.report.page import PREDICTED as PREDICTED_BADGE
-from edgelr.types import Report
 
 SPREAD = "Bars are medians, lines reach to the 90th percentile. Every phase has its own scale."
 RANKS = "Numbers are % of the components; the details of a field are shown when it is pointed at."

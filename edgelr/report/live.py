@@ -10,7 +10,7 @@ from edgelr.report.terminal import MAX_COLUMNS, print_budget, print_plan
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from edgelr.types import Budget, Plan
+    from edgelr.core.plan import Budget, Plan
 
 
 class LiveListener:

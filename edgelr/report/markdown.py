@@ -21,7 +21,10 @@ from edgelr.report.figures import (
 )
 
 if TYPE_CHECKING:
-    from edgelr.types import Comparison, Plan, Report, Validation
+    from edgelr.core.measurement import Comparison
+    from edgelr.core.plan import Plan
+    from edgelr.core.report import Report
+    from edgelr.core.results import Validation
 
 PREDICTED = (
     "From the profile's rates, node by node: a roofline, or tables that were measured on the "

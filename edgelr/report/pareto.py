@@ -9,10 +9,12 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from edgelr.errors import InputError
-from edgelr.gate import make_gate
-from edgelr.tasks import METRICS
-from edgelr.types import Metric, Report, Task
+from edgelr.core.errors import InputError
+from edgelr.core.report import Report
+from edgelr.core.results import Metric
+from edgelr.core.tasks import METRICS
+from edgelr.core.vocabulary import Task
+from edgelr.device.gate import make_gate
 
 SCHEMA_VERSION = 1
 

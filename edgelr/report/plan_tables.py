@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from edgelr.core.plan import Plan, SitePlan
+from edgelr.core.vocabulary import WEIGHT_BITS
 from edgelr.report.figures import Table, figure, mib, percent
-from edgelr.types import WEIGHT_BITS, Plan, SitePlan
 
 
 def role_table(plan: Plan) -> Table:

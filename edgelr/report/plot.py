@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from edgelr.core.tasks import MetricName
 from edgelr.report.figures import MIB
-from edgelr.tasks import MetricName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

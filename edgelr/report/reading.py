@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgelr.errors import InputError
+from edgelr.core.errors import InputError
+from edgelr.core.report import Report
 from edgelr.report.schema import from_json
-from edgelr.types import Report
 
 
 def report_files(folder: Path) -> list[Path]:

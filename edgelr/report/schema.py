@@ -11,8 +11,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgelr.errors import InputError
-from edgelr.types import Report
+from edgelr.core.errors import InputError
+from edgelr.core.report import Report
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

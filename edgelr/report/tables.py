@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgelr.budget import ledger
-from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
-from edgelr.report.plan_tables import kind_of
-from edgelr.types import (
-    Budget,
+from edgelr.core.measurement import (
     CapCheck,
     Comparison,
-    Interval,
     Measurement,
-    Metric,
     OperatorTime,
-    Parity,
     PhaseLatency,
     Prediction,
-    Report,
-    SitePlan,
-    Validation,
 )
+from edgelr.core.plan import Budget, SitePlan
+from edgelr.core.report import Report
+from edgelr.core.results import Interval, Metric, Parity, Validation
+from edgelr.device.budget import ledger
+from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
+from edgelr.report.plan_tables import kind_of
 
 
 def budget_table(budget: Budget, weight_bytes: int) -> Table:

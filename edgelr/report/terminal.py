@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgelr.core.measurement import Comparison
 from edgelr.report import plan_tables, tables
 from edgelr.report.figures import (
     NOT_MEASURED,
@@ -19,21 +20,15 @@ from edgelr.report.figures import (
     percent,
     verdicts,
 )
-from edgelr.types import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
 
-    from edgelr.types import (
-        Budget,
-        CapCheck,
-        Measurement,
-        OperatorTime,
-        Plan,
-        Report,
-        SiteSummary,
-        Validation,
-    )
+    from edgelr.core.measurement import CapCheck, Measurement, OperatorTime
+    from edgelr.core.plan import Budget, Plan
+    from edgelr.core.report import Report
+    from edgelr.core.results import Validation
+    from edgelr.core.sites import SiteSummary
 
 BARS = " ▁▂▃▄▅▆▇█"
 MAX_COLUMNS = 100

@@ -12,21 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelr.errors import InputError
-from edgelr.evaluators import Progress
-from edgelr.runtime.child import PIECE_TOKENS, Opened, Worker
-from edgelr.runtime.footprint import predict_peak
-from edgelr.samples import SAMPLES
-from edgelr.types import (
-    Comparison,
-    ExportBundle,
-    Matching,
-    Measurement,
-    MemoryUse,
-    Phase,
-    PhaseLatency,
-    phase_key,
-)
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.errors import InputError
+from edgelr.core.inputs import Matching
+from edgelr.core.measurement import Comparison, Measurement, MemoryUse, PhaseLatency, phase_key
+from edgelr.core.vocabulary import Phase
+from edgelr.data.tensors import SAMPLES
+from edgelr.runtime.evaluators import Progress
+from edgelr.runtime.memory_cap import predict_peak
+from edgelr.runtime.worker_client import PIECE_TOKENS, Opened, Worker
 
 _WARM_UPS = 2  # the first run allocates, the second still meets cold caches
 _FORWARD_BATCHES = (1, 8)

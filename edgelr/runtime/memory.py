@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgelr.errors import EnvironmentProblem
+from edgelr.core.errors import EnvironmentProblem
 
 _STATUS = Path("/proc/self/status")
 

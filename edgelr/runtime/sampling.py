@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgelr.errors import InputError
-from edgelr.evaluators import Progress
-from edgelr.runtime.decoder import Decoder
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.errors import InputError
+from edgelr.runtime.evaluators import Progress
+from edgelr.runtime.runners.decoder import Decoder
 from edgelr.runtime.session import Array
-from edgelr.types import ExportBundle
 
 _BLOCK = 256  # a row's sum goes block by block, and only one block is searched inside
 

@@ -23,9 +23,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from edgelr.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
+from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
+from edgelr.core.measurement import OperatorTime
 from edgelr.runtime.memory import usable_cores
-from edgelr.types import OperatorTime
 
 Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Any  # an onnxruntime.OrtValue: a tensor on the session's device

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from edgelr.errors import InputError
-from edgelr.evaluators import Progress, evaluators_for
-from edgelr.padding import left_padded
-from edgelr.runtime.decoder import Decoder
-from edgelr.runtime.encoder import Encoder
-from edgelr.runtime.image_encoder import ImageEncoder
-from edgelr.runtime.judged import Runner, open_runner, samples_of
-from edgelr.runtime.matcher import Matcher
-from edgelr.runtime.pair import PairRunner
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.errors import InputError
+from edgelr.core.results import Metric, Parity
+from edgelr.data.padding import left_padded
+from edgelr.data.text import EvaluationSize
+from edgelr.runtime.eval_samples import Runner, open_runner, samples_of
+from edgelr.runtime.evaluators import Progress, evaluators_for
+from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.runners.dual_encoder import Matcher
+from edgelr.runtime.runners.encoder import Encoder
+from edgelr.runtime.runners.encoder_decoder import PairRunner
+from edgelr.runtime.runners.image_encoder import ImageEncoder
 from edgelr.runtime.session import Array
-from edgelr.text import EvaluationSize
-from edgelr.types import ExportBundle, Metric, Parity
 
 ROUNDING_MARGIN = 4.0  # other kernels round elsewhere, and more or less often
 _PADDED = 4  # prompts in the padded batch

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from edgelr.errors import EdgelrError
-from edgelr.evaluators import Progress
-from edgelr.runtime.bench import Bench
-from edgelr.runtime.bundle import read_bundle
-from edgelr.runtime.child import PIECE_TOKENS
+from edgelr.core.bundle import read_bundle
+from edgelr.core.errors import EdgelrError
+from edgelr.data.text import EvaluationSize
+from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.memory import limit_data, read_gpu_memory, read_memory
-from edgelr.text import EvaluationSize
+from edgelr.runtime.timed_session import Bench
+from edgelr.runtime.worker_client import PIECE_TOKENS
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -103,7 +103,7 @@ def _accuracy(
 def _tensor_accuracy(
     progress: Progress, reference: str, candidate: str, inputs: str, **options: Any
 ) -> Any:
-    from edgelr.runtime.tensors import accuracy
+    from edgelr.runtime.runners.tensors import accuracy
 
     first, second = (read_bundle(Path(folder)) for folder in (reference, candidate))
     return accuracy(first, second, Path(inputs), progress=progress, **options)
@@ -125,7 +125,7 @@ def _twin_error(_progress: Progress, shipped: str, twin: str, answers: str, **op
 def _write_references(
     _progress: Progress, original: str, bundle: str, text: str | None, folder: str
 ) -> None:
-    from edgelr.runtime.references import write_references
+    from edgelr.runtime.reference_tests.write import write_references
 
     pair = (read_bundle(Path(original)), read_bundle(Path(bundle)))
     write_references(*pair, Path(text) if text else None, Path(folder))
@@ -149,7 +149,7 @@ def _operators(
 
 
 def _time_graphs(progress: Progress, jobs: Any, **options: Any) -> Any:
-    from edgelr.runtime.probe import time_graphs
+    from edgelr.runtime.time_probes import time_graphs
 
     return time_graphs(progress, jobs, **options)
 

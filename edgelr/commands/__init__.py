@@ -1,0 +1,1 @@
+"""The work of every other command: bench, sweep, inspect, validate, detect, list."""

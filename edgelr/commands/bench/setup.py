@@ -1,0 +1,118 @@
+"""What all rows of a bench stand on: model, dense export, calibration, and the texts that judge."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgelr.commands.bench.request import Question
+from edgelr.core.cache import Cache, digest
+from edgelr.core.errors import InputError
+from edgelr.data.calibration import Calibration, encode_prefix
+from edgelr.data.images import list_images
+from edgelr.data.text import DEFAULT_TEXT, read_text
+from edgelr.device.profile import DeviceProfile
+from edgelr.model.dimensions import shape_of
+from edgelr.plan.recipes import RECIPES
+from edgelr.stages import calibration_data as material
+from edgelr.stages import checks as refusals
+from edgelr.stages import staging as workplace
+from edgelr.stages import subject as planning
+from edgelr.stages.calibration_data import DECODER_LENGTH
+from edgelr.stages.subject import DenseExport, Listener, Subject
+
+FORMAT = 1  # of the rows; raise it when their figures change their meaning
+HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Made once. ``texts`` maps the name of a column to the tokens that it is judged on."""
+
+    subject: Subject
+    dense: DenseExport
+    calibration: list[Calibration]
+    texts: dict[str, Calibration]
+
+    def key(self, recipe: str, keep: float | None) -> str:
+        """Hash everything that decides the figures of a row; the dense model keeps None."""
+        subject = self.subject
+        return digest(
+            (FORMAT, planning.FORMAT),
+            (subject.model.digest, subject.model.pooling),
+            (subject.device.id, subject.precision, subject.device.rank_multiple),
+            [part.key for part in self.calibration],
+            [(name, text.key) for name, text in self.texts.items()],
+            subject.settings.model_dump(include={"seed", *HEALING}),
+            None if keep is None else (asdict(RECIPES.get(recipe)), keep),
+        )
+
+
+def common_ground(
+    question: Question, device: DeviceProfile, out: Path, cache: Cache, listener: Listener
+) -> Ground:
+    """Do once what all rows share; what cannot work ends before the long work.
+
+    Raises:
+        InputError: the settings do not fit the model, or a text is too short.
+    """
+    model = planning.load_model(question.settings, cache)
+    refusals.refuse_pairs(model, "bench")
+    subject = planning.examine(model, question.settings, device)
+    texts = {
+        name: _tokenized(question, subject, name, source, text)
+        for name, (source, text) in _judging_texts(question, subject).items()
+    }
+    workplace.require_room(subject, out, cache)
+    dense = planning.dense_export(model, cache, listener)
+    return Ground(subject, dense, material.calibrate(subject, dense, cache, listener), texts)
+
+
+def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
+    """Source and text of every column; without any, what is left of what calibrates."""
+    files, texts = question.evaluation, subject.texts
+    sees = subject.model.image is not None
+    if not files:
+        name = Path(texts.evaluation_name).name if sees else DEFAULT_TEXT.rpartition(".")[2]
+        return {name: (texts.evaluation_name, texts.evaluation)}
+    read = list_images if sees else read_text
+    stems = [Path(file).stem for file in files]
+    names = stems if len(set(stems)) == len(files) else files
+    return {name: (file, read(Path(file))) for name, file in zip(names, files, strict=True)}
+
+
+def _tokenized(
+    question: Question, subject: Subject, name: str, source: str, text: str
+) -> Calibration:
+    """Cut the beginning of a text into rows.
+
+    Raises:
+        InputError: the text has too few tokens, or the rows that were asked for are impossible.
+    """
+    longest, tokens = shape_of(subject.model)[1], question.tokens
+    if question.length is not None and question.length > longest:
+        raise InputError(
+            f"--length asks for {question.length:,} tokens; {subject.model.source} takes "
+            f"{longest:,} at most (max_position_embeddings). Give a smaller number."
+        )
+    if subject.model.task != "text-generation":
+        found = material.tokenize(subject, text, tokens, question.length, source)
+        _require_tokens(name, found.tokens, tokens)
+        return found
+    length = question.length or min(DECODER_LENGTH, longest)
+    if tokens < length:
+        raise InputError(
+            f"--tokens is {tokens:,}; expected at least one row of {length:,}. Ask for more, or "
+            f"give a shorter --length."
+        )
+    held = len(encode_prefix(text, subject.tokenizer, tokens))
+    _require_tokens(name, held, tokens // length * length)
+    return material.tokenize(subject, text, tokens, length, source)
+
+
+def _require_tokens(name: str, found: int, wanted: int) -> None:
+    if found < wanted:
+        raise InputError(
+            f"The evaluation text {name} holds {found:,} tokens; expected {wanted:,}. Give a "
+            f"longer text, or lower --tokens to at most {found:,}."
+        )

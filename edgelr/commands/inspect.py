@@ -1,0 +1,103 @@
+"""What ``edgelr inspect`` shows: the linears of a model, their spectra, and which are low-rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgelr.core.cache import Cache
+from edgelr.core.plan import Choice
+from edgelr.core.settings import Settings
+from edgelr.core.sites import LinearSite, SiteGroup, SiteSummary
+from edgelr.graph.linears import find_linears
+from edgelr.graph.open import open_foreign
+from edgelr.plan.allocators import ALLOCATORS
+from edgelr.plan.candidates import make_options
+from edgelr.plan.recipes import RECIPES
+from edgelr.stages.onnx.source import open_source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SAMPLES = 12  # of a spectrum, to be drawn in a line
+KEEP = 0.8  # share at which components are classified, where none is asked for
+
+Spectrum = Callable[[LinearSite], "NDArray[np.float64]"]
+
+
+def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
+    """Summarize every factorizable linear, in the order in which the model runs them.
+
+    The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
+    normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
+    """
+    is_graph = settings.model.endswith(".onnx") or settings.task == "tensors"
+    sites, spectrum_of = (_of_a_graph if is_graph else _of_a_model)(settings, cache)
+    spectra = {site.name: spectrum_of(site) for site in sites}
+    classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
+    return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
+
+
+def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+    import torch
+
+    from edgelr.model.sites import find_sites, weight_of
+    from edgelr.stages.subject import load_model
+
+    model = load_model(settings, cache)
+
+    def spectrum(site: LinearSite) -> NDArray[np.float64]:
+        sigma: NDArray[np.float64] = torch.linalg.svdvals(
+            weight_of(model, site.name).double()
+        ).numpy()
+        return sigma
+
+    return find_sites(model), spectrum
+
+
+def _of_a_graph(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+    """The same of an ``.onnx`` file, without torch, or of a module that is traced."""
+    graph = open_source(settings.model, cache).graph
+    linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
+
+    def spectrum(site: LinearSite) -> NDArray[np.float64]:
+        return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)
+
+    return tuple(each.site for each in linears.values()), spectrum
+
+
+def _classes(
+    sites: tuple[LinearSite, ...], spectra: dict[str, np.ndarray], keep: float
+) -> dict[str, Choice]:
+    """What WeLore makes of every site; its spectra need no data."""
+    recipe = RECIPES.get("welore")
+    options = []
+    for group in (SiteGroup(site.name, (site,)) for site in sites):
+        squares = spectra[group.name] ** 2
+        loss = np.append(np.cumsum(squares[::-1])[::-1] / 2, 0.0)
+        options.append(make_options(group, loss, recipe.forms, "float32", 1))
+    budget = keep * sum(option.dense.bytes for option in options)
+    return ALLOCATORS.get(recipe.allocator)(options, int(budget))
+
+
+def _summary(site: LinearSite, sigma: np.ndarray, choice: Choice) -> SiteSummary:
+    share = sigma / max(float(sigma.sum()), float(np.finfo(float).tiny))
+    entropy = float(-(share * np.log(np.maximum(share, 1e-30))).sum())
+    energy = np.cumsum(sigma**2) / max(float((sigma**2).sum()), float(np.finfo(float).tiny))
+    at = np.linspace(0, len(sigma) - 1, SAMPLES).round().astype(int)
+    top = max(float(sigma[0]), float(np.finfo(float).tiny))
+    compressed = choice.candidate.form != "dense"
+    return SiteSummary(
+        site.name,
+        site.in_features,
+        site.out_features,
+        site.input_name,
+        round(float(np.exp(entropy)), 1),
+        int((energy < 0.5).sum()) + 1,
+        round(float((sigma < top / 10).mean()), 3),
+        tuple(round(float(value) / top, 3) for value in sigma[at]),
+        "LRC" if compressed else "N-LRC",
+        choice.candidate.rank,
+    )

@@ -1,0 +1,79 @@
+"""``edgelr validate``: judge a finished bundle again, possibly on another text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr.core.bundle import MANIFEST, ExportBundle, read_bundle
+from edgelr.core.errors import InputError
+from edgelr.core.results import Validation
+from edgelr.data.labels import truth_notes
+from edgelr.data.text import DEFAULT_TEXT
+from edgelr.device.gate import make_gate
+from edgelr.runtime import calls as jobs
+
+if TYPE_CHECKING:
+    from edgelr.stages.subject import Listener
+
+
+def validate_again(
+    bundle: ExportBundle,
+    against: str | None,
+    data: Path | None,
+    max_drop: float | None,
+    provider: str,
+    listener: Listener,
+) -> Validation:
+    """Compare a bundle with its original.
+
+    Args:
+        bundle: what is judged, as it was written: a float16 file is judged in float16.
+        against: the original model, or a folder with its dense export; None takes the bundle's
+            own source.
+        data: evaluation text, or images, and their true labels (``edgelr.data.labels``); None
+            takes the text that ships with Python. Of a graph that was an ``.onnx`` file: an
+            ``.npz`` of inputs; None takes the samples in the bundle.
+        max_drop: overrides the limit of the bundle's profile.
+        provider: ``cpu`` or ``cuda``.
+        listener: hears of progress.
+    """
+    if bundle.manifest.task == "tensors":
+        from edgelr.core.cache import Cache, default_root
+        from edgelr.stages.onnx import proof
+
+        options = (against, data, max_drop, provider)
+        return proof.validate_again(bundle, *options, Cache(default_root()), listener)
+    reference = _reference(bundle, against, listener)
+    metrics = jobs.accuracy(reference, bundle, data, provider, progress=listener.progress)
+    limit = bundle.manifest.max_drop if max_drop is None else max_drop
+    return Validation(
+        parity=None,
+        metrics=metrics,
+        gate=None if limit is None else make_gate(bundle.manifest.task, metrics, limit),
+        precision=bundle.manifest.precision,
+        provider=provider,
+        text=str(data or DEFAULT_TEXT),
+        notes=truth_notes(bundle.manifest.task, metrics),
+    )
+
+
+def _reference(bundle: ExportBundle, against: str | None, listener: Listener) -> ExportBundle:
+    if against is not None and (Path(against) / MANIFEST).exists():
+        return read_bundle(Path(against))
+    source = against or bundle.manifest.source
+    # Only an original that is not exported yet needs torch and the exporters.
+    from edgelr.core.cache import Cache, default_root
+    from edgelr.core.settings import make_settings
+    from edgelr.pipeline import dense_bundle
+
+    settings = make_settings(
+        model=source, revision=bundle.manifest.revision, task=bundle.manifest.task
+    )
+    found = dense_bundle(settings, Cache(default_root()), listener)
+    if against is None and found.manifest.digest != bundle.manifest.digest:
+        raise InputError(
+            f"{source} has changed since the bundle was made (digest {found.manifest.digest}, then "
+            f"{bundle.manifest.digest}). Name the original model with --against."
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Statistics, decomposition and rounding, factors, refit and healing."""

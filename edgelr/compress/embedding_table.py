@@ -1,0 +1,169 @@
+"""The table of token embeddings, and a head that is tied to it: only their precision is chosen.
+
+Row ``v`` is read wherever token ``v`` stands, and a tied head multiplies every last hidden state
+with all rows. With ``f_v`` how often the token stands there, ``G`` the Gram of the gradients at the
+embeddings, ``s_v`` the mean square of the gradient at logit ``v`` and ``H`` the Gram of the last
+hidden states, an error of ``e_v`` in each row costs::
+
+    1/2 sum_v f_v e_v^T G e_v + 1/2 sum_v s_v e_v^T H e_v
+
+the same Fisher metric that linears are judged by, with the diagonal of what is as large as the
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edgelr.compress.grams import add_gram, mirrored
+from edgelr.compress.quantization import rounded
+from edgelr.compress.statistics import fisher_pass
+from edgelr.core.sites import LinearSite
+from edgelr.core.tasks import TASKS
+from edgelr.core.vocabulary import BLOCK_SIZE, WeightPrecision
+from edgelr.model.loaded import LoadedModel
+
+if TYPE_CHECKING:
+    from edgelr.data.calibration import Calibration
+
+Progress = Callable[[str, int, int], None]
+
+TABLE_TOKENS = 16384  # of calibration text: rows are many, but what they cost has few numbers
+_FILE = "table.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatistics:
+    """Means over the tokens of a calibration text.
+
+    Attributes:
+        frequency: of every token, ``(vocabulary,)``.
+        gradient_gram: at the embeddings, ``(hidden, hidden)``.
+        squares: of the gradients at the logits, ``(vocabulary,)``; zero without a tied head.
+        input_gram: of the head, ``(hidden, hidden)``.
+    """
+
+    frequency: Tensor
+    gradient_gram: Tensor
+    squares: Tensor
+    input_gram: Tensor
+
+    def write(self, folder: Path) -> None:
+        """Write all of it into ``folder``."""
+        values = {each.name: getattr(self, each.name).contiguous() for each in fields(self)}
+        save_file(values, folder / _FILE)
+
+
+def read_table_statistics(folder: Path) -> TableStatistics:
+    """Read what ``TableStatistics.write`` wrote."""
+    return TableStatistics(**load_file(folder / _FILE))
+
+
+def find_table(model: LoadedModel) -> LinearSite | None:
+    """Describe the table as the linear that a tied head is: from hidden states to logits.
+
+    None where images are read, where an encoder and a decoder have one table in two graphs, and
+    where rows are no whole blocks: ONNX Runtime would read the filling of the last.
+    """
+    if model.image is not None or TASKS[model.task].has_pairs:
+        return None
+    table = _table(model)
+    if table.weight.shape[1] % BLOCK_SIZE:
+        return None
+    name = next(name for name, each in model.module.named_modules() if each is table)
+    vocabulary, hidden = table.weight.shape
+    return LinearSite(name, hidden, vocabulary, False, name.rpartition(".")[2], None, name)
+
+
+def has_tied_head(model: LoadedModel) -> bool:
+    """Tell whether a linear multiplies with the table."""
+    return bool(_tied_heads(model))
+
+
+def collect_table(
+    model: LoadedModel, parts: list[Calibration], seed: int, progress: Progress
+) -> TableStatistics:
+    """Collect what the rows of the table are worth.
+
+    Args:
+        model: in float32.
+        parts: calibration texts; where there are several, each weighs by its tokens.
+        seed: of the sampled labels or probes.
+        progress: called with ``("table statistics", done, total)`` in tokens.
+    """
+    table = _table(model)
+    vocabulary, hidden = table.weight.shape
+    found = TableStatistics(
+        torch.zeros(vocabulary), torch.zeros(hidden, hidden),
+        torch.zeros(vocabulary), torch.zeros(hidden, hidden),
+    )  # fmt: skip
+    heard: list[int] = []  # tokens that a tied head is judged by
+    modules: dict[str, nn.Module] = {"table": table}
+    modules |= _tied_heads(model)
+
+    def embedded(ids: Tensor, gradient: Tensor) -> None:
+        gradient = gradient.flatten(0, -2)
+        real = gradient.abs().sum(-1) > 0  # padding has no gradient
+        add_gram(found.gradient_gram, gradient)
+        found.frequency.index_add_(0, ids.flatten()[real], torch.ones(int(real.sum())))
+
+    def judged(x: Tensor, gradient: Tensor) -> None:
+        gradient = gradient.flatten(0, -2)
+        real = gradient.any(-1)  # a token that has no loss is not judged
+        found.squares.add_(gradient.square().sum(0))
+        add_gram(found.input_gram, x.flatten(0, -2)[real])
+        heard.append(int(real.sum()))
+
+    def watch(name: str, _module: nn.Module, x: Tensor, output: Tensor) -> None:
+        if name == "table":
+            output.requires_grad_()
+            output.register_hook(lambda gradient: embedded(x, gradient))
+        else:
+            x = x.detach()
+            output.register_hook(lambda gradient: judged(x, gradient))
+
+    generator = torch.Generator().manual_seed(seed)
+    fisher_pass(model, modules, watch, parts, generator, "table statistics", progress)
+    tokens = sum(part.tokens for part in parts)
+    return TableStatistics(
+        found.frequency / tokens,
+        mirrored(found.gradient_gram) / tokens,
+        found.squares / tokens,
+        mirrored(found.input_gram) / max(1, sum(heard)),
+    )
+
+
+def table_loss(
+    model: LoadedModel,
+    known: TableStatistics,
+    units_per_token: float,
+    precision: WeightPrecision,
+) -> float:
+    """Predict what rounding the whole table loses, in nats per loss term."""
+    weight = _table(model).weight.detach()
+    error = weight - rounded(weight.T, precision).T  # (vocabulary, hidden)
+    read = ((error @ known.gradient_gram) * error).sum(1) @ known.frequency
+    judged = ((error @ known.input_gram) * error).sum(1) @ known.squares
+    return 0.5 * float(read + judged) / units_per_token
+
+
+def _tied_heads(model: LoadedModel) -> dict[str, nn.Module]:
+    table = _table(model)
+    return {
+        name: module
+        for name, module in model.module.named_modules()
+        if isinstance(module, nn.Linear) and module.weight is table.weight
+    }
+
+
+def _table(model: LoadedModel) -> nn.Embedding:
+    table = model.module.get_input_embeddings()  # type: ignore[operator]
+    assert isinstance(table, nn.Embedding)
+    return table

@@ -1,0 +1,1 @@
+"""Words, errors, values, settings, registry, cache."""

@@ -1,0 +1,111 @@
+"""How images, audio and prompts become tensors, and rows of several tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """How an image becomes the ``(3, side, side)`` that a model reads; in this order.
+
+    Attributes:
+        side: height and width of what the model reads, in pixels.
+        tokens: that the model makes of it: patches, and those that it adds to them.
+        resized: ``(height, width)`` whatever the shape of the image was, or ``(edge,)``: the
+            shorter edge, where the shape stays.
+        resample: Pillow's name of the filter, such as ``bicubic``.
+        cropped: whether ``side`` is cut out of the middle.
+        scale: what the values of a pixel, 0 to 255, are multiplied by.
+        mean: is subtracted from red, green and blue.
+        std: they are divided by.
+    """
+
+    side: int
+    tokens: int
+    resized: tuple[int, ...]
+    resample: str
+    cropped: bool
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SoundInput:
+    """How a sound becomes the ``(mel_bins, frames)`` that a model reads; in this order.
+
+    Attributes:
+        rate: samples per second, of one channel.
+        samples: that are read: what is shorter ends in silence, what is longer is cut.
+        window: samples of one Fourier transform, under a Hann window.
+        hop: samples from one transform to the next; there is a frame for each.
+        mel_bins: bands of equal width on Slaney's mel scale, from 0 Hz on.
+        highest_hz: where they end.
+        tokens: positions that the encoder makes of it.
+    """
+
+    rate: int
+    samples: int
+    window: int
+    hop: int
+    mel_bins: int
+    highest_hz: float
+    tokens: int
+
+    @property
+    def frames(self) -> int:
+        return self.samples // self.hop
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How texts and images are compared: a logit is ``scale`` times their cosine, plus ``bias``.
+
+    Attributes:
+        scale: of the cosine.
+        bias: of every logit.
+        tokens: of the longest text.
+        pad_token: stands behind shorter texts.
+        padded: whether every text has ``tokens`` tokens, and padding is read like any other; there
+            is no mask then, and each label has a probability of its own.
+        prompts: one for each label, among which one is chosen.
+    """
+
+    scale: float
+    bias: float
+    tokens: int
+    pad_token: int
+    padded: bool
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokens of the texts among which one is chosen for every image; arrays, or tensors.
+
+    Attributes:
+        ids: ``(prompts, length)``.
+        mask: the same shape, 1 for what is read.
+    """
+
+    ids: Any  # NDArray[np.int64] | Tensor
+    mask: Any
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows of a model that has an encoder and a decoder; arrays, or tensors.
+
+    Attributes:
+        source: that the encoder reads: token ids ``(rows, source length)``, or sounds
+            ``(rows, mel_bins, frames)``.
+        source_mask: ``(rows, source positions)``, 1 for what is no padding.
+        target: ids ``(rows, length + 1)``. The decoder reads all but the last, from its start token
+            on, and predicts all but the first.
+    """
+
+    source: Any  # NDArray[Any] | Tensor
+    source_mask: Any
+    target: Any

@@ -1,0 +1,109 @@
+"""What validation found: parity, metrics, the accuracy gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgelr.core.vocabulary import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """ONNX Runtime against the compressed model in torch, or ``against`` what it names.
+
+    ``greedy_*`` are zero for models that do not generate. What ships in float16, or multiplies in
+    whole numbers, has a twin that computes in float32, and the other figures are the twin's.
+    ``twin_max_error`` is the largest difference between the outputs of the two, as a share of the
+    largest output; None without a twin.
+    """
+
+    max_abs_error: float
+    max_abs_error_limit: float
+    padded_max_abs_error: float
+    greedy_prompts: int
+    greedy_identical: int
+    greedy_tokens: int
+    twin_max_error: float | None = None
+    twin_limit: float | None = None
+    against: str = "torch"
+
+    @property
+    def passed(self) -> bool:
+        errors = (self.max_abs_error, self.padded_max_abs_error)
+        errors_fit = all(error <= self.max_abs_error_limit for error in errors)  # NaN never fits
+        tokens_equal = self.greedy_identical == self.greedy_prompts
+        twin_fits = (
+            self.twin_max_error is None
+            or self.twin_limit is None
+            or self.twin_max_error <= self.twin_limit
+        )
+        return errors_fit and tokens_equal and twin_fits
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a figure lies, with 95 % confidence; ``units`` were resampled to find it."""
+
+    low: float
+    high: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One accuracy figure of the bundle; ``baseline`` is the original model's, where it has one.
+
+    ``interval`` is that of ``value`` beside this very baseline; None where nothing tells it.
+    """
+
+    name: str
+    value: float
+    baseline: float | None
+    samples: int
+    unit: str = ""
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The figure that decides: the bad end of its interval must not be worse than ``limit``.
+
+    ``worst`` is that end; None where a figure has no interval, and ``value`` decides.
+    """
+
+    metric: str
+    value: float
+    limit: float
+    higher_is_better: bool
+    worst: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self._allows(self.value if self.worst is None else self.worst)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the sample is too small to tell: the figure is inside, its bad end is not."""
+        return not self.passed and self._allows(self.value)
+
+    def _allows(self, figure: float) -> bool:
+        return figure >= self.limit if self.higher_is_better else figure <= self.limit
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Same answers? Parity with torch, accuracy against the original, and the gate's word."""
+
+    parity: Parity | None
+    metrics: tuple[Metric, ...]
+    gate: Gate | None
+    precision: Precision
+    provider: str
+    text: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return (self.parity is None or self.parity.passed) and (
+            self.gate is None or self.gate.passed
+        )

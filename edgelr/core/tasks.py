@@ -1,0 +1,118 @@
+"""What a model is for: the class that loads it, what its losses are, and what its gate judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgelr.core.vocabulary import Task
+
+Loss = Literal[
+    "next_token", "target_token", "embedding", "label", "token_label", "mask_label", "choice"
+]
+MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTraits:
+    """One task.
+
+    Attributes:
+        auto_class: the transformers class that loads a model for it.
+        architecture: what names in ``config.architectures`` hold; empty where they do not tell.
+        output: what the graph answers.
+        loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
+            from the model; ``target_token``: of what a decoder makes of what its encoder read.
+            ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
+            each token, or for each that is masked. ``embedding``: squared distance of the pooled,
+            normalized embedding. ``choice``: of one of the prompts, for an image.
+        metric: that the accuracy gate judges.
+    """
+
+    auto_class: str
+    architecture: str
+    output: Literal["logits", "last_hidden_state", "logits_per_image"]
+    loss: Loss
+    metric: MetricName
+
+    @property
+    def by_row(self) -> bool:
+        """Whether a text or an image has one loss, and not each of its tokens."""
+        return self.loss in ("embedding", "label", "choice")
+
+    @property
+    def answers_tokens(self) -> bool:
+        """Whether what is answered is a token of the vocabulary."""
+        return self.loss in ("next_token", "target_token", "mask_label")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether an encoder reads one thing, and a decoder another: see ``types.Pair``."""
+        return self.loss == "target_token"
+
+    @property
+    def matches(self) -> bool:
+        """Whether images are compared with prompts, each read by a graph of its own."""
+        return self.loss == "choice"
+
+
+TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
+    "text-generation": TaskTraits(
+        "AutoModelForCausalLM", "ForCausalLM", "logits", "next_token", "perplexity"
+    ),
+    "feature-extraction": TaskTraits(
+        "AutoModel", "", "last_hidden_state", "embedding", "mean_cosine"
+    ),
+    "text-classification": TaskTraits(
+        "AutoModelForSequenceClassification",
+        "ForSequenceClassification",
+        "logits",
+        "label",
+        "top1_agreement",
+    ),
+    "image-classification": TaskTraits(
+        "AutoModelForImageClassification",
+        "ForImageClassification",
+        "logits",
+        "label",
+        "top1_agreement",
+    ),
+    "text2text-generation": TaskTraits(
+        "AutoModelForSeq2SeqLM", "ForConditionalGeneration", "logits", "target_token", "perplexity"
+    ),
+    "automatic-speech-recognition": TaskTraits(
+        "AutoModelForSpeechSeq2Seq",
+        "ForConditionalGeneration",
+        "logits",
+        "target_token",
+        "perplexity",
+    ),
+    "zero-shot-image-classification": TaskTraits(
+        "AutoModelForZeroShotImageClassification",
+        "",
+        "logits_per_image",
+        "choice",
+        "top1_agreement",
+    ),
+    "token-classification": TaskTraits(
+        "AutoModelForTokenClassification",
+        "ForTokenClassification",
+        "logits",
+        "token_label",
+        "top1_agreement",
+    ),
+    "fill-mask": TaskTraits(
+        "AutoModelForMaskedLM", "ForMaskedLM", "logits", "mask_label", "top1_agreement"
+    ),
+}
+
+METRICS: dict[Task, MetricName] = {
+    **{task: traits.metric for task, traits in TASKS.items()},
+    "tensors": "mean_cosine",
+}
+"""What the accuracy gate judges."""
+
+
+def decides_each_label(problem_type: str | None, labels: int) -> bool:
+    """Tell whether several of the labels may be true at once, or a score is the only one."""
+    return problem_type == "multi_label_classification" or labels == 1

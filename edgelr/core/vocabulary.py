@@ -1,0 +1,37 @@
+"""The closed sets of words that settings, plans and manifests use, and sizes of precisions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Form = Literal["dense", "low_rank", "pivoted", "tied", "kronecker"]
+GroupKind = Literal["one", "input", "blocks", "tied", "table", "tied_table"]
+Grouping = Literal["one", "input", "blocks", "any", "tied"]
+Coefficients = Literal["stacked", "fitted"]
+Refinement = Literal["basis", "refit", "scale"]
+HealedSites = Literal["all", "low_rank"]
+Importance = Literal["surgery", "soco"]
+Adapter = Literal["lora", "loha", "lokr"]
+Precision = Literal["float32", "float16"]
+WeightPrecision = Literal["float32", "float16", "int8", "int4"]
+AskedPrecision = Literal["float32", "float16", "int8", "int4", "auto"]
+Task = Literal[
+    "text-generation",
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "fill-mask",
+    "image-classification",
+    "text2text-generation",
+    "automatic-speech-recognition",
+    "zero-shot-image-classification",
+    "tensors",
+]
+Axis = Literal["rows", "columns"]
+Phase = Literal["prefill", "decode", "forward", "text"]
+Pooling = Literal["mean", "cls"]
+ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings that offer a site several groups
+SHARING: tuple[Grouping, ...] = ("input", "blocks", "any")  # groupings in which a basis is shared
+PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}
+WEIGHT_BITS: dict[str, int] = {"int8": 8, "int4": 4}
+BLOCK_SIZE = 32  # neighbouring inputs that share a scale, in 8 and in 4 bits

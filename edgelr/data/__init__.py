@@ -1,0 +1,1 @@
+"""Texts, images, audio, labels: read and tokenized."""

@@ -1,0 +1,249 @@
+"""Calibration batches: token ids from texts or sampled from the model, images, or sounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edgelr.core.cache import digest
+from edgelr.core.errors import InputError
+from edgelr.core.inputs import Pair, Prompts
+from edgelr.data.text import mask_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rows that a model reads: a text each for encoders, chunks for decoders, or an image each.
+
+    Attributes:
+        inputs: token ids ``(rows, length)``, int64; or pixels ``(rows, 3, side, side)``, float32;
+            or a pair.
+        mask: ``(rows, length)``, 1 for real tokens; an image has as many as the model makes of it.
+            Of a pair: those that are predicted.
+        description: what the text was, for the report.
+        beside: hash of what every row is read with; empty where that is nothing.
+    """
+
+    inputs: Any  # NDArray[Any] | Pair
+    mask: NDArray[np.int64]
+    description: str
+    beside: str = ""
+
+    @property
+    def tokens(self) -> int:
+        return int(self.mask.sum())
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens that the encoder of a pair reads."""
+        return int(self.inputs.source_mask.sum())
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row, with padding; of a pair, those of both."""
+        source = self.inputs.source_mask.shape[1] if isinstance(self.inputs, Pair) else 0
+        return int(self.mask.shape[1] + source)
+
+    @property
+    def key(self) -> str:
+        """Hash of the tokens or pixels themselves."""
+        inputs = _arrays(self.inputs) if isinstance(self.inputs, Pair) else (self.inputs,)
+        parts = (sha256(part.tobytes()).hexdigest() for part in (*inputs, self.mask))
+        beside = (self.beside,) if self.beside else ()
+        return digest(*(part.shape for part in inputs), *parts, *beside)
+
+    def batches(self, rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        """Yield ``(inputs, mask)`` of up to ``rows`` rows, cut to the longest row of the batch."""
+        for start in range(0, len(self.mask), rows):
+            part = self._taken(slice(start, start + rows))
+            longest = int(part.mask.sum(axis=1).max())
+            yield part._cut(longest), part.mask[:, :longest]
+
+    def rows(self) -> Iterator[tuple[NDArray[Any], int]]:
+        """Yield every row without its padding, and how many tokens it has."""
+        for row, mask in zip(self.inputs, self.mask, strict=True):
+            tokens = int(mask.sum())
+            yield (row[:tokens] if self._of_tokens else row), tokens
+
+    def first(self, tokens: int) -> Calibration:
+        """Keep rows spread evenly over the whole, until about ``tokens`` tokens are kept."""
+        rows = max(1, round(len(self.mask) * min(1.0, tokens / self.tokens)))
+        return self._taken(np.linspace(0, len(self.mask) - 1, rows).astype(int))
+
+    def every(self, step: int, start: int) -> Calibration:
+        """Keep one row in ``step``, from ``start`` on; of fewer rows than two such, keep all."""
+        return self._taken(slice(start, None, step)) if len(self.mask) >= 2 * step else self
+
+    def _taken(self, rows: slice | NDArray[Any]) -> Calibration:
+        if isinstance(self.inputs, Pair):
+            inputs: Any = Pair(*(array[rows] for array in _arrays(self.inputs)))
+        else:
+            inputs = self.inputs[rows]
+        return replace(self, inputs=inputs, mask=self.mask[rows])
+
+    def _cut(self, longest: int) -> Any:
+        """Cut padding away; what is not one number per token stays whole."""
+        if isinstance(self.inputs, Pair):
+            source, mask, target = _arrays(self.inputs)
+            width = int(mask.sum(axis=1).max())
+            source = source[:, :width] if source.ndim == 2 else source
+            return Pair(source, mask[:, :width], target[:, : longest + 1])
+        return self.inputs[:, :longest] if self._of_tokens else self.inputs
+
+    @property
+    def _of_tokens(self) -> bool:
+        """Whether inputs are one number per token, so that what cuts tokens cuts them."""
+        return bool(self.inputs.ndim == 2)
+
+
+def _arrays(pair: Pair) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return pair.source, pair.source_mask, pair.target
+
+
+def from_chunks(
+    text: str, tokenizer: Tokenizer, tokens: int, length: int, description: str
+) -> Calibration:
+    """Cut the beginning of ``text`` into chunks of ``length`` tokens, without special tokens.
+
+    Raises:
+        InputError: the text holds fewer than ``length`` tokens.
+    """
+    ids = encode_prefix(text, tokenizer, tokens)
+    rows = min(len(ids), tokens) // length
+    if rows == 0:
+        raise InputError(
+            f"The calibration text ({description}) holds {len(ids):,} tokens; expected at least "
+            f"one chunk of {length:,}. Give more text, or lower --calibration-length."
+        )
+    chunks = np.asarray(ids[: rows * length], dtype=np.int64).reshape(rows, length)
+    return Calibration(chunks, np.ones_like(chunks), description)
+
+
+def from_texts(
+    texts: list[str],
+    tokenizer: Tokenizer,
+    tokens: int,
+    length: int,
+    description: str,
+    mask_token: int | None = None,
+) -> Calibration:
+    """Tokenize one text per row, padded on the right, until ``tokens`` tokens are collected.
+
+    Some of them are replaced by ``mask_token``, where there is one: see ``text.mask_tokens``.
+
+    Raises:
+        InputError: there is no text.
+    """
+    if not texts:
+        raise InputError(f"The calibration text ({description}) is empty; expected sentences.")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length)
+    rows: list[list[int]] = []
+    total = 0
+    for encoding in tokenizer.encode_batch(texts):
+        ids = encoding.ids if mask_token is None else mask_tokens(encoding, mask_token)
+        rows.append(ids)
+        total += len(encoding.ids)
+        if total >= tokens:
+            break
+    longest = max(len(row) for row in rows)
+    inputs = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros_like(inputs)
+    for index, row in enumerate(rows):
+        inputs[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return Calibration(inputs, mask, description)
+
+
+def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
+    """Wrap rows that were sampled from the model, ``(rows, length)``."""
+    return Calibration(ids, np.ones_like(ids), description)
+
+
+def from_pairs(sources: Calibration, targets: list[list[int]]) -> Calibration:
+    """Join sources with the targets that a decoder makes of them.
+
+    Args:
+        sources: texts.
+        targets: for every row, from the start token on; at least two tokens.
+    """
+    longest = max(len(target) for target in targets)
+    ids = np.zeros((len(targets), longest), dtype=np.int64)
+    mask = np.zeros((len(targets), longest - 1), dtype=np.int64)
+    for row, target in enumerate(targets):
+        ids[row, : len(target)] = target
+        mask[row, : len(target) - 1] = 1
+    return Calibration(Pair(sources.inputs, sources.mask, ids), mask, sources.description)
+
+
+def from_images(
+    pixels: NDArray[np.float32],
+    tokens: int,
+    description: str,
+    prompts: Prompts | None = None,
+) -> Calibration:
+    """Wrap images ``(rows, 3, side, side)``, of which a model makes ``tokens`` tokens each.
+
+    Where they are compared with ``prompts``, other prompts make other statistics.
+    """
+    beside = "" if prompts is None else digest(prompts.ids.tolist(), prompts.mask.tolist())
+    return Calibration(pixels, np.ones((len(pixels), tokens), np.int64), description, beside)
+
+
+def from_sounds(features: NDArray[np.float32], tokens: int, description: str) -> Calibration:
+    """Wrap sounds ``(rows, mel_bins, frames)`` as sources, with ``tokens`` positions each."""
+    return Calibration(features, np.ones((len(features), tokens), np.int64), description)
+
+
+def weights(parts: list[Calibration]) -> list[float]:
+    """Weigh texts against each other, by the square roots of their lengths; they add up to 1.
+
+    In between of what a user who gives much of one text and little of another may want: equal
+    parts, and every token as much as any other.
+    """
+    roots = [math.sqrt(part.tokens) for part in parts]
+    return [root / sum(roots) for root in roots]
+
+
+def spread(parts: list[Calibration], tokens: int) -> list[Calibration]:
+    """Keep about ``tokens`` tokens of all parts together, fewer where one is short of its weight.
+
+    Every part keeps as many as its weight asks for: what counts tokens alike weighs texts rightly.
+    """
+    shares = weights(parts)
+    pairs = list(zip(parts, shares, strict=True))
+    kept = min(float(tokens), *(part.tokens / share for part, share in pairs))
+    return [part.first(round(kept * share)) for part, share in pairs]
+
+
+def encode_prefix(text: str, tokenizer: Tokenizer, tokens: int) -> list[int]:
+    """Tokenize as much of ``text`` as ``tokens`` tokens can need, without special tokens."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ids: list[int] = tokenizer.encode(text[: tokens * 16], add_special_tokens=False).ids
+    return ids
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read ``tokenizer.json`` of a model folder.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder} has no tokenizer.json; expected a fast tokenizer's file. Save one with "
+            f"AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        )
+    return Tokenizer.from_file(str(path))

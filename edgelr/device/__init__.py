@@ -1,0 +1,1 @@
+"""What a device has, and what anything costs there."""

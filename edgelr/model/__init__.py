@@ -1,0 +1,1 @@
+"""A torch model in memory: loaded, its linears named, run."""

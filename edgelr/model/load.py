@@ -1,0 +1,258 @@
+"""Load a model from where people keep it: the Hub, a folder, a GGUF file or their own code.
+
+Weights come from safetensors or GGUF only: a pickled checkpoint can run code when it is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from edgelr.core.cache import Cache, digest, file_digest
+from edgelr.core.errors import InputError
+from edgelr.core.inputs import ImageInput, Matching
+from edgelr.core.tasks import TASKS
+from edgelr.core.vocabulary import Pooling, Task
+from edgelr.model.convolutions import fold_normalizations
+from edgelr.model.exporter import Exporter, exporter_for
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.processors import image_input, sound_input
+from edgelr.model.sources import folder_of, quiet_transformers, require_complete
+
+if TYPE_CHECKING:
+    pass
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def load(
+    source: str,
+    cache: Cache,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    task: Task | None = None,
+) -> LoadedModel:
+    """Load ``source`` in float32.
+
+    Args:
+        source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
+            id. A local path is never looked up on the Hub. The factory returns a model, and its
+            tokenizer or image processor.
+        cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
+        revision: branch, tag or commit of a Hub id.
+        trust_remote_code: run code that comes with the model.
+        task: what it is loaded for; None takes what its configuration tells.
+
+    Raises:
+        InputError: the source is none of these, is pickled, is not made for the task, or holds
+            weights that are not finite.
+    """
+    folder = folder_of(source, cache, revision)
+    return _from_folder(folder, source, revision, trust_remote_code, task)
+
+
+def _from_folder(
+    folder: Path,
+    source: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    asked: Task | None,
+) -> LoadedModel:
+    _refuse_pickled(folder)
+    config = _configuration(folder, trust_remote_code)
+    exporter = exporter_for(config.model_type)
+    task = asked or _task_of(config, exporter, folder)
+    if task not in exporter.tasks:
+        raise InputError(
+            f"--task is {task}, but models of the type {config.model_type} are for "
+            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
+        )
+    _refuse_unknown_head(config, task, source)
+    _refuse_mixed_attention(config, task, source)
+    module = _read_weights(folder, source, exporter, task, trust_remote_code)
+    if exporter.prepare is not None:
+        exporter.prepare(module)
+    module.eval().requires_grad_(False)
+    require_finite(module, source)
+    found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    with quiet_transformers():  # without torchvision it says so, and does what it is asked to
+        image, sound = image_input(module, folder), sound_input(module, folder)
+    if image is not None and exporter.convolutions:
+        fold_normalizations(module, exporter.example_inputs(config, 1, image.side))
+    read = image or sound
+    if read is not None:  # the graph is traced for what its images or sounds are prepared to
+        found = digest(found, asdict(read))
+    mask_token = _mask_token(folder, source) if TASKS[task].loss == "mask_label" else None
+    return LoadedModel(
+        module=module,
+        exporter=exporter,
+        task=task,
+        folder=folder,
+        source=source,
+        revision=revision,
+        digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
+        pooling=_pooling(folder, image, exporter) if TASKS[task].loss == "embedding" else None,
+        image=image,
+        mask_token=mask_token,
+        sound=sound,
+        matching=_matching(module, exporter) if TASKS[task].matches else None,
+    )
+
+
+def _read_weights(
+    folder: Path, source: str, exporter: Exporter, task: Task, trust_remote_code: bool
+) -> Any:
+    """Read a model in float32, every tensor of it."""
+    first = task == exporter.tasks[0]
+    try:
+        with quiet_transformers():
+            module, info = getattr(transformers, TASKS[task].auto_class).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are named below
+                **dict(exporter.load_options if first else ()),
+            )
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
+            f"every shard of them. Copy or download the model again."
+        ) from error
+    require_complete(info, source, not first)
+    return module
+
+
+def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
+    """Read from the architecture's name what a model was trained for; the family's own if not.
+
+    A folder of sentence-transformers embeds, though many name the masked language model that they
+    began as.
+    """
+    named = config.architectures or ()
+    if (folder / "modules.json").exists():
+        named = [name for name in named if not name.endswith(TASKS["fill-mask"].architecture)]
+    for task in exporter.tasks:
+        ending = TASKS[task].architecture
+        if ending and any(ending in name for name in named):
+            return task
+    return exporter.tasks[0]
+
+
+def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
+    """Refuse heads that answer with numbers: the gates judge labels."""
+    if TASKS[task].loss == "label" and config.problem_type == "regression":
+        raise InputError(
+            f"{source} predicts numbers (problem_type is regression); expected a model that "
+            f"labels. Give --task feature-extraction to compress the model without its head."
+        )
+
+
+def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
+    """Refuse decoders of which only some blocks look through a window: their caches differ."""
+    windowed = (getattr(config, "layer_types", None) or []).count("sliding_attention")
+    if windowed and task == "text-generation":
+        raise InputError(
+            f"{source} has a sliding window in {windowed} of its {len(config.layer_types)} "
+            f"blocks; expected a decoder whose blocks keep the whole context. Give another model."
+        )
+
+
+def require_finite(module: torch.nn.Module, source: str) -> None:
+    """Refuse weights that no compression can mean.
+
+    Raises:
+        InputError: a parameter holds NaN or infinite values.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise InputError(
+                f"{source}: the weight {name} holds {bad:,} NaN or infinite values; expected "
+                f"finite numbers. The checkpoint is damaged: download or convert it again."
+            )
+
+
+def _configuration(folder: Path, trust_remote_code: bool) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} has no configuration that transformers {transformers.__version__} can read "
+            f"({error}). Expected config.json of a supported model; --trust-remote-code runs a "
+            f"model's own code, if you trust it."
+        ) from error
+
+
+def _refuse_pickled(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} has no config.json; expected a Hugging Face model folder.")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = [path.name for pattern in PICKLED for path in folder.glob(pattern)]
+    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+    raise InputError(
+        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so "
+        f"convert it once where you trust it: "
+        f"AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
+    )
+
+
+def _mask_token(folder: Path, source: str) -> int:
+    """Read which token stands for one that is to be filled in."""
+    try:
+        with quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found = tokenizer.mask_token_id
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        raise InputError(
+            f"{source} fills in masked tokens, but has no tokenizer that names its mask token; "
+            f"expected one with mask_token. Save it beside the model, or give --task "
+            f"feature-extraction to leave the head away."
+        )
+    return int(found)
+
+
+def _matching(module: Any, exporter: Exporter) -> Matching:
+    """Read how a model compares texts with images."""
+    texts = module.config.text_config
+    bias = getattr(module, "logit_bias", None)
+    return Matching(
+        scale=float(module.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+        tokens=int(texts.max_position_embeddings),
+        pad_token=int(texts.pad_token_id or 0),
+        padded=exporter.pads_texts,
+    )
+
+
+def _pooling(folder: Path, image: ImageInput | None, exporter: Exporter) -> Pooling:
+    """How tokens become an embedding: a family of image models says it, a folder of texts."""
+    return pooling_of(folder) if image is None else exporter.pooling
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """Read how a sentence encoder pools its tokens; ``mean`` where nothing says."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return "mean"
+    modes = json.loads(path.read_text())
+    if modes.get("pooling_mode_cls_token"):
+        return "cls"
+    if modes.get("pooling_mode_mean_tokens", True):
+        return "mean"
+    raise InputError(
+        f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
+    )

@@ -1,0 +1,259 @@
+"""Find the linears that may be factorized, and which of them read the same input."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import nn
+
+from edgelr.core.errors import InputError
+from edgelr.core.sites import LinearSite, SiteGroup
+from edgelr.core.vocabulary import ALTERNATIVES, Grouping
+from edgelr.model.convolutions import features_last, is_convolution, matrix_of
+from edgelr.model.loaded import LoadedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.hooks import RemovableHandle
+
+PROBE_ROWS, PROBE_TOKENS = 3, 8  # three: of tables of positions, few have a multiple
+
+Pair = tuple[str, str]
+AnyLinear: TypeAlias = nn.Linear | nn.Conv2d
+
+
+def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
+    """List the factorizable linears in the order in which one forward pass runs them.
+
+    A site is an ``nn.Linear``, or in families that say so a convolution, that the pass runs once,
+    on the features of every token, whose weight nobody else uses (a tied head is not ours to
+    split) and which the family does not keep dense; of an image it may also see windows, or
+    another resolution. Sites that were handed the very same tensor share an ``input_name``: that
+    of the first of them.
+
+    Raises:
+        InputError: nothing is left to factorize.
+    """
+    linears = {
+        name: module
+        for name, module in model.module.named_modules()
+        if isinstance(module, nn.Linear) or (model.exporter.convolutions and is_convolution(module))
+        if _is_ours(name, module, model)
+    }
+    inputs, often, of_source = _read_inputs(model, linears)
+    if not inputs:
+        raise InputError(
+            f"{model.source} has no linear that can be factorized: of its modules, none is an "
+            f"nn.Linear with a weight of its own that runs once for each token (kept dense by its "
+            f"family: {', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
+        )
+    return tuple(
+        _site(name, linears[name], input_name, often[name], input_name in of_source)
+        for name, input_name in inputs.items()
+    )
+
+
+def find_groups(
+    sites: tuple[LinearSite, ...], grouping: Grouping = "one", pairs: tuple[Pair, ...] = ()
+) -> list[SiteGroup]:
+    """Form the groups that are factorized together.
+
+    ``one`` leaves every site alone. ``input`` joins the sites that read the same tensor, and
+    ``blocks`` those of one role in two neighbouring blocks; there every site is in one group.
+    ``any`` gives all of these, and ``tied`` gives every site alone and the pairs beside them: an
+    allocator decides.
+
+    Args:
+        sites: of the model, in the order in which they run.
+        grouping: what may share.
+        pairs: roles ``(first, second)`` of which one matrix may serve both, see ``Exporter``.
+    """
+    alone = [SiteGroup(site.name, (site,)) for site in sites]
+    if grouping == "one":
+        return alone
+    shared = {
+        "input": lambda: _same_input(sites),
+        "blocks": lambda: _same_role(sites),
+        "any": lambda: [*_same_input(sites), *_same_role(sites)],
+        "tied": lambda: _tied_pairs(sites, pairs),
+    }[grouping]()
+    if grouping in ALTERNATIVES:
+        return [*alone, *shared]
+    covered = {site.name for group in shared for site in group.sites}
+    return [*(group for group in alone if group.name not in covered), *shared]
+
+
+def _same_input(sites: tuple[LinearSite, ...]) -> list[SiteGroup]:
+    """Groups of the sites that read one tensor, such as query, key and value."""
+    readers: dict[str, list[LinearSite]] = {}
+    for site in sites:
+        readers.setdefault(site.input_name, []).append(site)
+    return [
+        SiteGroup(_joined(group), tuple(group), "input")
+        for group in readers.values()
+        if len(group) > 1
+    ]
+
+
+def _same_role(sites: tuple[LinearSite, ...], span: int = 2) -> list[SiteGroup]:
+    """Groups of one role in ``span`` neighbouring blocks, of the roles that share their input.
+
+    Those are the ones that Basis Sharing (arXiv:2410.03765) found to share a basis well: query,
+    key, value, gate and up, but neither the attention's output nor ``down``.
+    """
+    sharing = {site.role for group in _same_input(sites) for site in group.sites}
+    roles: dict[tuple[str, str, int], list[LinearSite]] = {}
+    for site in sites:
+        if site.block is not None and site.role in sharing:
+            roles.setdefault((_stack(site), site.role, site.block // span), []).append(site)
+    shapes = {key: {(s.in_features, s.out_features) for s in group} for key, group in roles.items()}
+    return [
+        SiteGroup(_joined(group), tuple(group), "blocks")
+        for key, group in roles.items()
+        if len(group) == span and len(shapes[key]) == 1
+    ]
+
+
+def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[SiteGroup]:
+    """Pairs of one block whose second site has the transposed shape of the first."""
+    found = {(_stack(site), site.block, site.role): site for site in sites}
+    groups = []
+    for (stack, block, role), first in found.items():
+        for second_role in (second for wanted, second in pairs if wanted == role):
+            second = found.get((stack, block, second_role))
+            if second and (second.out_features, second.in_features) == (
+                first.in_features,
+                first.out_features,
+            ):
+                groups.append(SiteGroup(_joined([first, second]), (first, second), "tied"))
+    return groups
+
+
+def _stack(site: LinearSite) -> str:
+    """Name the blocks that a site's block is one of: an encoder and a decoder number their own."""
+    return site.name.removesuffix(f"{site.block}.{site.role}")
+
+
+def _joined(sites: list[LinearSite]) -> str:
+    """Name a group by what its sites' names do not share: ``layers.0.mlp.gate_proj+up_proj``."""
+    names = [site.name.split(".") for site in sites]
+    parts = [
+        same[0] if len(set(same)) == 1 else "+".join(same) for same in zip(*names, strict=False)
+    ]
+    return (
+        ".".join(parts)
+        if len({len(name) for name in names}) == 1
+        else "+".join(site.name for site in sites)
+    )
+
+
+def weight_of(model: LoadedModel, name: str) -> Tensor:
+    """The weight ``(out_features, in_features)`` of a site, by name; or the token table."""
+    linear = model.module.get_submodule(name)
+    assert isinstance(linear, (nn.Linear, nn.Conv2d, nn.Embedding))
+    return matrix_of(linear)
+
+
+def _is_ours(name: str, module: AnyLinear, model: LoadedModel) -> bool:
+    if name.rpartition(".")[2] in model.exporter.keep_dense:
+        return False
+    owners = [
+        other
+        for other, parameter in model.module.named_parameters(remove_duplicate=False)
+        if parameter is module.weight
+    ]
+    return len(owners) == 1
+
+
+def positions(sites: tuple[LinearSite, ...]) -> dict[str, float]:
+    """Tell of every site how often it runs for each token, by name."""
+    return {site.name: site.positions_per_token for site in sites}
+
+
+def _site(
+    name: str, linear: AnyLinear, input_name: str, often: float, reads_source: bool
+) -> LinearSite:
+    block = re.search(r"\.(\d+)\.", name)
+    out_features, in_features = matrix_of(linear).shape
+    return LinearSite(
+        name=name,
+        in_features=in_features,
+        out_features=out_features,
+        has_bias=linear.bias is not None,
+        role=name[block.end() :] if block else name,
+        block=int(block[1]) if block else None,
+        input_name=input_name,
+        positions_per_token=often,
+        reads_source=reads_source,
+        kernel=linear.kernel_size if isinstance(linear, nn.Conv2d) else (),
+    )
+
+
+def _read_inputs(
+    model: LoadedModel, linears: dict[str, AnyLinear]
+) -> tuple[dict[str, str], dict[str, float], set[str]]:
+    """Run once and note, in order, which linear first read each distinct input tensor.
+
+    Of these, the second set has those that are about the source of a pair, or about prompts.
+
+    Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
+    its relative positions: a Gram of their inputs would not tell what an error costs. What runs
+    once for an image is left out too: there are too few images for such a Gram.
+
+    Returns:
+        Names of the inputs, and how often each linear runs for one token, by name.
+    """
+    readings: list[tuple[Tensor, list[str]]] = []  # holds the tensors, so that no address is reused
+    runs: dict[str, int] = {}
+    unfit: set[str] = set()
+    often: dict[str, float] = {}
+    of_source: set[str] = set()
+    probe = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
+    target = probe.get("decoder_input_ids")
+    prompts = probe.get("input_ids") if model.image is not None else None
+    read = model.image or model.sound
+    tokens = PROBE_TOKENS if read is None else read.tokens
+
+    def note(name: str, x: Tensor, output: Tensor) -> None:
+        runs[name] = runs.get(name, 0) + 1
+        y = features_last(linears[name], output)
+        of_target = target is not None and y.shape[:-1] == target.shape
+        of_prompts = prompts is not None and y.shape[:-1] == prompts.shape
+        whole = of_target or of_prompts
+        often[name] = 1.0 if whole else y.shape[:-1].numel() / (PROBE_ROWS * tokens)
+        if runs[name] > 1 or not (whole or _is_of_rows(y, tokens, model.image is not None)):
+            unfit.add(name)
+        if of_prompts or (target is not None and not of_target):
+            of_source.add(name)
+        if is_convolution(linears[name]):  # others make other patches of the same tensor
+            readings.append((x, [name]))
+            return
+        for tensor, readers in readings:
+            if tensor is x:
+                readers.append(name)
+                return
+        readings.append((x, [name]))
+
+    hooks: list[RemovableHandle] = [
+        linear.register_forward_hook(lambda _, args, output, name=name: note(name, args[0], output))
+        for name, linear in linears.items()
+    ]
+    try:
+        with torch.no_grad():
+            model.module(**probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    fit = [[name for name in readers if name not in unfit] for _, readers in readings]
+    first = {name: readers[0] for readers in fit for name in readers}
+    return {name: first[name] for name in runs if name in first}, often, of_source
+
+
+def _is_of_rows(y: Tensor, tokens: int, image: bool) -> bool:
+    """Tell whether a tensor has features of every token; of an image, of several positions."""
+    if not image:
+        return y.shape[:-1] == (PROBE_ROWS, tokens)
+    count = y.shape[:-1].numel()
+    return count > PROBE_ROWS and len(y) % PROBE_ROWS == 0

@@ -1,0 +1,1 @@
+"""Candidates, allocators, and a plan that fits."""

@@ -1,0 +1,1 @@
+"""Reference values that the tests of a bundle compare with."""

@@ -1,0 +1,1 @@
+"""One runner per modality: a graph in ONNX Runtime that answers."""

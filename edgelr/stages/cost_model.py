@@ -1,0 +1,222 @@
+"""What every form, rank and precision of a linear would cost: Grams, spectra, rounding.
+
+Each is a stage of its own in the cache: another budget, device or recipe finds what it can use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from edgelr.compress import statistics as statistic
+from edgelr.compress.block_quantized import QuantizedLoss
+from edgelr.compress.compressed_model import multiplied
+from edgelr.compress.decompose import decompose, truncate
+from edgelr.compress.embedding_table import (
+    TABLE_TOKENS,
+    TableStatistics,
+    collect_table,
+    read_table_statistics,
+    table_loss,
+)
+from edgelr.compress.factors import FactorSet
+from edgelr.compress.importance import KEEP, STEPS, collect_importance, learn_importance
+from edgelr.compress.methods import METHODS, Need
+from edgelr.compress.quantization import quantized_losses
+from edgelr.compress.spectra import SpectrumTable, read_losses, read_spectra, write_losses
+from edgelr.core.cache import Cache, digest
+from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.data import calibration as calibrations
+from edgelr.data.calibration import Calibration
+from edgelr.model.sites import positions
+from edgelr.stages.loss_correction import corrected
+from edgelr.stages.subject import FORMAT, Listener, Planned, Subject
+
+
+def statistics(
+    subject: Subject,
+    calibration: list[Calibration],
+    cache: Cache,
+    listener: Listener,
+    before: Planned | None = None,
+) -> tuple[statistic.StatisticsStore, str]:
+    """Collect what the method needs, or find it; return it with its key.
+
+    With a plan ``before``, they are those of the model that it compresses: another round.
+    """
+    parts = [part.key for part in calibration]
+    key = digest(FORMAT, subject.model.digest, parts)
+    factors: FactorSet = {}
+    if before is not None:
+        factors = truncate(before.spectra, before.plan)
+        key = digest(key, before.spectra.folder.name, asdict(before.plan))
+
+    def collected(need: Need) -> Path:
+        def write(folder: Path) -> None:
+            with multiplied(subject.model.module, factors):
+                statistic.collect(
+                    subject.model,
+                    subject.sites,
+                    calibration,
+                    frozenset({need}),
+                    folder,
+                    subject.settings.seed,
+                    listener.progress,
+                )
+
+        seed = subject.settings.seed if need == "output_gradient_gram" else None
+        return cache.stage("statistics", digest(key, need, seed), write)[0]
+
+    folders = {need: collected(need) for need in sorted(METHODS.get(subject.recipe.method).needs)}
+    units = statistic.units_per_token(subject.model, calibration)
+    store = statistic.StatisticsStore(folders, units)
+    return store, digest(key, *(folder.name for folder in folders.values()))
+
+
+def spectra(
+    subject: Subject,
+    statistics: tuple[statistic.StatisticsStore, str],
+    cache: Cache,
+    listener: Listener,
+    calibration: Sequence[Calibration] = (),
+    before: Planned | None = None,
+) -> SpectrumTable:
+    """Decompose every group, or find the decomposition.
+
+    Args:
+        subject: what is compressed.
+        statistics: of the linears, with their key.
+        cache: finished stages.
+        listener: hears of progress.
+        calibration: texts for a recipe that asks for the importance of components, and for the
+            precision of the table of embeddings; others need none here.
+        before: the plan of the round before, if there was one.
+    """
+    (store, key), recipe = statistics, subject.recipe
+    method = METHODS.get(recipe.method)
+
+    def write(folder: Path) -> None:
+        decompose(
+            subject.model,
+            subject.groups,
+            store,
+            method,
+            folder,
+            listener.progress,
+            recipe.coefficients,
+        )
+
+    groups = [group.name for group in subject.groups]
+    key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
+    folder, _ = cache.stage("spectra", key, write)
+    plain = read_spectra(folder)
+    if recipe.importance is not None:
+        plain = _by_importance(subject, plain, list(calibration), before, cache, listener)
+    return _with_rounding(subject, store, plain, cache, listener, calibration)
+
+
+def _with_rounding(
+    subject: Subject,
+    store: statistic.StatisticsStore,
+    spectra: SpectrumTable,
+    cache: Cache,
+    listener: Listener,
+    calibration: Sequence[Calibration],
+) -> SpectrumTable:
+    """Predict what weights in whole numbers would lose, where these may be taken."""
+    rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
+    if not rounding:
+        return spectra
+    model, method = subject.model, METHODS.get(subject.recipe.method)
+    found: dict[str, dict[WeightPrecision, QuantizedLoss]] = {}
+    for precision in rounding:
+
+        def write(folder: Path, precision: WeightPrecision = precision) -> None:
+            losses = quantized_losses(
+                model, subject.groups, (store, method), spectra, precision, listener.progress
+            )
+            write_losses(folder, losses)
+
+        groups = [group.name for group in subject.groups]
+        grams = [path.name for path in store.folders.values()]
+        key = digest(FORMAT, spectra.folder.name, grams, groups, precision)
+        for name, loss in read_losses(cache.stage("rounding", key, write)[0]).items():
+            found.setdefault(name, {})[precision] = loss
+    spectra = replace(spectra, quantized=found)
+    if subject.table is not None:
+        spectra = _with_table(subject, spectra, rounding, store, cache, listener, calibration)
+    if len(subject.weights) > 1:
+        return corrected(subject, store, spectra, cache, listener)
+    return spectra
+
+
+def _with_table(
+    subject: Subject,
+    spectra: SpectrumTable,
+    rounding: list[WeightPrecision],
+    store: statistic.StatisticsStore,
+    cache: Cache,
+    listener: Listener,
+    calibration: Sequence[Calibration],
+) -> SpectrumTable:
+    """Add what the table of embeddings loses in whole numbers."""
+    assert subject.table is not None
+    known = _table_statistics(subject, list(calibration), cache, listener)
+    model = subject.model
+    costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
+    return spectra.with_whole(subject.table, costs)
+
+
+def _table_statistics(
+    subject: Subject, calibration: list[Calibration], cache: Cache, listener: Listener
+) -> TableStatistics:
+    """Collect what the rows of the table of embeddings are worth, or find it."""
+    model, seed = subject.model, subject.settings.seed
+    parts = calibrations.spread(calibration, TABLE_TOKENS)
+
+    def write(folder: Path) -> None:
+        collect_table(model, parts, seed, listener.progress).write(folder)
+
+    key = digest(FORMAT, model.digest, [part.key for part in parts], seed)
+    return read_table_statistics(cache.stage("table", key, write)[0])
+
+
+def _by_importance(
+    subject: Subject,
+    plain: SpectrumTable,
+    calibration: list[Calibration],
+    before: Planned | None,
+    cache: Cache,
+    listener: Listener,
+) -> SpectrumTable:
+    """Order and scale the components of every linear by what they are worth, or find it done."""
+    assert calibration, "this recipe's spectra need the calibration texts"
+    model, settings, learned = subject.model, subject.settings, subject.recipe.importance == "soco"
+    keep = settings.keep or KEEP
+
+    def write(folder: Path) -> None:
+        if learned:
+            learn_importance(
+                model, plain, calibration, keep, folder, settings.seed, listener.progress
+            )
+            return
+        factors = {} if before is None else truncate(before.spectra, before.plan)
+        units = statistic.units_per_token(model, calibration)
+        with multiplied(model.module, factors):
+            parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
+            collect_importance(
+                model,
+                plain,
+                parts,
+                units,
+                folder,
+                settings.seed,
+                listener.progress,
+                positions(subject.sites),
+            )
+
+    parts = [part.key for part in calibration]
+    own = (keep, STEPS) if learned else ()
+    key = digest(FORMAT, subject.recipe.importance, plain.folder.name, parts, settings.seed, own)
+    return read_spectra(cache.stage("importance", key, write)[0])

@@ -1,0 +1,283 @@
+"""What to aim for: a share, a size, an accuracy; always inside the device's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from edgelr.compress.compressed_model import gate_increase
+from edgelr.compress.embedding_table import has_tied_head
+from edgelr.compress.spectra import SpectrumTable
+from edgelr.compress.statistics import StatisticsStore
+from edgelr.core.errors import BudgetError, InputError
+from edgelr.core.plan import Candidate, Plan
+from edgelr.core.sites import SiteGroup
+from edgelr.core.vocabulary import PRECISION_BYTES
+from edgelr.data.calibration import Calibration
+from edgelr.device.budget import require_feasible, weight_budget
+from edgelr.device.gate import loss_limit
+from edgelr.device.latency import (
+    Clock,
+    Product,
+    bytes_and_time,
+    can_predict,
+    device_runs,
+    slower_than_dense,
+)
+from edgelr.device.storage import stored, tensor_bytes
+from edgelr.graph.residency import read_residencies
+from edgelr.graph.save import padding_bytes
+from edgelr.graph.workload import read_workload
+from edgelr.model.dimensions import shape_of
+from edgelr.plan.allocate import Search
+from edgelr.plan.allocators import ONE_KNOB
+from edgelr.plan.files import follow_plan, read_plan
+from edgelr.plan.search import Limit, largest_plan, plan_within, smallest_plan
+from edgelr.stages.calibration_data import selection
+from edgelr.stages.factorize import measured_loss
+from edgelr.stages.subject import DenseExport, Listener, Planned, Subject, make_search
+
+NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
+
+
+def allocate(
+    subject: Subject,
+    dense: DenseExport,
+    calibration: list[Calibration],
+    statistics: StatisticsStore,
+    table: SpectrumTable,
+    listener: Listener,
+    given_plan: Path | None = None,
+) -> Planned:
+    """Compute the device's budget and spend it, or follow a plan that is given.
+
+    Raises:
+        BudgetError: the device, or what was asked for, leaves too little for any plan.
+        InputError: the given plan is not one of this model.
+    """
+    settings, device = subject.settings, subject.device
+    search = make_search(subject, table)
+    budget = weight_budget(
+        device,
+        subject.shape,
+        _fixed_residency(subject, dense),
+        subject.context_tokens,
+        subject.precision,
+        shape_of(subject.model)[1],
+    )
+    require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, device)
+    base = Planned(
+        subject,
+        dense,
+        calibration,
+        statistics,
+        table,
+        search,
+        budget,
+        search.plan(search.dense_bytes),
+    )
+    if given_plan is not None:
+        return _follow(base, given_plan)
+    if settings.max_latency is not None:
+        return _inside_latency(base, settings.max_latency)
+    fast = _for_speed(base)
+    if fast is not None:
+        with suppress(BudgetError):
+            smallest = fast.search.plan(fast.search.smallest_bytes)
+            require_feasible(budget, smallest.resident_bytes, device)
+            return _inside_bytes(fast, listener)
+        listener.note(
+            "What was asked for forces linears into forms that this device was measured to run "
+            "slower than dense ones."
+        )
+    return _inside_bytes(base, listener)
+
+
+def _for_speed(base: Planned) -> Planned | None:
+    """Leave out what a device that was measured runs slower than dense, and weigh time with bytes.
+
+    Returns:
+        None where nothing was measured, or linears cannot stay dense.
+    """
+    subject, search = base.subject, base.search
+    measured = subject.device.kernels is not None and can_predict(subject.device)
+    if not measured or "dense" not in subject.recipe.forms:
+        return None
+    measured_on = (subject.device, subject.shape, subject.precision, subject.context_tokens)
+    fast = search.without(slower_than_dense(*measured_on))
+    if subject.recipe.allocator not in ONE_KNOB:  # which spread bytes by a rule of their own
+        fast = replace(fast, price=bytes_and_time(*measured_on))
+    return replace(base, search=fast)
+
+
+def _inside_bytes(base: Planned, listener: Listener) -> Planned:
+    """Follow the share, the size, or the accuracy gate that was asked for.
+
+    Raises:
+        BudgetError: the smallest plan is larger.
+    """
+    settings, search, budget = base.subject.settings, base.search, base.budget
+    if settings.keep is not None:
+        asked = int(settings.keep * search.dense_bytes)
+    elif settings.max_size_bytes is not None:
+        asked = _bytes_inside_file(base, settings.max_size_bytes)
+    else:
+        return _inside_the_gate(base, listener)
+    plan = search.plan(asked)
+    if plan.resident_bytes > budget.weight_bytes:
+        listener.note(
+            f"The device leaves {budget.weight_bytes / 2**20:,.1f} MiB for the weights, and what "
+            f"was asked for takes {plan.resident_bytes / 2**20:,.1f}: the plan is made for the "
+            f"device."
+        )
+        plan = largest_plan(search, budget.weight_bytes)
+    return replace(base, plan=plan)
+
+
+def _follow(made: Planned, path: Path) -> Planned:
+    """Take a plan from a file, possibly edited."""
+    plan = follow_plan(read_plan(path), made.search, made.spectra)
+    return replace(made, plan=plan)
+
+
+def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
+    """Bytes of the weights that are never factorized, in the precision of the bundle."""
+    factorizable = sum(site.parameters for site in subject.sites)
+    if subject.table is not None:
+        factorizable += subject.table.parameters
+    width = PRECISION_BYTES[subject.precision]
+    rest = dense.bundle.weight_bytes - PRECISION_BYTES["float32"] * factorizable
+    return rest * width // PRECISION_BYTES["float32"]
+
+
+def _fixed_residency(subject: Subject, dense: DenseExport) -> int:
+    """Memory of the weights that are never planned, in the precision of the bundle."""
+    provider, table = subject.device.provider, subject.table
+    planned = sum(site.parameters for site in subject.sites)
+    if table is not None:
+        twice = provider == "cpu" and has_tied_head(subject.model)
+        planned += table.parameters * (2 if twice else 1)
+    whole = read_residencies(dense.bundle.model_path, provider).bytes
+    width = PRECISION_BYTES[subject.precision]
+    return (whole - PRECISION_BYTES["float32"] * planned) * width // PRECISION_BYTES["float32"]
+
+
+def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
+    """Bytes for the factorizable weights, so that graph and sidecar stay within a size.
+
+    Raises:
+        BudgetError: the smallest plan makes a larger file.
+    """
+    subject, search = base.subject, base.search
+    overhead_bytes = fixed_bytes(subject, base.dense)
+    if subject.precision == "float16":  # which does not halve the nodes
+        overhead_bytes += base.dense.bundle.model_path.stat().st_size // 2
+    asked = min(largest_bytes - overhead_bytes, search.dense_bytes)
+    while asked >= search.smallest_bytes:
+        plan = search.plan(asked)
+        nodes = NODE_BYTES * sum(site.changed for site in plan.sites)
+        padding = padding_bytes(_tensor_bytes(plan, search))
+        excess = overhead_bytes + nodes + plan.planned_bytes + padding - largest_bytes
+        if excess <= 0:
+            return asked
+        asked = min(asked, plan.planned_bytes) - excess
+    smallest_bytes = overhead_bytes + search.smallest_bytes + NODE_BYTES * len(subject.sites)
+    raise BudgetError(
+        f"The smallest plan makes a file of about {smallest_bytes:,} bytes, and --max-size is "
+        f"{largest_bytes:,}. The nearest feasible point is about --max-size "
+        f"{-(-smallest_bytes // 1000) + 1}KB."
+    )
+
+
+def _tensor_bytes(plan: Plan, search: Search) -> Iterator[int]:
+    """Sizes of the stored weights of a plan."""
+    planned = {site.group or site.name: site.candidate for site in plan.sites}
+    for group in search.groups:
+        candidate = planned.get(group.name)
+        if candidate is not None:
+            for shape in stored(candidate.form, group, candidate.rank).matrices:
+                yield from tensor_bytes(shape, candidate.precision, search.values)
+
+
+def _inside_latency(base: Planned, limit_ms: float) -> Planned:
+    """Lose least within a predicted time of a decoded token, or of an encoder's forward pass.
+
+    Raises:
+        InputError: the profile has no rates.
+        BudgetError: the fastest plan takes longer, or nothing that is fast enough fits.
+    """
+    subject, search = base.subject, base.search
+    if not can_predict(subject.device):
+        raise InputError(
+            f"--max-latency needs the rates of the device, and the profile {subject.device.id} has "
+            f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
+            f"--profile."
+        )
+    clock = Clock(subject.device, subject.shape, subject.precision)
+    run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
+    rows = run.batch * run.tokens
+
+    def price(group: SiteGroup, candidate: Candidate) -> int:
+        return round(1e9 * clock.group_seconds(group, candidate, rows))
+
+    graph = base.dense.bundle.model_path
+    workload = read_workload(graph, subject.model.image).in_precision(subject.precision)
+    fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
+        1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
+    )
+    room_ns, fastest_ns = round(1e6 * limit_ms) - fixed_ns, search.priced(price).cheapest
+    if fastest_ns > room_ns:
+        fastest_ms = (fastest_ns + fixed_ns) / 1e6
+        raise BudgetError(
+            f"The fastest plan is predicted to take {fastest_ms:.3f} ms, and --max-latency is "
+            f"{limit_ms:g}. The nearest feasible point is about --max-latency "
+            f"{fastest_ms + 0.001:.3f}."
+        )
+    memory = Limit(search.resident_bytes, base.budget.weight_bytes)
+    plan = plan_within(search, Limit(price, room_ns), memory)
+    if plan is None:
+        raise BudgetError(
+            f"No plan was found that takes {limit_ms:g} ms at most and fits the "
+            f"{memory.most:,} bytes that the device leaves for the weights. Allow more with "
+            f"--max-latency, or give --keep or --max-size instead."
+        )
+    return replace(base, plan=plan)
+
+
+def _planned_products(subject: Subject) -> Iterator[Product]:
+    """Products of the original that a plan replaces."""
+    sites = list(subject.sites)
+    if subject.table is not None and has_tied_head(subject.model):
+        sites.append(subject.table)
+    for site in sites:
+        often = site.positions_per_token
+        yield Product(site.in_features, site.out_features, subject.precision, often)
+
+
+def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
+    """Find the smallest plan inside the accuracy limit, measured on the selection text.
+
+    Like the gate of the finished bundle, the bad end of what is measured decides.
+    """
+    model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
+    increase = gate_increase(model, selection(base.subject))
+    rounds = 0
+
+    def measure(plan: Plan) -> float:
+        nonlocal rounds
+        rounds += 1
+        loss = measured_loss(base.subject, base.statistics, base.spectra, plan, increase)
+        listener.note(
+            f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} at most "
+            f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
+        )
+        return loss
+
+    largest = largest_plan(base.search, base.budget.weight_bytes)
+    found = smallest_plan(base.search, limit, measure, largest.planned_bytes)
+    if found is not None:
+        return replace(base, plan=found.plan, loss_factor=found.factor)
+    listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
+    return replace(base, plan=largest)

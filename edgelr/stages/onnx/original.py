@@ -1,0 +1,91 @@
+"""The original graph as a bundle: what its compressed form is calibrated on and compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from edgelr.core.bundle import ExportBundle, Manifest, read_bundle, write_manifest
+from edgelr.core.cache import Cache, digest, file_digest, require_space
+from edgelr.core.vocabulary import Precision
+from edgelr.data.tensors import Samples, take
+from edgelr.graph.linears import Linears, find_linears
+from edgelr.graph.open import external_files, open_foreign
+from edgelr.graph.residency import read_residency
+from edgelr.graph.save import read_versions, save_graph
+
+FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
+NEWEST = 1000  # no limit: the graph keeps its operator set and its file format
+KEPT_BYTES = 2**20  # of held-out samples in a bundle
+
+
+def dense_bundle(source: Path, cache: Cache) -> ExportBundle:
+    """Write the original as a bundle, or find it written.
+
+    Raises:
+        InputError: the file is no graph.
+        EnvironmentProblem: the disk has no room for it.
+    """
+    open_foreign(source)
+    files = [source, *external_files(source)]
+    require_space(cache.root, 4 * sum(file.stat().st_size for file in files), "The cache")
+    source_digest = file_digest(files)
+
+    def write(folder: Path) -> None:
+        graph = folder / "onnx" / "model.onnx"
+        graph.parent.mkdir()
+        save_graph(open_foreign(source), graph, NEWEST, NEWEST, check=False)
+        found = find_linears(open_foreign(graph)).found
+        precision = in_one_precision(Linears(found, {}))[0] if found else "float32"
+        write_manifest(folder, foreign_manifest(str(source), source_digest, graph, precision))
+
+    return read_bundle(cache.stage("onnx-source", digest(FORMAT, source_digest), write)[0])
+
+
+def foreign_manifest(
+    source: str, source_digest: str, graph: Path, precision: Precision
+) -> Manifest:
+    """Describe a graph that is written."""
+    opset, ir_version = read_versions(graph)
+    return Manifest(
+        task="tensors",
+        precision=precision,
+        model_file=f"onnx/{graph.name}",
+        source=source,
+        revision=None,
+        digest=source_digest,
+        opset=opset,
+        ir_version=ir_version,
+        context_tokens=0,
+        residency=read_residency(graph, "cpu"),
+    )
+
+
+def kept_samples(samples: Samples) -> Samples:
+    """Take the samples that a bundle keeps, to be timed and judged again: one, or a few."""
+    one = sum(array[0].nbytes for array in samples.values())
+    return take(samples, 0, max(1, KEPT_BYTES // max(1, one)))
+
+
+def in_one_precision(linears: Linears) -> tuple[Precision, Linears]:
+    """Keep the linears of the precision that most weights have."""
+    sizes: Counter[Precision] = Counter()
+    for linear in linears.found:
+        sizes[linear.precision] += linear.site.parameters
+    precision = sizes.most_common(1)[0][0]
+    others = [each for each in linears.found if each.precision != precision]
+    refused = {each.site.name: f"it is in {each.precision}" for each in others}
+    kept = tuple(each for each in linears.found if each.precision == precision)
+    return precision, Linears(kept, {**linears.refused, **refused})
+
+
+def digest_of(samples: Samples) -> str:
+    """Hash samples to 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for name, array in sorted(samples.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]

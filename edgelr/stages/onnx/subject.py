@@ -1,0 +1,218 @@
+"""What is compressed, for what device, on which inputs: everything before any computation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.cache import Cache, digest
+from edgelr.core.errors import InputError
+from edgelr.core.settings import Settings
+from edgelr.core.vocabulary import Precision
+from edgelr.data.tensors import (
+    GraphInput,
+    Samples,
+    count,
+    feeds,
+    random_samples,
+    read_samples,
+    take,
+)
+from edgelr.device.gate import profile_drop
+from edgelr.device.profile import DeviceProfile
+from edgelr.graph.inputs import read_inputs
+from edgelr.graph.linears import Linears, find_linears
+from edgelr.graph.open import open_foreign
+from edgelr.plan.recipes import Recipe
+from edgelr.runtime.runners.tensors import open_tensors
+from edgelr.stages.onnx.original import FORMAT, dense_bundle, digest_of, in_one_precision
+from edgelr.stages.onnx.source import open_source
+
+if TYPE_CHECKING:
+    from edgelr.stages.subject import Listener
+
+SELECTED = 0.25  # share of the deciding samples that judge plans while they are made
+RANDOM = "random inputs"
+RANDOM_NOTE = (
+    "No inputs were given: they were drawn at random from the shapes of the graph. The accuracy on "
+    "real inputs is another one; give some with --calibration."
+)
+RECIPE = Recipe(
+    name="onnx",
+    grouping="one",
+    method="svd_llm",
+    allocator="lagrangian",
+    forms=("dense", "low_rank"),
+    summary="Whitened SVD; ranks by the measured effect of every linear on the outputs.",
+)
+FOREIGN = (
+    "recipe", "grouping", "method", "allocator", "max_latency", "calibration_tokens",
+    "calibration_length", "context_tokens", "rounds", "heal_steps", "heal_minutes", "heal_sites",
+    "heal_adapter", "revision", "trust_remote_code",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A graph that came from anywhere, and what to do with it.
+
+    Attributes:
+        settings: what is asked for.
+        device: what it is for.
+        recipe: how it is compressed.
+        digest: of the file and its external data.
+        precision: of the weights that can be factorized.
+        linears: of the graph; those of another precision are refused.
+        calibration: inputs whose Grams whiten the weights.
+        selection: inputs on which linears and plans are judged while the plan is made.
+        held_out: inputs on which the result is judged.
+        calibrated_on, judged_on: where the inputs came from, in words.
+        dense: the original as a bundle.
+    """
+
+    settings: Settings
+    device: DeviceProfile
+    recipe: Recipe
+    digest: str
+    precision: Precision
+    linears: Linears
+    calibration: Samples
+    selection: Samples
+    held_out: Samples
+    calibrated_on: str
+    judged_on: str
+    dense: ExportBundle
+    drawn: bool  # whether the inputs are random
+
+    @property
+    def max_drop(self) -> float:
+        asked = self.settings.max_drop
+        return profile_drop(self.device, "tensors") if asked is None else asked
+
+    @property
+    def key(self) -> str:
+        """Hash of the graph and the inputs that decide."""
+        deciding = (self.calibration, self.selection)
+        return digest(FORMAT, self.digest, *map(digest_of, deciding))
+
+
+def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: Listener) -> Subject:
+    """Open the graph, choose its inputs, and write it as a bundle to compare with.
+
+    Raises:
+        InputError: a setting does not fit an ONNX graph, the graph has no linear that can be
+            factorized, or the inputs do not fit it.
+    """
+    _require_settings(settings)
+    source = open_source(settings.model, cache)
+    path, inputs = source.graph, read_inputs(open_foreign(source.graph))
+    deciding, held_out, names = choose_samples(settings, inputs, source.inputs)
+    drawn = names[0].startswith(RANDOM)
+    calibration, selection = divide(deciding)
+    dense = dense_bundle(path, cache)
+    open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
+    linears = find_linears(open_foreign(dense.model_path))
+    if not linears.found:
+        raise InputError(
+            f"{settings.model} has no linear that can be factorized{_told(linears.refused)}. "
+            f"Expected MatMul, Gemm or 1x1 Conv nodes with constant weights in float32 or float16. "
+            f"Give the graph as it was before its weights were quantized."
+        )
+    precision, linears = in_one_precision(linears)
+    if settings.precision not in (None, precision):
+        raise InputError(
+            f"--precision is {settings.precision}, and the weights of {settings.model} are "
+            f"{precision}. A graph keeps its precision: leave --precision away."
+        )
+    if linears.refused:
+        listener.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
+    if drawn:
+        listener.note(RANDOM_NOTE)
+    return Subject(
+        settings=settings,
+        device=device,
+        recipe=RECIPE if settings.forms is None else replace(RECIPE, forms=settings.forms),
+        digest=dense.manifest.digest,
+        precision=precision,
+        linears=linears,
+        calibration=calibration,
+        selection=selection,
+        held_out=held_out,
+        calibrated_on=f"{names[0]} ({count(deciding)} samples)",
+        judged_on=f"{names[1]} ({count(held_out)} samples)",
+        dense=dense,
+        drawn=drawn,
+    )
+
+
+def choose_samples(
+    settings: Settings, inputs: list[GraphInput], own: Path | None = None
+) -> tuple[Samples, Samples, tuple[str, str]]:
+    """Read or draw inputs: those to calibrate on, those to judge on, and what both are called.
+
+    One file serves both, a half each; ``evaluation`` names another one to judge on. Where none is
+    given, a module's ``own`` are taken.
+    """
+    if not settings.calibration and own is not None:
+        samples, origin = read_samples(own, inputs), "the module's inputs"
+    elif not settings.calibration:
+        samples, origin = random_samples(inputs, settings.seed), RANDOM
+    elif len(settings.calibration) == 1:
+        path = Path(settings.calibration[0])
+        samples, origin = read_samples(path, inputs), path.name
+    else:
+        raise InputError(
+            f"--calibration is given {len(settings.calibration)} times. Expected one .npz file for "
+            f"an ONNX graph. Put all samples into one file."
+        )
+    if settings.evaluation is not None:
+        judged = Path(settings.evaluation)
+        return samples, read_samples(judged, inputs), (origin, judged.name)
+    half = count(samples) // 2
+    if not half:
+        raise InputError(
+            f"{origin} holds one sample. Expected at least two: one half calibrates, the other is "
+            f"held out to judge the result. Save more samples, or give others with --evaluation."
+        )
+    names = (f"{origin}, first half", f"{origin}, second half")
+    return take(samples, 0, half), take(samples, half, count(samples)), names
+
+
+def divide(deciding: Samples) -> tuple[Samples, Samples]:
+    """Divide samples into those for Grams and, behind them, those that judge plans.
+
+    A sample alone is both.
+    """
+    whole = count(deciding)
+    first = max(1, round((1 - SELECTED) * whole))
+    return take(deciding, 0, first), take(deciding, min(first, whole - 1), whole)
+
+
+def _require_settings(settings: Settings) -> None:
+    if settings.task not in (None, "tensors"):
+        raise InputError(f"--task is {settings.task}, and an ONNX graph has the task tensors.")
+    fields = Settings.model_fields
+    given = [name for name in FOREIGN if getattr(settings, name) != fields[name].default]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(
+            f"{names} cannot be used with an ONNX graph as source. Expected --keep, --max-size or "
+            f"--max-drop, --forms, --calibration and --evaluation. Leave the others away, or give "
+            f"the model that the graph was exported from."
+        )
+    if settings.forms is not None and not {"dense", "low_rank"}.issuperset(settings.forms):
+        raise InputError(
+            f"--forms is {','.join(settings.forms)}; linears of an ONNX graph can be dense or "
+            f"low_rank."
+        )
+
+
+def _told(refused: dict[str, str]) -> str:
+    """Tell the most frequent reasons."""
+    reasons: Iterable[tuple[str, int]] = Counter(refused.values()).most_common(3)
+    text = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+    return f" ({text})" if text else ""

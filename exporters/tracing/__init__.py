@@ -1,0 +1,1 @@
+"""How families are traced: routes, example inputs, one module per kind of graph."""

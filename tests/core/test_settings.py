@@ -1,0 +1,183 @@
+"""Options: checked once, written to a file, read back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgelr.core.errors import InputError
+from edgelr.core.settings import Settings, make_settings, parse_size, read_settings, write_settings
+
+EVERYTHING: dict[str, Any] = {
+    "model": "folder/model",
+    "profile": "orin-nano-4gb",
+    "out": "there",
+    "recipe": "svd-llm",
+    "grouping": "blocks",
+    "method": "svd",
+    "allocator": "lagrangian",
+    "forms": ("low_rank", "pivoted"),
+    "task": "text-generation",
+    "precision": "float32",
+    "max_size": "60MB",
+    "calibration": ("self", "a.txt"),
+    "calibration_tokens": 4096,
+    "calibration_length": 128,
+    "evaluation": "b.txt",
+    "labels": "labels.txt",
+    "label_template": "a drawing of a {}",
+    "context_tokens": 512,
+    "rounds": 2,
+    "heal_steps": 100,
+    "heal_minutes": 1.5,
+    "heal_sites": "low_rank",
+    "heal_adapter": "lokr",
+    "seed": 7,
+    "opset": 17,
+    "provider": "cuda",
+    "revision": "main",
+    "trust_remote_code": True,
+    "with_tests": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("60000000", 60_000_000),
+        ("60MB", 60_000_000),
+        ("60 mb", 60_000_000),
+        (" 1.5GiB ", 3 * 2**29),
+        ("2KiB", 2048),
+        ("0.5 kB", 500),
+        ("7B", 7),
+    ],
+)
+def test_sizes_have_units_of_a_thousand_or_of_1024(text: str, size: int) -> None:
+    assert parse_size(text) == size
+    assert make_settings(model="m", max_size=text).max_size_bytes == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1.2.3MB", ".", "60 parsecs", "1e6", "1,5GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size; expected for instance 60MB"):
+        parse_size(text)
+    with pytest.raises(InputError, match="is no size; expected for instance 60MB"):
+        make_settings(model="m", max_size=text)
+
+
+@pytest.mark.parametrize("aims", [{"keep": 0.5}, {"max_size": "1MB"}, {"max_drop": 0.1}, {}])
+def test_one_aim_or_none_is_fine(aims: dict[str, Any]) -> None:
+    assert make_settings(model="m", **aims).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("aims", "names"),
+    [
+        ({"keep": 0.5, "max_size": "1MB"}, "keep and max_size are given"),
+        ({"max_size": "1MB", "max_drop": 0.1}, "max_size and max_drop are given"),
+        (
+            {"keep": 1, "max_size": "1MB", "max_drop": 0.1},
+            "keep and max_size and max_drop are given",
+        ),
+    ],
+)
+def test_two_aims_are_refused(aims: dict[str, Any], names: str) -> None:
+    with pytest.raises(
+        InputError, match=f"cannot be used: {names}; expected at most one of them.$"
+    ):
+        make_settings(model="m", **aims)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keep", 0),
+        ("keep", 1.01),
+        ("keep", float("nan")),
+        ("max_drop", 0),
+        ("max_drop", -0.1),
+        ("precision", "int3"),
+        ("task", "translation"),
+        ("forms", ("sparse",)),
+        ("calibration_tokens", 255),
+        ("context_tokens", 0),
+        ("opset", 10),
+        ("grouping", "pairs"),
+        ("rounds", 0),
+        ("heal_steps", 0),
+        ("heal_minutes", 0),
+        ("heal_sites", "some"),
+        ("heal_adapter", "lola"),
+        ("provider", "tpu"),
+        ("seed", "many"),
+        ("typo", 1),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_what_was_found(name: str, value: Any) -> None:
+    found = value[0] if isinstance(value, tuple) else value
+    with pytest.raises(InputError, match=rf"{name}.*\(found {found}\)"):
+        make_settings(model="m", **{name: value})
+
+
+def test_a_run_needs_a_model() -> None:
+    with pytest.raises(InputError, match="model: Field required"):
+        make_settings(profile="jetson")
+
+
+def test_settings_survive_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "edgelr.yaml"
+    for settings in (make_settings(**EVERYTHING), make_settings(model="m", keep=0.6)):
+        write_settings(settings, path)
+        assert read_settings(path, {}) == settings
+
+
+def test_every_field_is_tried() -> None:
+    assert set(Settings.model_fields) - set(EVERYTHING) == {"keep", "max_drop", "max_latency"}
+
+
+def test_a_file_holds_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    write_settings(make_settings(model="m", keep=0.6, seed=0), tmp_path / "edgelr.yaml")
+    assert yaml.safe_load((tmp_path / "edgelr.yaml").read_text()) == {"model": "m", "keep": 0.6}
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "edgelr.yaml"
+    path.write_text("model: m\nseed: 1\nprofile: jetson\n")
+    found = read_settings(path, {"seed": 2, "model": "n"})
+    assert (found.model, found.seed, found.profile) == ("n", 2, "jetson")
+
+
+def test_an_aim_of_the_command_line_replaces_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "edgelr.yaml"
+    path.write_text("model: m\nkeep: 0.5\n")
+    found = read_settings(path, {"max_drop": 0.01})
+    assert (found.keep, found.max_drop) == (None, 0.01)
+    assert read_settings(path, {"keep": 0.7}).keep == 0.7
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "holds no mapping"),
+        (b"", "holds no mapping"),
+        (b"model: [", "Expected a YAML file"),
+        (b"model: \xff", "Expected a YAML file"),
+        (b"model: m\nrecpie: svd\n", "recpie"),
+        (b"model: m\n1: 2\n", "1: Extra inputs"),
+        (b"model: m\ncalibration: a.txt\n", "calibration: .*tuple"),
+    ],
+)
+def test_what_is_no_settings_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "edgelr.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_settings(path, {})
+
+
+def test_a_missing_settings_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Cannot read"):
+        read_settings(tmp_path / "none.yaml", {})

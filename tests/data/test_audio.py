@@ -1,0 +1,261 @@
+"""Sounds of a run: how they are listed and read, and that their features are transformers'."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+
+from edgelr.core.cache import Cache
+from edgelr.core.errors import EnvironmentProblem, InputError
+from edgelr.core.inputs import SoundInput
+from edgelr.core.settings import Settings
+from edgelr.data import audio as sounds
+from edgelr.data.audio import list_sounds, log_mel, mel_filters, read_sounds, read_wave, transcripts
+from edgelr.data.file_lists import listed
+from edgelr.device.profile import load_profile
+from edgelr.model.load import load
+from edgelr.model.loaded import LoadedModel
+from edgelr.stages.subject import SOUNDS, examine
+from tests.conftest import write_tiny
+from tests.helpers.audio import chirp, write_sounds, write_wave
+from tests.helpers.paths import SNIPPETS
+from tests.helpers.run_exports import quick_settings
+
+TINY = SoundInput(16000, 16000, 400, 160, 20, 8000.0, 50)
+WHOLE = SoundInput(16000, 480000, 400, 160, 80, 8000.0, 1500)  # that of Whisper
+SNIPPET = SNIPPETS / "transcribe.py"
+
+
+def extractor(sound: SoundInput) -> transformers.WhisperFeatureExtractor:
+    return transformers.WhisperFeatureExtractor(
+        feature_size=sound.mel_bins, chunk_length=sound.samples // sound.rate
+    )
+
+
+# --- features ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sound", "seconds"),
+    [(TINY, 0.31), (TINY, 1.0), (TINY, 1.7), (WHOLE, 2.3)],
+    ids=["shorter", "as long", "longer", "of half a minute"],
+)
+def test_features_are_those_of_transformers(sound: SoundInput, seconds: float) -> None:
+    samples = chirp(seconds)
+    expected = extractor(sound)(samples, sampling_rate=sound.rate, return_tensors="np")
+    found = log_mel(samples, sound)
+    assert found.dtype == np.float32
+    assert found.shape == (sound.mel_bins, sound.frames)
+    np.testing.assert_allclose(found, expected["input_features"][0], atol=1e-4)
+
+
+def test_silence_has_features() -> None:
+    found = log_mel(np.zeros(9, np.float32), TINY)
+    assert set(found.flatten().tolist()) == {-1.5}  # ten decades below, and (x + 4) / 4
+
+
+@pytest.mark.parametrize("sound", [TINY, WHOLE, replace(WHOLE, mel_bins=128)])
+def test_mel_filters_are_those_of_transformers(sound: SoundInput) -> None:
+    np.testing.assert_allclose(mel_filters(sound), extractor(sound).mel_filters.T, atol=1e-12)
+
+
+def test_the_example_of_the_card_prepares_sounds_alike(tmp_path: Path) -> None:
+    example = runpy.run_path(str(SNIPPET))
+    path = write_wave(tmp_path / "a.wav", chirp(0.7))
+    samples = example["read_wave"](str(path), TINY.rate)
+    np.testing.assert_allclose(samples, read_wave(path, TINY.rate), atol=1e-7)
+    prepared = example["prepare"](samples, asdict(TINY))
+    np.testing.assert_allclose(prepared, read_sounds([path], TINY), atol=1e-6)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_samples_of_every_width_are_read(tmp_path: Path, width: int) -> None:
+    samples = chirp(0.05)
+    found = read_wave(write_wave(tmp_path / "a.wav", samples, width), 16000)
+    np.testing.assert_allclose(found, samples, atol=2.0 ** (1 - 8 * width) + 1e-7)
+    assert np.abs(found).max() > 0.3
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = chirp(0.05), chirp(0.05, seed=1)
+    path = write_wave(tmp_path / "a.wav", np.stack([left, right], axis=1))
+    np.testing.assert_allclose(read_wave(path, 16000), (left + right) / 2, atol=1e-4)
+
+
+def test_another_rate_is_resampled(tmp_path: Path) -> None:
+    """A tone stays that tone: its spectrum has its peak at the same frequency."""
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(44100) / 44100)
+    found = read_wave(write_wave(tmp_path / "a.wav", tone, rate=44100), 16000)
+    assert len(found) == 16000
+    assert np.abs(np.fft.rfft(found)).argmax() == 1000
+
+
+def test_another_rate_is_refused_without_scipy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_wave(tmp_path / "a.wav", chirp(0.05), rate=8000)
+    monkeypatch.setitem(sys.modules, "scipy.signal", None)
+    with pytest.raises(InputError, match=r"8,000 samples per second; expected 16,000.*scipy"):
+        read_wave(path, 16000)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no sound at all", "Cannot read the sound.*PCM"), (b"", "Cannot read"), (None, "is empty")],
+)
+def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.wav"
+    if content is None:
+        write_wave(path, np.zeros(0))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_wave(path, 16000)
+
+
+def test_floating_point_files_are_refused(tmp_path: Path) -> None:
+    path = write_wave(tmp_path / "a.wav", chirp(0.05))
+    content = bytearray(path.read_bytes())
+    content[20] = 3  # the format: floating-point numbers
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="whole numbers"):
+        read_wave(path, 16000)
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_sounds_is_listed(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / "sounds", 3)
+    (folder / "notes.txt").write_text("no sound")
+    found = list_sounds(folder)
+    assert [path.name for path in listed(found)] == ["00.wav", "01.wav", "02.wav"]
+    assert transcripts(found) == []
+    with pytest.raises(InputError, match=r"missing does not exist; expected a folder of sounds"):
+        list_sounds(tmp_path / "missing")
+
+
+def test_what_is_said_stays_beside_its_sound(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / "sounds", 2)
+    said = tmp_path / "said.jsonl"
+    rows = (("sounds/01.wav", "Two,\n\tthree."), ("sounds/00.wav", "One"))
+    lines = [json.dumps({"audio": audio, "text": text}) for audio, text in rows]
+    said.write_text("\n\n".join(lines), encoding="utf-8")
+    found = list_sounds(said)
+    assert listed(found) == [folder / "01.wav", folder / "00.wav"]
+    assert transcripts(found) == ["Two, three.", "One"]
+    (tmp_path / "again.txt").write_text(found, encoding="utf-8")
+    assert list_sounds(tmp_path / "again.txt") == found
+    assert transcripts(f"{found}\n{list_sounds(folder)}") == []  # not of all
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"audio": "sounds/00.wav"}', r"line 1 is not .*audio.*text"),
+        ("sounds/00.wav", "line 1 is not"),
+        ('{"audio": "sounds/00.wav", "text": "..."}', "line 1 is not"),
+        ('{"audio": "gone.wav", "text": "One"}', r"gone\.wav cannot be read.*Mend the list"),
+        ("", "holds no sounds"),
+    ],
+)
+def test_a_line_that_names_no_sound_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    write_sounds(tmp_path / "sounds", 1)
+    (tmp_path / "said.jsonl").write_text(line)
+    with pytest.raises(InputError, match=message):
+        list_sounds(tmp_path / "said.jsonl")
+
+
+def test_what_counts_errors_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sounds, "find_spec", lambda _: None)
+    assert transcripts("a.wav\t1\t2") == []
+    with pytest.raises(EnvironmentProblem, match=r"jiwer.*edgelr\[metrics\]"):
+        transcripts("a.wav\t1\t2\tOne")
+
+
+# --- what a folder says --------------------------------------------------------------------------
+
+
+def test_a_model_says_how_its_sounds_are_prepared(tiny_models: dict[str, LoadedModel]) -> None:
+    assert tiny_models["whisper"].sound == TINY
+    assert tiny_models["whisper"].image is None
+    assert tiny_models["bert"].sound is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chunk_length": 2}, r"200 frames.*expected 20 and 100"),
+        ({"feature_size": 24}, r"24 mel bins"),
+        ({"dither": 0.1}, r"dither 0\.1"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "names the extractor Wav2Vec2"),
+        (None, "does not tell how its sounds are prepared"),
+    ],
+)
+def test_sounds_that_cannot_be_prepared_alike_are_refused(
+    tmp_path: Path, changes: dict[str, Any] | None, message: str
+) -> None:
+    path = write_tiny(tmp_path / "model", "whisper") / "preprocessor_config.json"
+    if changes is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=message):
+        load(str(tmp_path / "model"), Cache(tmp_path / "cache"))
+
+
+# --- lengths -------------------------------------------------------------------------------------
+
+
+def quick(model: LoadedModel, folder: Path, **changes: Any) -> Settings:
+    options = {"calibration": (str(folder),), "calibration_length": None}
+    return quick_settings(model.folder, **{**options, **changes})
+
+
+def test_a_sound_has_a_length_of_its_own(
+    tiny_models: dict[str, LoadedModel], tmp_path: Path
+) -> None:
+    """The text that is written has another, which may be asked for."""
+    model, device = tiny_models["whisper"], load_profile("jetson")
+    folder = write_sounds(tmp_path / "sounds", 16)
+    for asked, context in ((None, 72), (30, 30)):
+        subject = examine(model, quick(model, folder, context_tokens=asked), device)
+        assert subject.context_tokens == subject.device.context_tokens == context
+        assert subject.device.prefill_tokens == subject.shape.source_tokens == TINY.tokens
+    assert subject.usual_tokens(1) == SOUNDS * TINY.tokens
+    (_, calibrating), texts = subject.texts.calibration[0], subject.texts
+    parts = [listed(part) for part in (calibrating, texts.evaluation, texts.selection)]
+    assert [len(part) for part in parts] == [8, 4, 4]
+    assert {path for part in parts for path in part} == set(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"calibration_length": 8},
+            r"--calibration-length asks for 8.* makes 50 of every sound",
+        ),
+        ({"context_tokens": 73}, "--context asks for 73 tokens; .* takes 72"),
+        ({"calibration": ()}, "A model that reads sounds was given none; expected a folder"),
+        ({"calibration": ("self",)}, "given --calibration self"),
+    ],
+)
+def test_what_does_not_fit_sounds_is_refused(
+    tiny_models: dict[str, LoadedModel], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    model = tiny_models["whisper"]
+    folder = write_sounds(tmp_path / "sounds", 16)
+    with pytest.raises(InputError, match=message):
+        examine(model, quick(model, folder, **changes), load_profile("generic-cpu"))

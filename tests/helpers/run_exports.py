@@ -1,0 +1,192 @@
+"""Shared by the tests that export: one cache per session, and a graph's outputs as arrays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import torch
+
+from edgelr.compress.reference_outputs import embedding
+from edgelr.core.cache import Cache
+from edgelr.core.graph_files import encoder_beside
+from edgelr.core.inputs import Pair
+from edgelr.core.plan import Budget, Plan
+from edgelr.core.settings import Settings, make_settings
+from edgelr.core.tasks import TASKS
+from edgelr.model.exporter import EXPORTERS
+from edgelr.model.generate import start_of
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.losses import as_tensors, named_inputs
+from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.runners.dual_encoder import Matcher
+from edgelr.runtime.runners.encoder import Encoder
+from edgelr.runtime.runners.encoder_decoder import PairRunner
+from edgelr.runtime.runners.image_encoder import ImageEncoder
+from edgelr.runtime.session import open_session
+from edgelr.stages.staging import Workplace
+from tests.conftest import random_sounds
+
+PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
+FILLING = "bert:fill-mask"
+SLOW = (
+    "mt5",
+    "opt",
+    "phi",
+    "phi3",
+    "olmo2",
+    "starcoder2",
+    "stablelm",
+)  # traced like the others, of which CI runs some
+LABELLING = ("bert:text-classification", "bert:token-classification")
+TASK_PIVOTS = (*PIVOTS, *LABELLING)
+IMAGE_PIVOT = "vit:image-classification"
+PAIR_PIVOT = "t5"
+MATCH_PIVOT = "clip"
+
+
+def _marked(name: str) -> Any:
+    if name in (*PIVOTS, IMAGE_PIVOT):
+        return name
+    further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
+    slow = name in SLOW or further
+    return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
+
+
+PAIRS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].has_pairs]
+MATCHERS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].matches]
+ONE_GRAPH = [name for name in EXPORTERS.names() if name not in (*PAIRS, *MATCHERS)]
+# every family at every task that it is made for
+CASES = [
+    _marked(name)
+    for family, exporter in EXPORTERS.items()
+    for name in (family, *(f"{family}:{task}" for task in exporter.tasks[1:]))
+]
+every_decoder = pytest.mark.parametrize(
+    "model",
+    [_marked(name) for name, each in EXPORTERS.items() if each.tasks[0] == "text-generation"],
+    indirect=True,
+)
+every_exporter = pytest.mark.parametrize(
+    "exporter", [*map(_marked, ONE_GRAPH), *LABELLING, IMAGE_PIVOT]
+)
+every_pair = pytest.mark.parametrize(
+    "exporter", [PAIR_PIVOT, *(_marked(name) for name in PAIRS if name != PAIR_PIVOT)]
+)
+every_matcher = pytest.mark.parametrize("exporter", [*map(_marked, MATCHERS)])
+every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
+QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
+
+
+Batch: TypeAlias = tuple[Any, np.ndarray]
+
+
+@dataclass
+class Recorder:
+    """A listener that remembers."""
+
+    stages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if what not in self.stages:
+            self.stages.append(what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def planned(self, plan: Plan, budget: Budget) -> None:
+        self.stages.append("planned")
+
+
+def session_cache(factory: pytest.TempPathFactory) -> Cache:
+    """One cache for every file: a tiny model is exported once per session."""
+    return Cache(factory.getbasetemp() / "edgelr-cache")
+
+
+def quick_settings(model: Path | str, **changes: Any) -> Settings:
+    return make_settings(**{"model": str(model), **QUICK, **changes})
+
+
+def make_place(folder: Path) -> Workplace:
+    shutil.rmtree(folder, ignore_errors=True)
+    place = Workplace(folder / "bundle", folder / "scratch")
+    place.bundle.mkdir(parents=True)
+    place.scratch.mkdir()
+    return place
+
+
+def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
+    """Random ids and their mask, the first row with padding; or pixels or sounds, without.
+
+    Of a model that compares images with texts, both: pixels of as many images as texts.
+    """
+    rng = np.random.default_rng(rows)
+    pixels = None
+    if model.image is not None:
+        shape = (rows, 3, model.image.side, model.image.side)
+        pixels = rng.standard_normal(shape, np.float32)
+        if model.matching is None:
+            return pixels, np.ones((rows, model.image.tokens), int)
+        longest = model.matching.tokens
+        tokens = longest if model.matching.padded else min(tokens, longest)
+    mask = np.ones((rows, tokens), np.int64)
+    mask[0, tokens - padded :] = 0
+    ids = rng.integers(4, 150, (rows, tokens))
+    if pixels is not None:
+        ids[mask == 0] = 0
+        return (ids, pixels), mask
+    if TASKS[model.task].has_pairs:
+        length = tokens // 2 + 1
+        target = rng.integers(4, 150, (rows, length + 1))
+        if model.sound is not None:
+            ids = random_sounds(model.sound, rows)
+            mask = np.ones((rows, model.sound.tokens), np.int64)
+        return Pair(ids, mask, target), np.ones((rows, length), np.int64)
+    return ids, mask
+
+
+def run_graph(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> np.ndarray:
+    """What a graph file answers, where the mask is 1."""
+    session = open_session(path, "cpu", 1)
+    encoder = encoder_beside(path)
+    if model.matching is not None:
+        assert encoder is not None
+        assert model.image is not None
+        pair = (open_session(encoder, "cpu", 1), session)
+        matcher, (ids, pixels) = Matcher(*pair, model.image, model.matching), inputs
+        return np.concatenate((matcher.run(ids, mask), matcher.run(pixels)))
+    if encoder is not None:
+        runner = PairRunner(open_session(encoder, "cpu", 1), session, start_of(model))
+        return runner.forced(inputs.source, inputs.target, inputs.source_mask)
+    if model.image is not None:
+        return ImageEncoder(session, model.image).run(inputs)
+    if model.task == "text-generation":
+        config = json.loads((model.folder / "config.json").read_text())
+        return Decoder(session, config).logits(inputs, mask)[0][mask == 1]
+    return _counted(Encoder(session).run(inputs, mask), mask)
+
+
+def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:
+    """The same of the model in torch."""
+    if model.matching is not None:
+        ids, pixels = map(torch.tensor, inputs)
+        read = None if model.matching.padded else torch.tensor(mask)
+        with torch.no_grad():
+            return torch.cat((embedding(model, ids, read), embedding(model, pixels))).numpy()
+    given = named_inputs(model, *as_tensors(inputs, mask))
+    with torch.no_grad():
+        outputs = model.module(**given)[0].numpy()
+    if isinstance(inputs, Pair):
+        return outputs
+    return outputs if model.image is not None else _counted(outputs, mask)
+
+
+def _counted(outputs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Leave padding out, where there is an answer for every token."""
+    return outputs[mask == 1] if outputs.ndim == 3 else outputs

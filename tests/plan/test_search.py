@@ -1,0 +1,111 @@
+"""The search for the smallest plan inside an accuracy limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from edgelr.core.plan import Plan
+from edgelr.plan.allocate import Search
+from edgelr.plan.search import AIM, MORE_ROUNDS, ROUNDS, Found, smallest_plan
+from tests.plan.test_allocate import make_search
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return make_search(multiple=1)
+
+
+@pytest.fixture(scope="module")
+def limit(search: Search) -> float:
+    """What about half of the bytes cost."""
+    return search.plan((search.smallest_bytes + search.dense_bytes) // 2).predicted_loss
+
+
+def counted(factor: Callable[[Plan], float]) -> tuple[Callable[[Plan], float], list[Plan]]:
+    """Measure ``factor`` times the predicted loss, and note what was measured."""
+    measured: list[Plan] = []
+
+    def measure(plan: Plan) -> float:
+        measured.append(plan)
+        return factor(plan) * plan.predicted_loss
+
+    return measure, measured
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 2.0, 3.0, 10.0])
+def test_a_steady_factor_is_found(search: Search, limit: float, factor: float) -> None:
+    measure, plans = counted(lambda _: factor)
+    found = smallest_plan(search, limit, measure, search.dense_bytes)
+    assert found is not None
+    assert found.measured_loss == measure(found.plan) <= limit
+    assert found.factor == pytest.approx(factor)
+    assert len(plans) <= ROUNDS + 1
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0, 3.0])
+def test_the_plan_uses_the_limit_up(search: Search, limit: float, factor: float) -> None:
+    """A budget one step lower would predict more than what was aimed at."""
+    found = smallest_plan(search, limit, counted(lambda _: factor)[0], search.dense_bytes)
+    assert found is not None
+    assert found.measured_loss >= 0.8 * limit
+    aim = AIM * limit / factor
+    step = 0.02 * search.dense_bytes  # more than one rank of one site
+    assert search.plan(int(found.plan.planned_bytes - step)).predicted_loss > aim
+
+
+def test_a_factor_that_grows_with_the_loss_still_stays_inside(search: Search, limit: float) -> None:
+    measure, _ = counted(lambda plan: 1 + 3 * plan.predicted_loss / limit)
+    found = smallest_plan(search, limit, measure, search.dense_bytes)
+    assert found is not None
+    assert found.measured_loss <= limit
+
+
+def test_the_devices_budget_is_never_exceeded(search: Search, limit: float) -> None:
+    largest = (2 * search.smallest_bytes + search.dense_bytes) // 3
+    measure, plans = counted(lambda _: 0.1)
+    found = smallest_plan(search, limit, measure, largest)
+    assert found is not None
+    assert all(plan.planned_bytes <= largest for plan in plans)
+
+
+def test_nothing_is_found_where_every_plan_that_fits_loses_too_much(
+    search: Search, limit: float
+) -> None:
+    measure, plans = counted(lambda _: 1e6)
+    largest = (2 * search.smallest_bytes + search.dense_bytes) // 3
+    assert smallest_plan(search, limit, measure, largest) is None
+    assert 1 <= len(plans) <= ROUNDS + MORE_ROUNDS
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.7])
+def test_a_factor_that_grows_as_the_loss_falls_is_followed(
+    search: Search, limit: float, power: float
+) -> None:
+    """A third of what is measured at half of the bytes is allowed."""
+    plans: list[Plan] = []
+
+    def measure(plan: Plan) -> float:
+        plans.append(plan)
+        return float(limit * (plan.predicted_loss / limit) ** power)
+
+    found = smallest_plan(search, limit / 3, measure, search.dense_bytes)
+    assert found is not None
+    assert 0.6 * limit / 3 <= found.measured_loss <= limit / 3
+    assert found.plan.planned_bytes < search.dense_bytes
+    assert len(plans) <= ROUNDS + MORE_ROUNDS
+
+
+def test_the_dense_plan_is_the_answer_where_any_loss_is_too_much(
+    search: Search, limit: float
+) -> None:
+    found = smallest_plan(search, limit, counted(lambda _: 1e9)[0], search.dense_bytes)
+    assert found is None or found.plan.predicted_loss == 0
+
+
+def test_a_loss_that_falls_is_no_obstacle(search: Search, limit: float) -> None:
+    """Truncation sometimes improves a model on the held-out text."""
+    found = smallest_plan(search, limit, lambda _: -0.01, search.dense_bytes)
+    assert isinstance(found, Found)
+    assert found.plan.planned_bytes == search.smallest_bytes
