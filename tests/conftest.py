@@ -129,15 +129,15 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     options = exporter.load_options
     if task not in (None, exporter.tasks[0]):
         options = ()
-    if TASKS[task or exporter.tasks[0]].loss.endswith("label"):
+    if TASKS.get(task or exporter.tasks[0]).loss.endswith("label"):
         config.update({"num_labels": changes.get("num_labels", 5)})
     torch.manual_seed(0)
-    auto_class = getattr(transformers, TASKS[task or exporter.tasks[0]].auto_class)
+    auto_class = getattr(transformers, TASKS.get(task or exporter.tasks[0]).auto_class)
     model = auto_class.from_config(config, **dict(options))
     _calibrate_norms(model)
     _tell_apart(model)
     model.save_pretrained(folder)
-    traits = TASKS[task or exporter.tasks[0]]
+    traits = TASKS.get(task or exporter.tasks[0])
     if model.main_input_name == "pixel_values" or traits.matches:
         (folder / "preprocessor_config.json").write_text(json.dumps(TINY_IMAGES))
     if traits.matches:
@@ -213,7 +213,7 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
 
     Of pairs, sources of ``tokens`` and targets that are three longer.
     """
-    if TASKS[model.task].has_pairs:
+    if TASKS.get(model.task).has_pairs:
         targets = random_ids(rows, tokens + 4, seed + 100).tolist()
         return from_pairs(random_sources(model, rows, tokens, seed), targets)
     if model.image is None:
@@ -248,7 +248,7 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     if model.sound is not None:
         sounds = random_sounds(model.sound, 3).repeat(copies, 0)
         texts = from_sounds(sounds, model.sound.tokens, "sounds")
-    if TASKS[model.task].has_pairs:
+    if TASKS.get(model.task).has_pairs:
         targets = random_ids(3, 7, seed=7).tolist()
         cut = [row[:length] for row, length in zip(targets, (5, 7, 4), strict=True)]
         return from_pairs(texts, [row for row in cut for _ in range(copies)])

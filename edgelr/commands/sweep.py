@@ -21,7 +21,7 @@ from edgelr.core.bundle import MANIFEST, ExportBundle
 from edgelr.core.cache import Cache, digest
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
 from edgelr.device.budget import weight_budget
 from edgelr.device.profile import DeviceProfile, load_profile
@@ -110,7 +110,7 @@ class _Maker:
             command=self._command,
             source=self._question.settings.model,
             digest=device.subject.model.digest,
-            metric=METRICS[device.subject.model.task],
+            metric=TASKS.get(device.subject.model.task).metric,
             text=device.subject.texts.judged_on,
             calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
             environment=reporting.environment(),

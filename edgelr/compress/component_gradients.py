@@ -141,6 +141,6 @@ def by_row(model: LoadedModel, positions: float, values: Tensor) -> Tensor:
         values = values.reshape(1, -1, values.shape[-1])
     elif model.image is not None:  # windows of it lie one after another
         values = values.reshape(-1, round(model.image.tokens * positions), values.shape[-1])
-    traits = TASKS[model.task]
+    traits = TASKS.get(model.task)
     whole = traits.by_row or traits.has_pairs  # positions of two lengths
     return values.sum(1) if whole else values.flatten(0, -2)

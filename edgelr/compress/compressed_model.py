@@ -181,7 +181,7 @@ def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
 def likeness(model: LoadedModel, texts: Calibration, original: Tensor) -> float:
     """Mean cosine to ``original`` of unit embeddings; the share of equal labels of logits."""
     found = all_answers(model, texts)
-    if TASKS[model.task].loss == "embedding":
+    if TASKS.get(model.task).loss == "embedding":
         return float((found * original).sum(-1).mean())
     return float((found.argmax(-1) == original.argmax(-1)).double().mean())
 
@@ -192,7 +192,7 @@ def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     In nats per token for a decoder, in cosine distance for an encoder without a head, and in nats
     of divergence from the labels' probabilities of now for one that labels.
     """
-    loss = TASKS[model.task].loss
+    loss = TASKS.get(model.task).loss
     if loss in ("next_token", "target_token"):
         dense_loss = mean_loss(model, held_out)
         return lambda: mean_loss(model, held_out) - dense_loss
@@ -212,7 +212,7 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     labels change, so that no less is taken than the total variation, of which a share is expected
     to change. Theirs is no upper end: the limit leaves room for it.
     """
-    loss = TASKS[model.task].loss
+    loss = TASKS.get(model.task).loss
     if loss in ("next_token", "target_token"):
         before = token_losses(model, held_out)
 

@@ -72,7 +72,7 @@ def find_table(model: LoadedModel) -> LinearSite | None:
     None where images are read, where an encoder and a decoder have one table in two graphs, and
     where rows are no whole blocks: ONNX Runtime would read the filling of the last.
     """
-    if model.image is not None or TASKS[model.task].has_pairs:
+    if model.image is not None or TASKS.get(model.task).has_pairs:
         return None
     table = _table(model)
     if table.weight.shape[1] % BLOCK_SIZE:

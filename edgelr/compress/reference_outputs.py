@@ -91,12 +91,12 @@ def _inputs(
         padded = [np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)
         return {"prompts": np.array(padded, np.int64), "lengths": lengths}, rows
-    if TASKS[model.task].has_pairs:
+    if TASKS.get(model.task).has_pairs:
         rows = [_answered(model, row, new_tokens) for row in rows]
         sources = {f"source_{index}": prompt for index, prompt in enumerate(prompts)}
         greedy = {f"target_{index}": row.target[0].numpy() for index, row in enumerate(rows)}
         return sources | greedy, rows
-    name = "row" if TASKS[model.task].matches else str(model.module.main_input_name)
+    name = "row" if TASKS.get(model.task).matches else str(model.module.main_input_name)
     return {f"{name}_{index}": prompt for index, prompt in enumerate(prompts)}, rows
 
 
@@ -111,11 +111,11 @@ def _output(model: LoadedModel, given: Tensor | Pair) -> NDArray[np.float32]:
     """What the graph of the model answers to a batch of one, without its first axis."""
     if isinstance(given, Pair):
         found = answers(model, given, given.source_mask)
-    elif TASKS[model.task].matches:
+    elif TASKS.get(model.task).matches:
         found = embedding(model, given)
     else:
         answered = model.module(**named_inputs(model, given, torch.ones_like(given)))
-        found = getattr(answered, TASKS[model.task].output)
+        found = getattr(answered, TASKS.get(model.task).output)
     output: NDArray[np.float32] = found[0].numpy()
     return output
 

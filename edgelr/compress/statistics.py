@@ -114,7 +114,7 @@ class StatisticsStore:
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
     """Losses per token: one, the share that is masked, or those of a text divided by its tokens."""
     pairs = list(zip(parts, calibrations.weights(parts), strict=True))
-    if TASKS[model.task].by_row:
+    if TASKS.get(model.task).by_row:
         texts = sum(weight * len(part.mask) / part.tokens for part, weight in pairs)
         return texts * decisions_per_row(model)
     if model.mask_token is None:
@@ -271,7 +271,7 @@ def gradient_pass(
     handles = [
         module.register_forward_hook(partial(seen, name)) for name, module in modules.items()
     ]
-    cut = TASKS[model.task].loss == "next_token"  # other texts are one whole
+    cut = TASKS.get(model.task).loss == "next_token"  # other texts are one whole
     tokens = 1 if model.prompts is not None else GRADIENT_BATCH_TOKENS  # alone with its prompts
     done, total = 0, sum(part.tokens for part in parts)
     try:

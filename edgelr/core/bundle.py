@@ -64,6 +64,7 @@ class Manifest:
     """
 
     task: Task
+    modality: str
     precision: Precision
     model_file: str
     source: str

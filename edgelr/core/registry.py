@@ -1,4 +1,4 @@
-"""Named, open choices: methods, allocators, exporters, evaluators."""
+"""Named, open choices: methods, allocators, exporters, evaluators, tasks, modalities."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgelr.core.errors import InputError
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Adapter, AskedPrecision, Form, Grouping, HealedSites, Task
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
@@ -59,6 +60,13 @@ class Settings(BaseModel):
     revision: str | None = None
     trust_remote_code: bool = False
     with_tests: bool = False
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: Task | None) -> Task | None:
+        if task is not None and task not in TASKS.names():
+            raise ValueError(f"expected one of {', '.join(TASKS.names())}")
+        return task
 
     @model_validator(mode="after")
     def _one_aim(self) -> Settings:

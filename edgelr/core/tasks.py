@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgelr.core.registry import Registry
 from edgelr.core.vocabulary import Task
 
 Loss = Literal[
-    "next_token", "target_token", "embedding", "label", "token_label", "mask_label", "choice"
+    "next_token",
+    "target_token",
+    "embedding",
+    "label",
+    "token_label",
+    "mask_label",
+    "choice",
+    "outputs",
 ]
 MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
 
@@ -25,13 +33,14 @@ class TaskTraits:
             from the model; ``target_token``: of what a decoder makes of what its encoder read.
             ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
             each token, or for each that is masked. ``embedding``: squared distance of the pooled,
-            normalized embedding. ``choice``: of one of the prompts, for an image.
+            normalized embedding. ``choice``: of a prompt, for an image. ``outputs``: of no
+            model; a graph is judged by its outputs.
         metric: that the accuracy gate judges.
     """
 
     auto_class: str
     architecture: str
-    output: Literal["logits", "last_hidden_state", "logits_per_image"]
+    output: Literal["logits", "last_hidden_state", "logits_per_image", ""]
     loss: Loss
     metric: MetricName
 
@@ -47,7 +56,7 @@ class TaskTraits:
 
     @property
     def has_pairs(self) -> bool:
-        """Whether an encoder reads one thing, and a decoder another: see ``types.Pair``."""
+        """Whether an encoder reads one thing, and a decoder another: see ``core.inputs.Pair``."""
         return self.loss == "target_token"
 
     @property
@@ -56,7 +65,9 @@ class TaskTraits:
         return self.loss == "choice"
 
 
-TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, and no task
+TASKS: Registry[TaskTraits] = Registry("task", group="edgelr.tasks")
+
+_BUILT_IN: dict[Task, TaskTraits] = {
     "text-generation": TaskTraits(
         "AutoModelForCausalLM", "ForCausalLM", "logits", "next_token", "perplexity"
     ),
@@ -104,13 +115,10 @@ TASKS: dict[Task, TaskTraits] = {  # of models; a graph has inputs and outputs, 
     "fill-mask": TaskTraits(
         "AutoModelForMaskedLM", "ForMaskedLM", "logits", "mask_label", "top1_agreement"
     ),
+    "tensors": TaskTraits("", "", "", "outputs", "mean_cosine"),  # a graph from anywhere
 }
-
-METRICS: dict[Task, MetricName] = {
-    **{task: traits.metric for task, traits in TASKS.items()},
-    "tensors": "mean_cosine",
-}
-"""What the accuracy gate judges."""
+for _name, _traits in _BUILT_IN.items():
+    TASKS.register(_name)(_traits)
 
 
 def decides_each_label(problem_type: str | None, labels: int) -> bool:

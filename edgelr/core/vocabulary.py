@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 Form = Literal["dense", "low_rank", "pivoted", "tied", "kronecker"]
 GroupKind = Literal["one", "input", "blocks", "tied", "table", "tied_table"]
@@ -15,18 +15,8 @@ Adapter = Literal["lora", "loha", "lokr"]
 Precision = Literal["float32", "float16"]
 WeightPrecision = Literal["float32", "float16", "int8", "int4"]
 AskedPrecision = Literal["float32", "float16", "int8", "int4", "auto"]
-Task = Literal[
-    "text-generation",
-    "feature-extraction",
-    "text-classification",
-    "token-classification",
-    "fill-mask",
-    "image-classification",
-    "text2text-generation",
-    "automatic-speech-recognition",
-    "zero-shot-image-classification",
-    "tensors",
-]
+Task: TypeAlias = str
+"""Name of a task in ``core.tasks.TASKS``, as the Hub calls it."""
 Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward", "text"]
 Pooling = Literal["mean", "cls"]

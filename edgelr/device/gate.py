@@ -12,7 +12,7 @@ import math
 
 from edgelr.core.intervals import surely_below
 from edgelr.core.results import Gate, Metric
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.device.profile import DeviceProfile
 
@@ -21,7 +21,7 @@ JUDGED = 500  # texts or images, as a rule
 
 def profile_drop(device: DeviceProfile, task: Task) -> float:
     """Read the drop that a profile lets through."""
-    metric = METRICS[task]
+    metric = TASKS.get(task).metric
     if metric == "perplexity":
         return device.gate.max_perplexity_increase.value
     gate = device.gate
@@ -35,7 +35,7 @@ def loss_limit(max_drop: float, task: Task) -> float:
     Of labels, see ``compressed.gate_increase``: so many of them may change that the gate still
     passes where ``JUDGED`` texts or images are judged.
     """
-    metric = METRICS[task]
+    metric = TASKS.get(task).metric
     if metric == "top1_agreement":
         return 2 * surely_below(min(max_drop, 1.0), JUDGED) ** 2
     return math.log1p(max_drop) if metric == "perplexity" else max_drop
@@ -43,7 +43,7 @@ def loss_limit(max_drop: float, task: Task) -> float:
 
 def make_gate(task: Task, metrics: tuple[Metric, ...], max_drop: float) -> Gate:
     """Set the figure that decides beside its limit."""
-    name = METRICS[task]
+    name = TASKS.get(task).metric
     (judged,) = (metric for metric in metrics if metric.name == name)
     found = judged.interval
     if name == "perplexity":

@@ -34,7 +34,7 @@ def trace(model: LoadedModel, folder: Path) -> None:
     traced.mkdir()
     example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
     model.exporter.trace(model.module, model.folder, traced, example)
-    path = folder / graph_file(model.task, "float32")
+    path = folder / graph_file(model.modality, "float32")
     beside = encoder_beside(path)
     if beside is not None:
         written = {each: load_graph(traced / each.stem / "model.onnx") for each in (path, beside)}

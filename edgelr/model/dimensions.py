@@ -15,7 +15,7 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
     if model.exporter.shape is not None:
         named = model.exporter.shape(config)
         return ModelShape(**named, kv_heads=0, vocab_size=0), _longest(config, model)
-    pairs = TASKS[model.task].has_pairs
+    pairs = TASKS.get(model.task).has_pairs
     sizes = _named_alike(config, model.image is not None or pairs)
     heads = sizes.num_attention_heads
     widen = model.exporter.intermediate_size
@@ -29,7 +29,7 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
-        vocab_size=sizes.vocab_size if TASKS[model.task].answers_tokens else 0,
+        vocab_size=sizes.vocab_size if TASKS.get(model.task).answers_tokens else 0,
         source_tokens=(model.sound.tokens if model.sound else longest) if pairs else 0,
     )
     return shape, longest

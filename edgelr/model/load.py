@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import ImageInput, Matching
+from edgelr.core.modality import modality_of
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Pooling, Task
 from edgelr.model.convolutions import fold_normalizations
@@ -88,20 +89,21 @@ def _from_folder(
     read = image or sound
     if read is not None:  # the graph is traced for what its images or sounds are prepared to
         found = digest(found, asdict(read))
-    mask_token = _mask_token(folder, source) if TASKS[task].loss == "mask_label" else None
+    mask_token = _mask_token(folder, source) if TASKS.get(task).loss == "mask_label" else None
     return LoadedModel(
         module=module,
         exporter=exporter,
         task=task,
+        modality=modality_of(task, module.main_input_name),
         folder=folder,
         source=source,
         revision=revision,
         digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
-        pooling=_pooling(folder, image, exporter) if TASKS[task].loss == "embedding" else None,
+        pooling=_pooling(folder, image, exporter) if TASKS.get(task).loss == "embedding" else None,
         image=image,
         mask_token=mask_token,
         sound=sound,
-        matching=_matching(module, exporter) if TASKS[task].matches else None,
+        matching=_matching(module, exporter) if TASKS.get(task).matches else None,
     )
 
 
@@ -112,7 +114,7 @@ def _read_weights(
     first = task == exporter.tasks[0]
     try:
         with quiet_transformers():
-            module, info = getattr(transformers, TASKS[task].auto_class).from_pretrained(
+            module, info = getattr(transformers, TASKS.get(task).auto_class).from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -139,9 +141,9 @@ def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
     """
     named = config.architectures or ()
     if (folder / "modules.json").exists():
-        named = [name for name in named if not name.endswith(TASKS["fill-mask"].architecture)]
+        named = [name for name in named if not name.endswith(TASKS.get("fill-mask").architecture)]
     for task in exporter.tasks:
-        ending = TASKS[task].architecture
+        ending = TASKS.get(task).architecture
         if ending and any(ending in name for name in named):
             return task
     return exporter.tasks[0]
@@ -149,7 +151,7 @@ def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
 
 def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
     """Refuse heads that answer with numbers: the gates judge labels."""
-    if TASKS[task].loss == "label" and config.problem_type == "regression":
+    if TASKS.get(task).loss == "label" and config.problem_type == "regression":
         raise InputError(
             f"{source} predicts numbers (problem_type is regression); expected a model that "
             f"labels. Give --task feature-extraction to compress the model without its head."

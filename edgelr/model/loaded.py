@@ -30,6 +30,7 @@ class LoadedModel:
     module: nn.Module
     exporter: Exporter
     task: Task
+    modality: str
     folder: Path
     source: str
     revision: str | None

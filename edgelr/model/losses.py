@@ -123,7 +123,7 @@ def answers(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
 
 def counted(answered: Tensor, model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Tell which decisions have a loss, ``(rows, decisions)``; an embedding counts once."""
-    if TASKS[model.task].by_row:
+    if TASKS.get(model.task).by_row:
         return torch.ones(answered.shape[:-1], dtype=torch.bool)
     return decided_tokens(model, inputs, mask)
 
@@ -173,7 +173,7 @@ def backward_twice(
     """
     answered = _differentiable(model, inputs, mask)
     found = answered.detach()
-    if TASKS[model.task].loss == "embedding":
+    if TASKS.get(model.task).loss == "embedding":
         residual = found - expected
     else:
         real = counted(answered, model, inputs, mask)
@@ -194,7 +194,7 @@ def _send_sampled(
     model: LoadedModel, answered: Tensor, inputs: Inputs, mask: Tensor, generator: torch.Generator
 ) -> None:
     """Send back what ``backward`` describes, from what it answered."""
-    if TASKS[model.task].loss == "embedding":
+    if TASKS.get(model.task).loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return
     real = counted(answered, model, inputs, mask)
@@ -228,14 +228,14 @@ def total_variation(found: Tensor, expected: Tensor) -> Tensor:
 def decisions_per_row(model: LoadedModel) -> int:
     """Count what is decided about a text or an image: one label, or each of them."""
     config: Any = model.module.config
-    if TASKS[model.task].loss != "label":
+    if TASKS.get(model.task).loss != "label":
         return 1
     several = decides_each_label(config.problem_type, config.num_labels)
     return int(config.num_labels) if several else 1
 
 
 def _compared(model: LoadedModel, mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    traits = TASKS[model.task]
+    traits = TASKS.get(model.task)
     options = {"use_cache": False} if traits.loss.endswith("_token") else {}
     output = model.module(**inputs, **options)
     found: Tensor = getattr(output, traits.output)

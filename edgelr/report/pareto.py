@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
 from edgelr.core.results import Metric
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.device.gate import make_gate
 
@@ -144,7 +144,7 @@ def entry_of(report: Report, title: str, folder: Path) -> Entry:
 
 def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
     """Add the figure that the gate judges, and the original's."""
-    (found,) = (metric for metric in metrics if metric.name == METRICS[task])
+    (found,) = (metric for metric in metrics if metric.name == TASKS.get(task).metric)
     baseline = 1.0 if found.baseline is None else found.baseline  # one is like oneself
     worst = make_gate(task, metrics, max_drop=0.0).worst
     return replace(entry, value=found.value, baseline=baseline, worst=worst)
@@ -157,7 +157,7 @@ def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:
         InputError: their accuracy is not measured by one metric.
     """
     first = reports[0][1]
-    metrics = {METRICS[report.task]: folder for folder, report in reports}
+    metrics = {TASKS.get(report.task).metric: folder for folder, report in reports}
     if len(metrics) > 1:
         told = ", ".join(f"{folder} by {metric}" for metric, folder in metrics.items())
         raise InputError(
@@ -177,7 +177,7 @@ def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:
         command=command,
         source=first.source if len(models) == 1 else f"{len(models)} different models",
         digest=", ".join(sorted(models)),
-        metric=METRICS[first.task],
+        metric=TASKS.get(first.task).metric,
         text=" and ".join(sorted(texts)),
         calibration=(),
         environment=first.environment,

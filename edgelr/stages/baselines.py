@@ -50,7 +50,7 @@ def dense_in(
 
     def write(folder: Path) -> None:
         (folder / "onnx").mkdir()
-        path = folder / "onnx" / graph_file(model.task, computed)
+        path = folder / "onnx" / graph_file(model.modality, computed)
         factors, blocks = _rounded(model, weights) if whole else ({}, {})
         opset, ir_version = build(
             model, dense.traced, find_sites(model) if whole else (), factors, path, computed,

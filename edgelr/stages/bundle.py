@@ -82,7 +82,7 @@ def write_bundle(
     write_answers(model, factors, _prompts(made), GREEDY_TOKENS, place.scratch / "answers.npz")
 
     def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
-        name = graph_file(model.task, precision)
+        name = graph_file(model.modality, precision)
         (folder / "onnx").mkdir(parents=True)
         opset, ir_version = build(
             model,

@@ -51,7 +51,7 @@ def calibrate(
         if text is None:
             row = settings.calibration_length or SAMPLE_LENGTH
             parts.append(_sampled(subject, dense, sampled, row, cache, listener))
-        elif TASKS[subject.model.task].has_pairs:
+        elif TASKS.get(subject.model.task).has_pairs:
             sources = sources_of(subject, text, share, settings.calibration_length, name)
             parts.append(_with_drawn_targets(subject, sources, cache, listener))
         else:
@@ -107,7 +107,7 @@ def tokenize(
     Of a list of images or sounds, so many are read that they have these tokens, spread over the
     list. A model with an encoder and a decoder also draws its answers to the sentences or sounds.
     """
-    if TASKS[subject.model.task].has_pairs:
+    if TASKS.get(subject.model.task).has_pairs:
         sources = sources_of(subject, text, tokens, length, name)
         seed = subject.settings.seed + 1  # not the answers that were calibrated on
         drawn = targets.draw(subject.model, sources, _target_tokens(subject), seed)

@@ -63,7 +63,7 @@ def require_for_task(model: LoadedModel, settings: Settings, recipe: Recipe) -> 
         "healing": settings.heal_steps is not None or settings.heal_minutes is not None,
         "--max-latency": settings.max_latency is not None,
         "--with-tests": settings.with_tests
-        and (model.sound is not None or TASKS[model.task].matches),
+        and (model.sound is not None or TASKS.get(model.task).matches),
         f"the recipe {recipe.name}": "refit" in recipe.refine or recipe.importance == "soco",
     }
     for what, wanted in asked.items():
@@ -79,7 +79,7 @@ def refuse_pairs(model: LoadedModel, what: str) -> None:
     """
     if _has_two_graphs(model):
         parts = "an encoder and a decoder"
-        if TASKS[model.task].matches:
+        if TASKS.get(model.task).matches:
             parts = "a graph of texts and one of images"
         raise InputError(
             f"{model.source} has {parts} (task {model.task}), and {what} takes "
@@ -89,5 +89,5 @@ def refuse_pairs(model: LoadedModel, what: str) -> None:
 
 
 def _has_two_graphs(model: LoadedModel) -> bool:
-    traits = TASKS[model.task]
+    traits = TASKS.get(model.task)
     return traits.has_pairs or traits.matches

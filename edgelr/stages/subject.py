@@ -221,7 +221,7 @@ def load_model(settings: Settings, cache: Cache) -> LoadedModel:
 def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseExport:
     """Export the original model, once per model and version of the exporters."""
     versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
-    name = graph_file(model.task, "float32")
+    name = graph_file(model.modality, "float32")
 
     def write(folder: Path) -> None:
         listener.progress("dense export", 0, 1)
@@ -255,11 +255,12 @@ def dense_manifest(
     model: LoadedModel, precision: Precision, opset: int, ir_version: int, graph: Path
 ) -> Manifest:
     """Describe a dense export, whose ``graph`` file is written."""
-    encoder = encoder_file(model.task, precision)
+    encoder = encoder_file(model.modality, precision)
     return Manifest(
         task=model.task,
+        modality=model.modality,
         precision=precision,
-        model_file=f"onnx/{graph_file(model.task, precision)}",
+        model_file=f"onnx/{graph_file(model.modality, precision)}",
         encoder_file=f"onnx/{encoder}" if encoder else None,
         source=model.source,
         revision=model.revision,

@@ -44,7 +44,7 @@ def factors_of(model: LoadedModel, share: float) -> FactorSet:
 
 def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
     """Write the graph with these factors, as for a device with an older ONNX Runtime."""
-    path = folder / graph_file(model.task, "float32")
+    path = folder / graph_file(model.modality, "float32")
     build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
     return path
 

@@ -58,8 +58,8 @@ def _marked(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
-PAIRS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].has_pairs]
-MATCHERS = [name for name, each in EXPORTERS.items() if TASKS[each.tasks[0]].matches]
+PAIRS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).has_pairs]
+MATCHERS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).matches]
 ONE_GRAPH = [name for name in EXPORTERS.names() if name not in (*PAIRS, *MATCHERS)]
 # every family at every task that it is made for
 CASES = [
@@ -141,7 +141,7 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
     if pixels is not None:
         ids[mask == 0] = 0
         return (ids, pixels), mask
-    if TASKS[model.task].has_pairs:
+    if TASKS.get(model.task).has_pairs:
         length = tokens // 2 + 1
         target = rng.integers(4, 150, (rows, length + 1))
         if model.sound is not None:

@@ -128,6 +128,7 @@ def write_bundle(folder: Path, model: ModelProto, **changes: Any) -> ExportBundl
     names = ["onnx/model.onnx", "config.json", "tokenizer.json"]
     fields: dict[str, Any] = {
         "task": "text-generation" if decodes else "feature-extraction",
+        "modality": "decoder" if decodes else "text_encoder",
         "precision": "float32",
         "model_file": "onnx/model.onnx",
         "source": "tiny",

@@ -8,7 +8,7 @@ import pytest
 
 from edgelr.core.errors import InputError
 from edgelr.core.results import Interval, Metric
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.runtime.evaluators import EVALUATORS, Known, evaluators_for
 from edgelr.runtime.evaluators.choices import compare_choices
 from edgelr.runtime.evaluators.embedding import compare_embeddings, overlap, spearman
@@ -329,7 +329,7 @@ def test_every_task_has_an_evaluator() -> None:
     known = ["answers", "choices", "embedding", "generation", "labels", "perplexity", "targets"]
     known += ["tensors", "transcripts"]
     assert EVALUATORS.names() == known
-    for task in METRICS:
+    for task in TASKS.names():
         found = evaluators_for(task)
         assert [each.judges for each in found] == [True] + [False] * (len(found) - 1)
         writes = task in ("text-generation", "text2text-generation", "automatic-speech-recognition")

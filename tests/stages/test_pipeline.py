@@ -19,7 +19,7 @@ from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.report import Report
 from edgelr.core.settings import make_settings, read_settings
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.plan.files import read_plan
@@ -173,7 +173,7 @@ def test_a_bundle_is_validated_again_without_torch(exported: Exported) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["gate"]["metric"] == METRICS[exported.report.task]
+    assert json.loads(done.stdout)["gate"]["metric"] == TASKS.get(exported.report.task).metric
 
 
 def test_it_passes_its_own_tests(exported: Exported) -> None:

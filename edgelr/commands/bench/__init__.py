@@ -15,7 +15,7 @@ from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.rows import Rows
 from edgelr.commands.bench.setup import Ground, common_ground
 from edgelr.core.cache import Cache
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.device.profile import DeviceProfile
 from edgelr.report.comparison import SCHEMA_VERSION, JudgedText, MethodBench, Row, to_json
 from edgelr.report.comparison_tables import to_markdown
@@ -67,7 +67,7 @@ def _collect(ground: Ground, rows: tuple[Row, ...], command: str) -> MethodBench
         source=subject.settings.model,
         digest=subject.model.digest,
         profile=subject.device.id,
-        metric=METRICS[subject.model.task],
+        metric=TASKS.get(subject.model.task).metric,
         texts=tuple(
             JudgedText(name, text.description, text.tokens, len(text.inputs))
             for name, text in ground.texts.items()

@@ -20,7 +20,7 @@ from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.listener import Clock
 from edgelr.core.plan import Plan
 from edgelr.core.settings import Settings, make_settings
-from edgelr.core.tasks import METRICS
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.report.comparison import EVALUATION, Figures, Row, Score
 from edgelr.report.comparison_tables import row_sentence
@@ -166,7 +166,7 @@ class _Judge:
     def __init__(self, ground: Ground, listener: Listener) -> None:
         self._model, self._texts, self._listener = ground.subject.model, ground.texts, listener
         self._original: dict[str, Tensor] = {}
-        if METRICS[self._model.task] != "perplexity":
+        if TASKS.get(self._model.task).metric != "perplexity":
             for name, text in self._texts.items():
                 self._original[name] = all_answers(self._model, text)
 

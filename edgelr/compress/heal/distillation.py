@@ -43,7 +43,7 @@ def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> l
         for inputs, tokens in part.rows()
         if tokens
     ]
-    if TASKS[model.task].loss != "next_token":
+    if TASKS.get(model.task).loss != "next_token":
         return rows
     return [Piece(ids, len(ids)) for row in rows for ids in row.inputs.split(longest)]
 
@@ -98,7 +98,7 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
         teacher = answers(model, *batch)
     with installed(model.module, factors):
         student = answers(model, *batch)
-    if TASKS[model.task].loss != "embedding":
+    if TASKS.get(model.task).loss != "embedding":
         return _divergence(student.float(), teacher.float(), counted(student, model, *batch))
     return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
 
@@ -111,7 +111,7 @@ def mean_distillation_loss(
     total, count = 0.0, 0
     for inputs, mask in batches(rows, batch_tokens):
         decided = decided_tokens(model, inputs, mask)
-        units = len(inputs) if TASKS[model.task].by_row else int(decided.sum())
+        units = len(inputs) if TASKS.get(model.task).by_row else int(decided.sum())
         total += units * float(distillation_loss(model, factors, (inputs, mask)))
         count += units
     return total / count

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
-from edgelr.core.tasks import METRICS, decides_each_label
+from edgelr.core.tasks import TASKS, decides_each_label
 from edgelr.data.file_lists import spread_evenly
 from edgelr.data.images import list_images, normalized, read_picture
 from edgelr.data.padding import right_padded
@@ -76,7 +76,7 @@ def _facts(bundle: ExportBundle, taken: Taken) -> dict[str, object]:
     whole = manifest.residency is not None and manifest.residency.whole_numbers
     kind = "whole" if whole else manifest.precision
     elsewhere = ELSEWHERE[kind]
-    metric = METRICS[manifest.task]
+    metric = TASKS.get(manifest.task).metric
     slack = 1 / taken.decisions if taken.decisions else FLOOR["float32"]
     rises = metric == "perplexity"
     if rises:

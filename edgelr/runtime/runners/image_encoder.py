@@ -63,7 +63,7 @@ class ImageEncoder:
             open_session(bundle.model_path, provider, threads),
             manifest.image,
             manifest.pooling or "cls",
-            TASKS[manifest.task].loss == "label"
+            TASKS.get(manifest.task).loss == "label"
             and decides_each_label(config.get("problem_type"), labels),
         )
 

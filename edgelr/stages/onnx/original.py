@@ -10,6 +10,7 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle, Manifest, read_bundle, write_manifest
 from edgelr.core.cache import Cache, digest, file_digest, require_space
+from edgelr.core.modality import TENSORS
 from edgelr.core.vocabulary import Precision
 from edgelr.data.tensors import Samples, take
 from edgelr.graph.linears import Linears, find_linears
@@ -52,6 +53,7 @@ def foreign_manifest(
     opset, ir_version = read_versions(graph)
     return Manifest(
         task="tensors",
+        modality=TENSORS,
         precision=precision,
         model_file=f"onnx/{graph.name}",
         source=source,
