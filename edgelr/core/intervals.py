@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgelr.core.results import Interval
-
-Array: TypeAlias = NDArray[Any]
+from edgelr.core.vocabulary import Array
 
 LEVEL = 0.95
 RESAMPLES = 2000

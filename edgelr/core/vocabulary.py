@@ -1,8 +1,14 @@
-"""The closed sets of words that settings, plans and manifests use, and sizes of precisions."""
+"""Words that settings, plans and manifests use, types that every room uses, sizes of precisions."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
 
 Form = Literal["dense", "low_rank", "pivoted", "tied", "kronecker"]
 GroupKind = Literal["one", "input", "blocks", "tied", "table", "tied_table"]
@@ -25,3 +31,7 @@ SHARING: tuple[Grouping, ...] = ("input", "blocks", "any")  # groupings in which
 PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}
 WEIGHT_BITS: dict[str, int] = {"int8": 8, "int4": 4}
 BLOCK_SIZE = 32  # neighbouring inputs that share a scale, in 8 and in 4 bits
+MIB = 2**20  # bytes
+Array: TypeAlias = "NDArray[Any]"
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (what, done, total) as the work goes on."""

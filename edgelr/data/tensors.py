@@ -13,11 +13,10 @@ from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgelr.core.errors import InputError
+from edgelr.core.vocabulary import Array
 
-Array: TypeAlias = NDArray[Any]
 Samples: TypeAlias = dict[str, Array]
 
 SAMPLES = "edgelr/inputs.npz"  # in a bundle: what it is timed and, by default, judged on

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.measurement import OperatorTime
 from edgelr.core.results import Metric, Parity
+from edgelr.core.vocabulary import Progress
 from edgelr.data.text import EvaluationSize
-from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.worker_client import Worker
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
 from edgelr.core.errors import InputError
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.audio import list_sounds, read_sounds, transcripts
 from edgelr.data.file_lists import IMAGES, SOUNDS, Kind, listed, spread_evenly, spread_lines
 from edgelr.data.images import list_images
@@ -22,13 +23,12 @@ from edgelr.data.labels import (
     token_labels,
 )
 from edgelr.data.text import EvaluationSize, chunk_tokens, read_text, split_sentences
-from edgelr.runtime.evaluators import Known, Progress
+from edgelr.runtime.evaluators import Known
 from edgelr.runtime.runners.decoder import Decoder
 from edgelr.runtime.runners.dual_encoder import Matcher
 from edgelr.runtime.runners.encoder import Encoder
 from edgelr.runtime.runners.encoder_decoder import PairRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoder
-from edgelr.runtime.session import Array
 
 _TARGET_TOKENS = 64  # of an answer, at most
 _SEED = 0  # of the answers that are judged on: every bundle of a model is judged on the same

@@ -16,9 +16,8 @@ from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import Matching
 from edgelr.core.measurement import Comparison, Measurement, MemoryUse, PhaseLatency, phase_key
-from edgelr.core.vocabulary import Phase
+from edgelr.core.vocabulary import Phase, Progress
 from edgelr.data.tensors import SAMPLES
-from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.memory_cap import predict_peak
 from edgelr.runtime.worker_client import PIECE_TOKENS, Opened, Worker
 

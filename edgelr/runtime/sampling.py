@@ -14,9 +14,8 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.runtime.evaluators import Progress
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.runtime.runners.decoder import Decoder
-from edgelr.runtime.session import Array
 
 _BLOCK = 256  # a row's sum goes block by block, and only one block is searched inside
 

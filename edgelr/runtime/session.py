@@ -20,14 +20,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError, ProviderError
 from edgelr.core.measurement import OperatorTime
+from edgelr.core.vocabulary import Array
 from edgelr.runtime.memory import usable_cores
 
-Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Any  # an onnxruntime.OrtValue: a tensor on the session's device
 
 CPU = "CPUExecutionProvider"

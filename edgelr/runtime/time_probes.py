@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelr.runtime.evaluators import Progress
+from edgelr.core.vocabulary import Progress
 from edgelr.runtime.session import open_session
 
 _ROUNDS = 3

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgelr.core.bundle import read_bundle, read_config
 from edgelr.core.inputs import ImageInput
-from edgelr.core.vocabulary import Phase
+from edgelr.core.vocabulary import Array, Phase
 from edgelr.data.generation import Start
 from edgelr.data.tensors import SAMPLES, feeds, load_samples
 from edgelr.runtime.runners.decoder import Cache, Decoder
@@ -18,7 +18,7 @@ from edgelr.runtime.runners.encoder import Encoder
 from edgelr.runtime.runners.encoder_decoder import FEATURES, PairRunner, Past, Source
 from edgelr.runtime.runners.image_encoder import ImageEncoder
 from edgelr.runtime.runners.tensors import Tensors
-from edgelr.runtime.session import Array, open_session
+from edgelr.runtime.session import open_session
 
 
 class Bench:

@@ -14,16 +14,16 @@ from numpy.lib.npyio import NpzFile
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.results import Metric, Parity
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.padding import left_padded
 from edgelr.data.text import EvaluationSize
 from edgelr.runtime.eval_samples import Runner, open_runner, samples_of
-from edgelr.runtime.evaluators import Progress, evaluators_for
+from edgelr.runtime.evaluators import evaluators_for
 from edgelr.runtime.runners.decoder import Decoder
 from edgelr.runtime.runners.dual_encoder import Matcher
 from edgelr.runtime.runners.encoder import Encoder
 from edgelr.runtime.runners.encoder_decoder import PairRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoder
-from edgelr.runtime.session import Array
 
 ROUNDING_MARGIN = 4.0  # other kernels round elsewhere, and more or less often
 _PADDED = 4  # prompts in the padded batch

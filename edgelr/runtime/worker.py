@@ -21,8 +21,8 @@ from pydantic_core import to_jsonable_python
 
 from edgelr.core.bundle import read_bundle
 from edgelr.core.errors import EdgelrError
+from edgelr.core.vocabulary import Progress
 from edgelr.data.text import EvaluationSize
-from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.memory import limit_data, read_gpu_memory, read_memory
 from edgelr.runtime.timed_session import Bench
 from edgelr.runtime.worker_client import PIECE_TOKENS

@@ -16,8 +16,7 @@ from typing import IO, Any
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import EdgelrError, EnvironmentProblem
-from edgelr.core.vocabulary import Phase
-from edgelr.runtime.evaluators import Progress
+from edgelr.core.vocabulary import Phase, Progress
 from edgelr.runtime.memory import ProcessMemory
 
 PIECE_TOKENS = 512  # of a long context that is read at once: the logits of all would not fit

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
-
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from edgelr.core.registry import Registry
 from edgelr.core.results import Metric
-from edgelr.core.vocabulary import Task
-
-Array: TypeAlias = NDArray[Any]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what, done, total) as the work goes on."""
+from edgelr.core.vocabulary import Array, Progress, Task
 
 
 class CausalRunner(Protocol):

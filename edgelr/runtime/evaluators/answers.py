@@ -14,7 +14,8 @@ import numpy as np
 
 from edgelr.core.intervals import figure_interval
 from edgelr.core.results import Interval, Metric
-from edgelr.runtime.evaluators import EVALUATORS, AnsweringRunner, Array, Evaluator, Known, Progress
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.runtime.evaluators import EVALUATORS, AnsweringRunner, Evaluator, Known
 
 
 def compare_answers(

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgelr.core.intervals import mean_interval
 from edgelr.core.results import Metric
-from edgelr.runtime.evaluators import EVALUATORS, Array, Evaluator, MatchingRunner, Progress
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator, MatchingRunner
 from edgelr.runtime.evaluators.labels import compare_labels
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from edgelr.core.intervals import mean_interval
 from edgelr.core.results import Metric
-from edgelr.runtime.evaluators import EVALUATORS, Array, EmbeddingRunner, Evaluator, Progress
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.runtime.evaluators import EVALUATORS, EmbeddingRunner, Evaluator
 
 NEAREST = 10
 FEWEST = 50  # samples of which ten are few

@@ -14,15 +14,16 @@ import numpy as np
 
 from edgelr.core.intervals import figure_interval, mean_interval, share_interval
 from edgelr.core.results import Interval, Metric
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.generation import until_end
-from edgelr.runtime.evaluators import EVALUATORS, Array, Evaluator, GeneratingRunner, Progress
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator, GeneratingRunner
 from edgelr.runtime.evaluators.perplexity import compared
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 16, 32
 POSITIONS = (1, 5, 17)  # of new tokens: where a row of the table begins
 _STEPPED = 1  # prompts whose text is read again, token by token
 
-Samples: TypeAlias = Array | Sequence[tuple[Array, Array]]
+Samples: TypeAlias = "Array | Sequence[tuple[Array, Array]]"
 
 
 def compare_generations(

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgelr.core.intervals import change_interval, runs_interval, share_interval
 from edgelr.core.results import Interval, Metric
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.labels import ACCURACY
-from edgelr.runtime.evaluators import EVALUATORS, Array, Evaluator, Known, LabellingRunner, Progress
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator, Known, LabellingRunner
 from edgelr.runtime.evaluators.perplexity import log_softmax
 
 _BATCH = 32

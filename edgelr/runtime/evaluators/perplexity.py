@@ -6,7 +6,8 @@ import numpy as np
 
 from edgelr.core.intervals import in_blocks, mean_interval, share_interval
 from edgelr.core.results import Interval, Metric
-from edgelr.runtime.evaluators import EVALUATORS, Array, CausalRunner, Evaluator, Progress
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.runtime.evaluators import EVALUATORS, CausalRunner, Evaluator
 
 _ROWS = 64  # positions at once: 25 MB of float64 for a vocabulary of 49152
 

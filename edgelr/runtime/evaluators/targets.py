@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgelr.core.results import Metric
-from edgelr.runtime.evaluators import EVALUATORS, Array, Evaluator, PairedRunner, Progress
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator, PairedRunner
 from edgelr.runtime.evaluators.perplexity import compared, metrics_of
 
 

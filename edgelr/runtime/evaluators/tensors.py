@@ -9,8 +9,9 @@ import numpy as np
 
 from edgelr.core.intervals import mean_interval
 from edgelr.core.results import Metric
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.tensors import Samples, count, feeds
-from edgelr.runtime.evaluators import EVALUATORS, Array, Evaluator, Progress
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator
 
 
 class TensorRunner(Protocol):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edgelr.core.bundle import ExportBundle
+from edgelr.core.vocabulary import Array
 from edgelr.data.padding import right_padded
 from edgelr.data.text import read_text, split_sentences
 from edgelr.runtime.eval_samples import draw_answers
 from edgelr.runtime.evaluators.perplexity import log_softmax
 from edgelr.runtime.reference_tests.values import GREEDY_TOKENS, WHOLE, Taken, columns_of, leads_of
 from edgelr.runtime.runners.encoder_decoder import PairRunner
-from edgelr.runtime.session import Array
 from edgelr.runtime.validate import max_abs_error
 
 SOURCES = 16  # texts that are answered

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelr.runtime.session import Array
+from edgelr.core.vocabulary import Array
 
 WHOLE = 4  # inputs whose outputs are stored as they are, and that are run together
 COLUMNS = 2048  # of the vocabulary, spread over it: enough to see that a row is wrong

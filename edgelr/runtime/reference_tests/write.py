@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
 from edgelr.core.tasks import TASKS, decides_each_label
+from edgelr.core.vocabulary import Array
 from edgelr.data.file_lists import spread_evenly
 from edgelr.data.images import list_images, normalized, read_picture
 from edgelr.data.padding import right_padded
@@ -26,7 +27,6 @@ from edgelr.runtime.runners.encoder import Encoder, pooled
 from edgelr.runtime.runners.encoder_decoder import PairRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoder
 from edgelr.runtime.runners.tensors import Tensors, open_tensors
-from edgelr.runtime.session import Array
 from edgelr.runtime.validate import left_padding_error, max_abs_error
 
 ARRAYS, FACTS = "references.npz", "expected.json"

@@ -10,8 +10,9 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle, read_config
 from edgelr.core.errors import InputError
+from edgelr.core.vocabulary import Array
 from edgelr.data.generation import step_by_step, token_ids
-from edgelr.runtime.session import Array, Port, Session, Value, open_session
+from edgelr.runtime.session import Port, Session, Value, open_session
 
 _PAST = "past_key_values."
 _PRESENT = "present."

@@ -11,10 +11,11 @@ import numpy as np
 from edgelr.core.bundle import ExportBundle, read_tokenizer
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import ImageInput, Matching
+from edgelr.core.vocabulary import Array
 from edgelr.data.images import read_pixels
 from edgelr.data.padding import right_padded
 from edgelr.data.prompts import tokenized
-from edgelr.runtime.session import Array, Session, open_session
+from edgelr.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

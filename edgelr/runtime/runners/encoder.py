@@ -10,9 +10,10 @@ import numpy as np
 from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
 from edgelr.core.errors import InputError
 from edgelr.core.tasks import decides_each_label
+from edgelr.core.vocabulary import Array
 from edgelr.data.padding import right_padded
 from edgelr.data.text import mask_tokens
-from edgelr.runtime.session import Array, Session, open_session
+from edgelr.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -10,10 +10,11 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle, read_config, read_generation_config, read_tokenizer
 from edgelr.core.errors import InputError
+from edgelr.core.vocabulary import Array
 from edgelr.data.generation import Start, read_start, step_by_step
 from edgelr.data.padding import right_padded
 from edgelr.runtime.sampling import draw
-from edgelr.runtime.session import Array, Session, Value, open_session
+from edgelr.runtime.session import Session, Value, open_session
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,9 +11,10 @@ from edgelr.core.bundle import ExportBundle, read_config
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import ImageInput
 from edgelr.core.tasks import TASKS, decides_each_label
+from edgelr.core.vocabulary import Array
 from edgelr.data.images import read_pixels
 from edgelr.runtime.runners.encoder import Pooling, each_decision, output_of, pooled
-from edgelr.runtime.session import Array, Session, open_session
+from edgelr.runtime.session import Session, open_session
 
 _BATCH = 8
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.results import Metric, Parity
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.tensors import Samples, count, feeds, load_samples
-from edgelr.runtime.evaluators import Progress, evaluators_for
-from edgelr.runtime.session import Array, Session, open_session
+from edgelr.runtime.evaluators import evaluators_for
+from edgelr.runtime.session import Session, open_session
 
 
 class Tensors:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelr.core.vocabulary import Progress
 from edgelr.data.tensors import Samples
 from edgelr.graph.expose import showing_values
 from edgelr.graph.linears import Linear, Reading, find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.split import Product
-from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.runners.tensors import input_grams
 
 Matrix = NDArray[np.float64]

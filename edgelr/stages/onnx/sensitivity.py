@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.tensors import Samples, count, feeds
 from edgelr.graph.expose import feeding_weights
 from edgelr.graph.linears import Linear, find_linears
 from edgelr.graph.open import open_foreign
-from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.evaluators.tensors import mean_distance
 from edgelr.runtime.runners.tensors import Tensors, open_tensors
-from edgelr.runtime.session import Array
 from edgelr.stages.onnx.components import Components, Matrix
 
 PROBED = (0.1, 0.35, 0.75)  # of the rank at which two factors are as large as the weight
