@@ -127,7 +127,7 @@ def _document(found: tuple[Path, Report] | Sweep, kind: Format) -> str:
         return markdown.to_markdown(one)
     if kind is Format.json:
         return schema.to_json(one)
-    return model_card(one, read_manifest(folder).image is not None)
+    return model_card(one, read_manifest(folder).modality)
 
 
 def _comparison(found: Sweep, kind: Format) -> str:

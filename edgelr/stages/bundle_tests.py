@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle, Manifest
-from edgelr.report.card import snippet
+from edgelr.report.usage import snippet
 from edgelr.runtime import calls as jobs
 
 if TYPE_CHECKING:

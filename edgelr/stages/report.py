@@ -171,8 +171,8 @@ def write_results(
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
     (reports / f"{report.profile}.html").write_text(to_html(report), encoding="utf-8")
-    reads_images, in_genai = bundle.manifest.image is not None, (folder / GENAI).exists()
-    card = model_card(report, reads_images, in_genai, settings.with_tests)
+    in_genai = (folder / GENAI).exists()
+    card = model_card(report, bundle.manifest.modality, in_genai, settings.with_tests)
     (folder / "README.md").write_text(card, encoding="utf-8")
     seal(folder, bundle.manifest, report.validation)
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from edgelr.core.report import Report
 from edgelr.data.text import read_text
-from edgelr.report.card import snippet
 from edgelr.report.schema import from_json
+from edgelr.report.usage import snippet
 from tests.helpers.paths import ROOT
 
 EVALUATED = 16384  # characters, of which one half makes a chunk of 1,024 tokens

@@ -15,13 +15,15 @@ import yaml
 from rich.console import Console
 
 from edgelr.core.errors import InputError
+from edgelr.core.modality import MODALITIES
 from edgelr.core.report import Report
 from edgelr.core.results import Gate
-from edgelr.report.card import license_of, model_card, snippet
+from edgelr.report.card import license_of, model_card
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import from_json, json_schema, to_json
 from edgelr.report.tables import memory_table
 from edgelr.report.terminal import print_budget, print_plan, print_report
+from edgelr.report.usage import USAGES, snippet
 from tests.helpers.paths import ROOT
 from tests.helpers.reports import make_report, unmeasured
 
@@ -141,29 +143,53 @@ def test_terminal_fits_its_columns(report: Report, columns: int) -> None:
     assert "Latency and memory: not measured." in lines
 
 
+def decoder_card(report: Report, **options: bool) -> str:
+    return model_card(report, "decoder", **options)
+
+
 def test_card_holds_the_examples_of_its_task(report: Report) -> None:
-    decoder = model_card(report)
+    decoder = decoder_card(report)
     assert decoder.startswith("---\nbase_model: owner/tiny-model\n")
     assert snippet("generate.py") in decoder
     assert snippet("generate_genai.py") in decoder
-    traced = model_card(report, in_genai=False)
+    traced = decoder_card(report, in_genai=False)
     assert snippet("generate.py") in traced
     assert "generate_genai.py" not in traced
     assert "it has no `genai_config.json`" in traced
-    encoder = model_card(dataclasses.replace(report, task="feature-extraction"))
+    encoder = model_card(dataclasses.replace(report, task="feature-extraction"), "text_encoder")
     assert snippet("embed.py") in encoder
     assert "genai" not in encoder
 
 
+@pytest.mark.parametrize("modality", MODALITIES.names())
+def test_every_modality_shows_a_program_for_each_of_its_tasks(
+    report: Report, modality: str
+) -> None:
+    usages = USAGES.get(modality)
+    assert set(usages) == set(MODALITIES.get(modality).tasks)
+    for task, usage in usages.items():
+        card = model_card(dataclasses.replace(report, task=task), modality)
+        compile(usage.program, task, "exec")
+        assert f"{usage.text}\n\n```python\n{usage.program}" in card
+        assert yaml.safe_load(card.split("---\n")[1]).get("pipeline_tag") == usage.tag
+
+
+def test_images_have_a_tag_of_their_own_where_they_are_embedded(report: Report) -> None:
+    embedding = dataclasses.replace(report, task="feature-extraction")
+    cards = [model_card(embedding, modality) for modality in ("text_encoder", "image_encoder")]
+    assert "pipeline_tag: feature-extraction\n" in cards[0]
+    assert "pipeline_tag: image-feature-extraction\n" in cards[1]
+
+
 def test_card_of_a_local_model_does_not_show_the_path(report: Report) -> None:
-    card = model_card(dataclasses.replace(report, source="/home/someone/tiny.Q4_1.gguf"))
+    card = decoder_card(dataclasses.replace(report, source="/home/someone/tiny.Q4_1.gguf"))
     assert "base_model: tiny.Q4_1\n" in card
     assert "someone" not in card
 
 
 def test_card_begins_with_what_the_hub_reads(report: Report) -> None:
     def facts(one: Report) -> dict[str, Any]:
-        found: dict[str, Any] = yaml.safe_load(model_card(one).split("---\n")[1])
+        found: dict[str, Any] = yaml.safe_load(decoder_card(one).split("---\n")[1])
         return found
 
     assert facts(dataclasses.replace(report, license="apache-2.0")) == {
@@ -178,12 +204,12 @@ def test_card_begins_with_what_the_hub_reads(report: Report) -> None:
 
 def test_card_has_a_row_for_the_device(report: Report) -> None:
     row = "| Jetson Orin Nano 8 GB | yes | OUTSIDE its gate | 90.0 | 5,567.0 |"
-    assert f"{row} 33.5 → 22.75 | 9.25 → 6.125 |" in model_card(report)
-    assert "prefill 128, ms, PREDICTED" in model_card(report)
-    there = model_card(dataclasses.replace(report, host_is_device=True))
+    assert f"{row} 33.5 → 22.75 | 9.25 → 6.125 |" in decoder_card(report)
+    assert "prefill 128, ms, PREDICTED" in decoder_card(report)
+    there = decoder_card(dataclasses.replace(report, host_is_device=True))
     assert f"{row} 98.5 → 67.5 | 24.625 → 16.875 |" in there
     assert "prefill 128, ms |" in there
-    assert f"{row}\n" in model_card(dataclasses.replace(report, prediction=None))
+    assert f"{row}\n" in decoder_card(dataclasses.replace(report, prediction=None))
 
 
 @pytest.mark.parametrize(

@@ -460,7 +460,7 @@ def test_the_commands_import_no_torch(source: Path, inputs: Path, tmp_path: Path
 
 
 def test_the_card_runs(bundle: ExportBundle, tmp_path: Path) -> None:
-    from edgelr.report.card import snippet
+    from edgelr.report.usage import snippet
 
     path = tmp_path / "run.py"
     path.write_text(snippet("run.py"))
