@@ -1,4 +1,4 @@
-"""Bundles in lm-evaluation-harness: its tasks, on the file that ships, in ONNX Runtime.
+"""Bundles in lm-evaluation-harness: its tasks on the shipped file, in ONNX Runtime.
 
     python -m edgelr.lm_eval run --model edgelr --model_args bundle=DIR --tasks hellaswag
 
@@ -18,7 +18,8 @@ import numpy as np
 from edgelr.core.bundle import read_bundle, read_tokenizer
 from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError
 from edgelr.runtime.evaluators.perplexity import log_softmax
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.decoder import DecoderRunner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +35,8 @@ except ImportError as error:
     )
     raise (SystemExit(str(problem)) if __name__ == "__main__" else problem) from error
 
-Pair = tuple[
-    Any, list[int], list[int]
-]  # the texts, or None; tokens of the context; of what follows
+Continuation = tuple[Any, list[int], list[int]]
+"""Texts, or None; token ids of the context; token ids that follow it."""
 
 
 @register_model("edgelr")
@@ -44,12 +44,12 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     """A decoder's bundle.
 
     Args:
-        bundle: a folder that ``edgelr export`` wrote.
+        bundle: folder that ``edgelr export`` wrote.
         provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
+        threads: threads of one operator; None takes every core.
         max_length: tokens that are read at once; None takes the model's context.
         max_gen_toks: tokens to write, where a task does not say.
-        batch_size, max_batch_size, device: are given by lm-eval and not used: texts run one by one.
+        unused: options of lm-eval for batches and devices: texts run one by one.
 
     Raises:
         InputError: the bundle generates no text.
@@ -62,23 +62,16 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         threads: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
-        batch_size: object = 1,
-        max_batch_size: object = None,
-        device: object = None,
+        **unused: object,
     ) -> None:
         super().__init__()
         opened = read_bundle(Path(bundle))
-        if opened.manifest.task != "text-generation":
-            raise InputError(
-                f"{bundle} is for {opened.manifest.task}. Expected a model that generates text. "
-                f"'edgelr validate' judges the others."
-            )
-        self.decoder = Decoder.open(opened, provider, threads)
+        self.decoder = DecoderRunner.open(opened, Execution(provider, threads))
         self.tokenizer = read_tokenizer(opened)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.max_length = min(max_length or opened.manifest.context_tokens,
-                              opened.manifest.context_tokens)  # fmt: skip
+        context_tokens = opened.manifest.context_tokens
+        self.max_length = min(max_length or context_tokens, context_tokens)
         self.max_gen_toks = max_gen_toks
         self._first: int | None = self.decoder.config.get("bos_token_id")
 
@@ -103,11 +96,11 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return ids
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Pair], disable_tqdm: bool = False, **_: object
+        self, requests: Sequence[Continuation], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """Sum the logarithms of probabilities, and tell whether each token is the likeliest."""
         answers = []
-        for key, context, following in _told(requests, "Likelihoods", disable_tqdm):
+        for key, context, following in _with_progress(requests, "Likelihoods", disable_tqdm):
             answers.append(self._likelihood(context, following))
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, answers[-1])
@@ -128,7 +121,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     ) -> list[float]:
         """Sum the logarithms of the probabilities of whole texts, in pieces of the context."""
         answers = []
-        for (text,) in _told([each.args for each in requests], "Texts", disable_tqdm):
+        for (text,) in _with_progress([each.args for each in requests], "Texts", disable_tqdm):
             windows = get_rolling_token_windows(
                 self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1
             )
@@ -140,7 +133,9 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Write greedily behind every context, up to a text that stops it, or the end."""
         answers = []
-        for context, options in _told([each.args for each in requests], "Answers", disable_tqdm):
+        for context, options in _with_progress(
+            [each.args for each in requests], "Answers", disable_tqdm
+        ):
             answers.append(self._written(context, **options))
             self.cache_hook.add_partial("generate_until", (context, options), answers[-1])
         return answers
@@ -176,8 +171,8 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return text[: min(found, default=len(text))]
 
 
-def _told(items: Sequence[Any], what: str, quiet: bool) -> Any:
-    """Show how far the work is, as lm-eval does."""
+def _with_progress(items: Sequence[Any], what: str, quiet: bool) -> Any:
+    """Iterate under a progress bar, as lm-eval does."""
     from tqdm import tqdm
 
     return tqdm(items, desc=what, disable=quiet)

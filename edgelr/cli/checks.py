@@ -80,12 +80,13 @@ def _run_under_cap(folder: Path, profile: str | None, provider: str, as_json: bo
     from edgelr.device.profile import load_profile
     from edgelr.report.terminal import print_cap_check
     from edgelr.runtime.memory_cap import run_under_cap
+    from edgelr.runtime.requests import Execution
 
     bundle = read_bundle(folder)
     name = profile or bundle.manifest.profile
     if name is None:
         raise InputError(f"{folder} was made for no device; name one with --profile.")
-    found = run_under_cap(bundle, load_profile(name), provider)
+    found = run_under_cap(bundle, load_profile(name), Execution(provider))
     if as_json:
         typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
     else:
@@ -127,22 +128,23 @@ def measure(
     from edgelr.report.terminal import print_measurements, print_operators
     from edgelr.runtime import calls as jobs
     from edgelr.runtime import measure as runtime
+    from edgelr.runtime.requests import Execution, PhaseSizes
 
-    bundle = read_bundle(folder)
+    bundle, execution = read_bundle(folder), Execution(provider, threads)
     if operators:
-        profiled = jobs.operators(bundle, tokens, provider, threads, repetitions)
+        profiled = jobs.operators(bundle, tokens, execution, repetitions)
         if as_json:
             typer.echo(json.dumps([asdict(each) for each in profiled], indent=2))
         else:
             print_operators(profiled)
         return
-    sizes: dict[str, Any] = {"prefill_tokens": (tokens,), "context_tokens": (context or tokens,)}
+    sizes = PhaseSizes((tokens,), (context or tokens,))
     with listener_of(as_json) as listener:
-        sizes |= {"repetitions": repetitions, "progress": listener.progress}
+        options = (execution, sizes, repetitions, listener.progress)
         if against is None:
-            found: Any = runtime.measure_one(bundle, provider, threads, **sizes)
+            found: Any = runtime.measure_one(bundle, *options)
         else:
-            found = runtime.measure(read_bundle(against), bundle, provider, threads, **sizes)
+            found = runtime.measure(read_bundle(against), bundle, *options)
     if as_json:
         typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
     else:

@@ -17,8 +17,10 @@ from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, load_profile, profile_names, profile_path
 from edgelr.device.storage import matrix_bytes
 from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
+from edgelr.runtime import calls
 from edgelr.runtime.memory import usable_cores
 from edgelr.runtime.memory_cap import SESSION_BYTES
+from edgelr.runtime.requests import Execution, Probe
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.report import environment
 from edgelr.stages.subject import Listener
@@ -111,14 +113,14 @@ def _measure(
         for sizes in combinations_with_replacement(SIZES, 2)
     ]
     with tempfile.TemporaryDirectory() as scratch, Worker() as worker:
-        jobs: list[tuple[str, list[dict[str, list[int]]], bool]] = []
+        probes: list[Probe] = []
         for index, chain in enumerate(chains):
             path = Path(scratch) / f"chain{index}.onnx"
             write_products(
                 path, chain.inputs, chain.outputs, chain.weights, chain.pairs,
                 device.accuracy_level, values,
             )  # fmt: skip
-            jobs.append((str(path), chain.shapes, True))
+            probes.append(Probe(path, chain.shapes, cold=True))
             listener.progress("probes", index + 1, len(chains))
         norms, attention, decoding = (Path(scratch) / f"small{index}.onnx" for index in range(3))
         write_norms(norms, WIDTH, NORMS, values)
@@ -126,13 +128,14 @@ def _measure(
         write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS, values)
         long, width = TOKENS[-1], HEADS * HEAD_SIZE
         lengths = [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]
-        jobs.append((str(norms), lengths, False))
+        probes.append(Probe(norms, lengths, cold=False))
         read = ("query", "key", "value")
-        jobs.append((str(attention), [{name: [1, long, width] for name in read}], False))
-        jobs.append((str(decoding), [{"x": [1, 1, width]}], False))
-        arguments = {"jobs": jobs, "provider": provider, "threads": threads}
-        *products, (one, many), (attended,), (decoded,) = worker.call(
-            "time_graphs", arguments, listener.progress
+        whole = [{name: [1, long, width] for name in read}]
+        probes.append(Probe(attention, whole, cold=False))
+        probes.append(Probe(decoding, [{"x": [1, 1, width]}], cold=False))
+        execution = Execution(provider, threads)
+        *products, (one, many), (attended,), (decoded,) = calls.call_in(
+            worker, "time_graphs", probes, execution, progress=listener.progress
         )
         gpu_bytes = worker.gpu_memory() if provider == "cuda" else None
     moved = 3 * long * WIDTH * PRECISION_BYTES[values] * NORMS

@@ -41,6 +41,7 @@ from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
+from edgelr.runtime.requests import PhaseSizes
 from edgelr.stages import bundle as delivery
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
@@ -198,7 +199,8 @@ class _Maker:
             progress = self._listener.progress
             metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
-            found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
+            sizes = PhaseSizes(lengths, lengths)
+            found = measure.measure(dense, run, sizes=sizes, progress=progress)
             latency = tuple(found.ratios.items())
             entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))

@@ -12,6 +12,7 @@ from edgelr.data.labels import truth_notes
 from edgelr.data.text import DEFAULT_TEXT
 from edgelr.device.gate import make_gate
 from edgelr.runtime import calls as jobs
+from edgelr.runtime.requests import Execution
 
 if TYPE_CHECKING:
     from edgelr.stages.subject import Listener
@@ -45,7 +46,9 @@ def validate_again(
         options = (against, data, max_drop, provider)
         return proof.validate_again(bundle, *options, Cache(default_root()), listener)
     reference = _reference(bundle, against, listener)
-    metrics = jobs.accuracy(reference, bundle, data, provider, progress=listener.progress)
+    metrics = jobs.accuracy(
+        reference, bundle, data, Execution(provider), progress=listener.progress
+    )
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(
         parity=None,

@@ -87,14 +87,6 @@ class Manifest:
     sound: SoundInput | None = None
     matching: Matching | None = None
 
-    def tokens_read(self, asked: int) -> int:
-        """Tokens of one input: as many as are asked for and fit; an image has always its own."""
-        return self.context_tokens if self.image else min(asked, self.context_tokens)
-
-    def source_tokens(self, asked: int) -> int:
-        """Tokens that an encoder reads of one source: the same, but a sound has its own, too."""
-        return self.sound.tokens if self.sound else self.tokens_read(asked)
-
 
 @dataclass(frozen=True)
 class ExportBundle:

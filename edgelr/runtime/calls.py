@@ -1,177 +1,75 @@
-"""Validation and sampling in a fresh process, so that its memory is given back.
+"""Functions of the runtime in a fresh process, so that its memory is given back.
 
-Each function does in a child what the function of the same name does here, and may be called
-where neither ONNX Runtime nor its memory is wanted.
+Every name in ``CALLS`` can be called here with the arguments of the function of that name, where
+neither ONNX Runtime nor its memory is wanted.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import AfterValidator
 
-from edgelr.core.bundle import ExportBundle
 from edgelr.core.measurement import OperatorTime
 from edgelr.core.results import Metric, Parity
 from edgelr.core.vocabulary import Progress
-from edgelr.data.text import EvaluationSize
+from edgelr.runtime.messages import unpacked
 from edgelr.runtime.worker_client import Worker
 
-
-def accuracy(
-    reference: ExportBundle,
-    candidate: ExportBundle,
-    text: Path | None = None,
-    provider: str = "cpu",
-    size: EvaluationSize | None = None,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Metric, ...]:
-    """Run ``validate.accuracy`` in a child."""
-    arguments = {
-        "reference": _path(reference),
-        "candidate": _path(candidate),
-        "text": str(text.resolve()) if text else None,
-        "provider": provider,
-        "size": asdict(size or EvaluationSize()),
-        "threads": threads,
-    }
-    answer = _call("accuracy", arguments, progress)
-    return TypeAdapter(tuple[Metric, ...]).validate_python(answer)
+if TYPE_CHECKING:  # what their arguments and results are, for whoever calls them here
+    from edgelr.runtime.reference_tests.write import write_references as write_references
+    from edgelr.runtime.sampling import sample_tokens as sample_tokens
+    from edgelr.runtime.time_probes import time_graphs as time_graphs
+    from edgelr.runtime.timed_session import operators as operators
+    from edgelr.runtime.validate import accuracy as accuracy
+    from edgelr.runtime.validate import parity as parity
+    from edgelr.runtime.validate import twin_error as twin_error
 
 
-def tensor_accuracy(
-    reference: ExportBundle,
-    candidate: ExportBundle,
-    inputs: Path,
-    provider: str = "cpu",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Metric, ...]:
-    """Run ``tensors.accuracy`` in a child."""
-    arguments = {
-        "reference": _path(reference),
-        "candidate": _path(candidate),
-        "inputs": str(inputs.resolve()),
-        "provider": provider,
-        "threads": threads,
-    }
-    answer = _call("tensor_accuracy", arguments, progress)
-    return TypeAdapter(tuple[Metric, ...]).validate_python(answer)
+@dataclass(frozen=True)
+class Call:
+    """A function that a worker runs.
 
-
-def parity(
-    bundle: ExportBundle,
-    answers: Path,
-    provider: str = "cpu",
-    limit: float = 1e-3,
-    threads: int | None = None,
-) -> Parity:
-    """Run ``validate.parity`` in a child."""
-    arguments = {
-        "bundle": _path(bundle),
-        "answers": str(answers.resolve()),
-        "provider": provider,
-        "limit": limit,
-        "threads": threads,
-    }
-    return Parity(**_call("parity", arguments))
-
-
-def twin_error(
-    shipped: ExportBundle,
-    twin: ExportBundle,
-    answers: Path,
-    threads: int | None = None,
-) -> float:
-    """Run ``validate.twin_error`` in a child."""
-    arguments = {
-        "shipped": _path(shipped),
-        "twin": _path(twin),
-        "answers": str(answers.resolve()),
-        "threads": threads,
-    }
-    return float(_call("twin_error", arguments))
-
-
-def operators(
-    bundle: ExportBundle,
-    tokens: int,
-    provider: str = "cpu",
-    threads: int | None = None,
-    runs: int = 10,
-) -> list[OperatorTime]:
-    """Profile the reading of ``tokens``: where every operator ran, and how long it took.
-
-    Of a decoder beside an encoder: a step of the decoder. Of what reads images beside what reads
-    texts: an image.
+    Attributes:
+        module: module of ``edgelr.runtime`` that holds it.
+        returns: type of its result.
     """
-    decodes = bundle.manifest.task == "text-generation"
-    pairs = bundle.encoder_path is not None and bundle.manifest.matching is None
-    run = {
-        "phase": "decode" if pairs else "prefill" if decodes else "forward",
-        "batch": 1,
-        "tokens": 1 if pairs else bundle.manifest.tokens_read(tokens),
-        "context_tokens": 0,
-    }
-    arguments = {"folder": _path(bundle), "provider": provider, "threads": threads, "runs": runs}
-    return TypeAdapter(list[OperatorTime]).validate_python(_call("operators", arguments | run))
+
+    module: str
+    returns: Any
 
 
-def write_references(
-    original: ExportBundle, bundle: ExportBundle, text: Path | None, folder: Path
-) -> None:
-    """Run ``references.write_references`` in a child."""
-    arguments = {
-        "original": _path(original),
-        "bundle": _path(bundle),
-        "text": str(text.resolve()) if text else None,
-        "folder": str(folder.resolve()),
-    }
-    _call("write_references", arguments)
+CALLS: Mapping[str, Call] = {
+    "accuracy": Call("validate", tuple[Metric, ...]),
+    "parity": Call("validate", Parity),
+    "twin_error": Call("validate", float),
+    "operators": Call("timed_session", list[OperatorTime]),
+    "sample_tokens": Call("sampling", Annotated[list[list[int]], AfterValidator(np.array)]),
+    "time_graphs": Call("time_probes", list[list[float]]),
+    "write_references": Call("reference_tests.write", None),
+}
 
 
-def sample_tokens(
-    bundle: ExportBundle,
-    count_tokens: int,
-    length: int,
-    batch: int,
-    seed: int,
-    prefix: Sequence[int] = (),
-    temperature: float = 1.0,
-    provider: str = "cpu",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> NDArray[np.int64]:
-    """Run ``sampling.sample_tokens`` in a child."""
-    arguments = {
-        "bundle": _path(bundle),
-        "count_tokens": count_tokens,
-        "length": length,
-        "batch": batch,
-        "seed": seed,
-        "prefix": list(prefix),
-        "temperature": temperature,
-        "provider": provider,
-        "threads": threads,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "tokens.npy"
-        _call("sample_tokens", {**arguments, "out": str(out)}, progress)
-        rows: NDArray[np.int64] = np.load(out, allow_pickle=False)
-    return rows
+def __getattr__(name: str) -> Callable[..., Any]:
+    """Find a function of ``CALLS``, which then runs in a fresh process."""
+    if name in CALLS:
+        return partial(call, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _call(function: str, arguments: dict[str, Any], progress: Progress | None = None) -> Any:
+def call(name: str, *arguments: Any, progress: Progress | None = None, **named: Any) -> Any:
+    """Run a function in a fresh process."""
     with Worker() as worker:
-        return worker.call(function, arguments, progress)
+        return call_in(worker, name, *arguments, progress=progress, **named)
 
 
-def _path(bundle: ExportBundle) -> str:
-    return str(bundle.folder.resolve())
+def call_in(
+    worker: Worker, name: str, *arguments: Any, progress: Progress | None = None, **named: Any
+) -> Any:
+    """Run a function in a worker that goes on afterwards."""
+    found = worker.call(name, arguments, named, progress)
+    return unpacked(CALLS[name].returns, found)

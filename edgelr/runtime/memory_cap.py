@@ -19,23 +19,24 @@ from pathlib import Path
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import EdgelrError, ProviderError
 from edgelr.core.measurement import CapCheck
-from edgelr.core.vocabulary import Phase
+from edgelr.core.vocabulary import MIB
 from edgelr.device.budget import activation_bytes, cache_bytes
 from edgelr.device.profile import DeviceProfile
 from edgelr.runtime.memory import ProcessMemory
+from edgelr.runtime.requests import ON_CPU, CappedRuns, DeviceSizes, Execution, TimedInputs
+from edgelr.runtime.runners import runner_of
 from edgelr.runtime.worker_client import Worker
 
 # What ONNX Runtime takes beside weights, buffers and cache: its libraries' pages as they are used,
 # the graph, threads. 20 to 28 MiB with MiniLM and SmolLM2-135M in float32 (release 1.31, x86-64).
-SESSION_BYTES = 26 * 2**20
-# What packing whole numbers leaves to the process, and what products in eight bits work with: up to
+SESSION_BYTES = 26 * MIB
+# What packing quantized weights leaves to the process, and products in eight bits work with: up to
 # 4 MiB more with the same models.
-WHOLE_NUMBER_BYTES = 4 * 2**20
+QUANTIZED_BYTES = 4 * MIB
 # What a process has on a GPU beside weights, buffers and cache: the driver's context and libraries,
 # 600 MiB as soon as a graph is loaded, and their workspaces. 718 to 732 MiB with SmolLM2-135M in
 # float16 (release 1.31, CUDA 13, cuDNN 9, an H200 with driver 580).
-GPU_CONTEXT_BYTES = 720 * 2**20
-DECODED_TOKENS = 64
+GPU_CONTEXT_BYTES = 720 * MIB
 _GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -50,12 +51,12 @@ def predict_peak(
     """Predict the most memory of a process that runs a bundle: the GPU's, on a GPU.
 
     Args:
-        bundle: its manifest tells the shape of the model, and how its weights are held.
-        provider: ``"cpu"`` or ``"cuda"``.
+        bundle: bundle whose manifest tells the shape of the model, and how its weights are held.
+        provider: execution provider, ``"cpu"`` or ``"cuda"``.
         baseline_bytes: resident memory of the process before the bundle is loaded.
-        batch: sequences.
-        tokens: the most that are read at once.
-        context_tokens: the most that the cache holds.
+        batch: sequences that run together.
+        tokens: tokens that are read at once, at most.
+        context_tokens: tokens that the cache holds, at most.
 
     Returns:
         Bytes; None for a bundle whose manifest does not tell.
@@ -66,7 +67,7 @@ def predict_peak(
         return None if held is None else GPU_CONTEXT_BYTES + held
     if held is None or residency is None:
         return None
-    extra = WHOLE_NUMBER_BYTES if residency.whole_numbers else 0
+    extra = QUANTIZED_BYTES if residency.whole_numbers else 0
     return baseline_bytes + SESSION_BYTES + extra + held
 
 
@@ -87,80 +88,75 @@ def _held_bytes(
 
 
 def run_under_cap(
-    bundle: ExportBundle,
-    device: DeviceProfile,
-    provider: str = "cpu",
-    threads: int | None = None,
+    bundle: ExportBundle, device: DeviceProfile, execution: Execution = ON_CPU
 ) -> CapCheck:
     """Run a bundle in a process whose memory is limited to what a device leaves.
 
-    A decoder fills its whole context in pieces of the device's prefill, and decodes 64 tokens; an
-    encoder reads one batch. Where there are both, the encoder reads the longest source before;
-    where images are compared with texts, the longest text is read before.
+    The runs are the largest of the device's workload: see ``Runner.capped_runs``.
 
     Args:
-        bundle: what is run.
-        device: memory less what is reserved is the limit; its workload is what runs.
-        provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
+        bundle: bundle that is run.
+        device: profile whose memory, less what is reserved, is the limit.
+        execution: provider and threads.
 
     Raises:
         ProviderError: the provider would not really be used.
     """
-    limit_bytes = device.visible_bytes - device.reserved_bytes
     batch = device.workload.batch.value
-    longest = bundle.manifest.tokens_read(device.context_tokens)
-    matching = bundle.manifest.matching
-    pairs = bundle.encoder_path is not None and matching is None
-    whole = pairs or bundle.manifest.image is not None
-    read = bundle.manifest.source_tokens(longest)
-    tokens = read if whole else min(device.prefill_tokens, longest)
-    decodes = pairs or bundle.manifest.task == "text-generation"
-    phase: Phase = "decode" if decodes else "forward"
-    context = longest - 1 if decodes else 0
-    steps = DECODED_TOKENS if decodes else 1
+    sizes = DeviceSizes(batch, device.prefill_tokens, device.context_tokens)
+    runs = runner_of(bundle).capped_runs(bundle, sizes)
+    lengths = (batch, runs.tokens, runs.context_tokens)
+    limit_bytes = device.visible_bytes - device.reserved_bytes
+    predicted: int | None
+    cap: AbstractContextManager[str]
     with Worker() as worker:
-        baseline = worker.memory()
-        sizes, arena_bytes = (batch, tokens, longest), None
-        cap: AbstractContextManager[str]
-        if provider == "cpu":
-            predicted = predict_peak(bundle, provider, baseline.resident_bytes, *sizes)
+        if execution.provider == "cpu":
+            baseline = worker.memory()
+            predicted = predict_peak(bundle, "cpu", baseline.resident_bytes, *lengths)
             cap = _limited(worker, bundle, limit_bytes, baseline)
         else:
-            held = _held_bytes(bundle, provider, *sizes)
+            held = _held_bytes(bundle, execution.provider, *lengths)
             predicted = None if held is None else device.runtime_bytes + held
             arena_bytes = max(1, limit_bytes - device.runtime_bytes)  # 0 would set no limit
+            execution = replace(execution, memory_bytes=arena_bytes)
             cap = nullcontext("gpu_mem_limit")
-        problem, peak = "", None
         with cap as mechanism:
-            try:
-                worker.open(bundle, provider, threads, tokens, arena_bytes)
-                if pairs:
-                    worker.run_ms("forward", batch, tokens, 0)
-                if matching is not None:
-                    worker.run_ms("text", batch, matching.tokens, 0)
-                for _ in range(steps):
-                    worker.run_ms(phase, batch, 1 if decodes else tokens, context)
-                peak = worker.memory().peak_bytes if provider == "cpu" else worker.gpu_memory()
-                if provider != "cpu" and peak is not None and peak > limit_bytes:
-                    problem = (
-                        f"It ran, but the process had {peak >> 20:,} MiB on the GPU, where "
-                        f"{limit_bytes >> 20:,} MiB are left to it: beside the arena it takes more "
-                        f"than the {device.runtime_bytes >> 20:,} MiB that the profile of "
-                        f"{device.id} expects."
-                    )
-            except ProviderError:
-                raise
-            except EdgelrError as error:
-                problem = str(error)
+            peak, problem = _attempt(worker, bundle, execution, runs)
+    if execution.provider != "cpu" and peak is not None and peak > limit_bytes:
+        problem = _beside_the_arena(peak, limit_bytes, device)
     return CapCheck(
         limit_bytes=limit_bytes,
         mechanism=mechanism,
         predicted_bytes=predicted,
         peak_bytes=peak,
-        context_tokens=longest,
-        prefill_tokens=tokens,
+        context_tokens=runs.context_tokens,
+        prefill_tokens=runs.tokens,
         problem=problem,
+    )
+
+
+def _attempt(
+    worker: Worker, bundle: ExportBundle, execution: Execution, runs: CappedRuns
+) -> tuple[int | None, str]:
+    """Open a bundle and run it; return the most memory that it took, and how it failed."""
+    try:
+        worker.open(bundle, execution, TimedInputs(runs.tokens))
+        for phase in runs.phases:
+            worker.run_ms(phase)
+        on_cpu = execution.provider == "cpu"
+        return worker.memory().peak_bytes if on_cpu else worker.gpu_memory(), ""
+    except ProviderError:
+        raise
+    except EdgelrError as error:
+        return None, str(error)
+
+
+def _beside_the_arena(peak: int, limit_bytes: int, device: DeviceProfile) -> str:
+    """Say that a process took more on the GPU than its arena was limited for."""
+    return (
+        f"It ran, but the process had {peak >> 20:,} MiB on the GPU, where {limit_bytes >> 20:,} "
+        f"MiB are left to it: beside the arena it takes more than the "
+        f"{device.runtime_bytes >> 20:,} MiB that the profile of {device.id} expects."
     )
 
 

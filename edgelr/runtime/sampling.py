@@ -8,52 +8,44 @@ together, so that each weight is read once for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.vocabulary import Array, Progress
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import ON_CPU, Execution, TextRequest
+from edgelr.runtime.runners.decoder import DecoderRunner
 
 _BLOCK = 256  # a row's sum goes block by block, and only one block is searched inside
 
 
 def sample_tokens(
     bundle: ExportBundle,
-    count_tokens: int,
-    length: int,
-    batch: int,
-    seed: int,
-    prefix: Sequence[int] = (),
-    temperature: float = 1.0,
-    provider: str = "cpu",
-    threads: int | None = None,
+    request: TextRequest,
+    execution: Execution = ON_CPU,
     progress: Progress | None = None,
-) -> Array:
-    """Sample rows of text; equal arguments give equal rows on the same machine.
+) -> NDArray[np.int64]:
+    """Sample rows of text; equal requests give equal rows on the same machine.
 
     Args:
-        bundle: a decoder.
-        count_tokens: tokens to sample, rounded up to whole rows.
-        length: tokens of a row, its first token included.
-        batch: rows that step together.
-        seed: of the only random generator.
-        prefix: what the tokenizer puts before every text, before the token that is drawn.
-        temperature: divides the logits; below 1 the text is more likely and less varied.
-        provider: ``"cpu"`` or ``"cuda"``; ``threads``: of one operator, None takes every core.
-        progress: called after each step, with the tokens so far.
+        bundle: decoder.
+        request: amount, form and seed of the text.
+        execution: provider and threads.
+        progress: callback after each step, with the tokens so far.
 
     Returns:
-        Token ids, ``(ceil(count_tokens / length), length)`` int64.
+        Token ids, ``(ceil(tokens / length), length)`` int64.
 
     Raises:
         InputError: the bundle is no decoder, or a number cannot be used.
     """
-    _check(bundle, min(count_tokens, length - len(prefix), batch), temperature)
-    sampler = _Sampler(Decoder.open(bundle, provider, threads), prefix, temperature, seed)
-    rows = np.empty((-(-count_tokens // length), length), np.int64)
+    _check(request)
+    sampler = _Sampler(DecoderRunner.open(bundle, execution), request)
+    length, batch = request.length, request.batch
+    rows = np.empty((-(-request.tokens // length), length), np.int64)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         for step in sampler.fill(part):
@@ -63,15 +55,13 @@ def sample_tokens(
 
 
 class _Sampler:
-    """A decoder, the random generator of the whole run, and what follows an end of text."""
+    """A decoder, and the random generator of the whole run."""
 
-    def __init__(
-        self, decoder: Decoder, prefix: Sequence[int], temperature: float, seed: int
-    ) -> None:
+    def __init__(self, decoder: DecoderRunner, request: TextRequest) -> None:
         self.decoder = decoder
-        self.prefix = np.array(prefix, np.int64)
-        self.temperature = np.float32(temperature)
-        self.generator = np.random.default_rng(seed)
+        self.prefix = np.array(request.prefix, np.int64)
+        self.temperature = np.float32(request.temperature)
+        self.generator = np.random.default_rng(request.seed)
 
     def fill(self, rows: Array) -> Iterator[int]:
         """Write tokens into ``rows (batch, length)``; yield how many columns are written."""
@@ -96,8 +86,8 @@ def draw(logits: Array, uniforms: Array) -> Array:
     """Draw one token per row, by inverting the cumulative distribution.
 
     Args:
-        logits: ``(rows, vocabulary)``.
-        uniforms: ``(rows,)`` in [0, 1).
+        logits: logits of the next token, ``(rows, vocabulary)``.
+        uniforms: uniform random numbers in [0, 1), ``(rows,)``.
 
     Returns:
         Token ids, ``(rows,)`` int64.
@@ -121,14 +111,10 @@ def _draw_row(logits: Array, uniform: float, starts: Array) -> int:
     return start + min(offset, len(inside) - 1)  # the two sums may differ in the last bit
 
 
-def _check(bundle: ExportBundle, smallest: int, temperature: float) -> None:
-    if bundle.manifest.task != "text-generation":
-        raise InputError(
-            f"{bundle.folder} is for {bundle.manifest.task}. Expected a model that generates text. "
-            f"Give a calibration text instead."
-        )
-    if smallest < 1 or temperature <= 0:
+def _check(request: TextRequest) -> None:
+    smallest = min(request.tokens, request.length - len(request.prefix), request.batch)
+    if smallest < 1 or request.temperature <= 0:
         raise InputError(
             f"Cannot sample with a count, length or batch of {smallest} at temperature "
-            f"{temperature}. Expected positive numbers. Correct them."
+            f"{request.temperature}. Expected positive numbers. Correct them."
         )

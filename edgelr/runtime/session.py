@@ -26,6 +26,7 @@ from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError, Prov
 from edgelr.core.measurement import OperatorTime
 from edgelr.core.vocabulary import Array
 from edgelr.runtime.memory import usable_cores
+from edgelr.runtime.requests import ON_CPU, Execution
 
 Value: TypeAlias = Any  # an onnxruntime.OrtValue: a tensor on the session's device
 
@@ -75,9 +76,9 @@ class Session:
     """A loaded graph, and the provider that really runs it.
 
     Attributes:
-        provider: ONNX Runtime's name of the first provider of the open session.
+        provider: name of the first provider of the open session, in ONNX Runtime's words.
         threads: threads that one operator may use.
-        load_ms: time that opening took.
+        load_ms: time to open it, milliseconds.
         inputs, outputs: ports of the graph, by name.
         defaults: weights that may be fed, and have values where they are not.
     """
@@ -104,11 +105,11 @@ class Session:
         """Run the graph once.
 
         Args:
-            feeds: an array (cast to the input's type) or a kept value for every input; also for
-                those of the defaults that are replaced.
-            fetch: outputs to copy to the host.
-            keep: outputs to leave on the session's device, to be fed again: written into the value
-                that is given, or, for None, into a new one.
+            feeds: array (cast to the input's type) or kept value for every input; also for those of
+                the defaults that are replaced.
+            fetch: names of the outputs to copy to the host.
+            keep: outputs to leave on the session's device, to be fed again, by name: written into
+                the value that is given, or, for None, into a new one.
 
         Returns:
             The fetched arrays and the kept values, in the order that was asked for.
@@ -184,28 +185,18 @@ class Session:
         return list(binding.get_outputs())
 
 
-def open_session(
-    model_path: Path,
-    provider: str = "cpu",
-    threads: int | None = None,
-    memory_bytes: int | None = None,
-    profile: Path | None = None,
-) -> Session:
+def open_session(model_path: Path, execution: Execution = ON_CPU) -> Session:
     """Load a graph, strictly on the provider that was asked for.
 
     Args:
-        model_path: the ``.onnx`` file; its external data lies beside it.
-        provider: ``"cpu"`` or ``"cuda"``.
-        threads: threads that one operator may use; None takes every core of this process.
-        memory_bytes: limit of the GPU's arena, which then grows by what is asked for and no more;
-            None sets none. The CPU's memory is limited from outside.
-        profile: beginning of the name of a file that tells what every node did; see
-            ``Session.end_profile``.
+        model_path: ``.onnx`` file; its external data lies beside it.
+        execution: provider, threads, limit of the memory and profile.
 
     Raises:
         InputError: the file is missing, is no ONNX graph, or the provider's name is unknown.
         ProviderError: the session would run somewhere else.
     """
+    provider = execution.provider
     if provider not in PROVIDERS:
         raise InputError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
     if PROVIDERS[provider] not in ort.get_available_providers():
@@ -215,8 +206,9 @@ def open_session(
         raise InputError(f"{model_path} does not exist. Expected an ONNX file. Export it again.")
     if provider == "cuda":
         _load_libraries()
-    count, start = threads or usable_cores(), time.perf_counter()
-    session = _load(model_path, _providers(provider, memory_bytes), count, profile)
+    count, start = execution.threads or usable_cores(), time.perf_counter()
+    providers = _providers(provider, execution.memory_bytes)
+    session = _load(model_path, providers, count, execution.profile)
     load_ms = (time.perf_counter() - start) * 1e3
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise _not_used(PROVIDERS[provider], session.get_providers(), "the session fell back to")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import IO, Any
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import EdgelrError, EnvironmentProblem
-from edgelr.core.vocabulary import Phase, Progress
+from edgelr.core.vocabulary import Progress
 from edgelr.runtime.memory import ProcessMemory
+from edgelr.runtime.messages import packed
+from edgelr.runtime.requests import ON_CPU, RANDOM_INPUTS, Execution, TimedInputs, TimedPhase
 
-PIECE_TOKENS = 512  # of a long context that is read at once: the logits of all would not fit
 _ROOT = Path(__file__).parents[2]  # the worker must import the same edgelr as its parent
 _CLOSE_SECONDS = 5.0
 _KINDS: list[type[EdgelrError]] = [EdgelrError, *EdgelrError.__subclasses__()]
@@ -81,27 +83,11 @@ class Worker:
     def open(
         self,
         bundle: ExportBundle,
-        provider: str = "cpu",
-        threads: int | None = None,
-        piece_tokens: int = PIECE_TOKENS,
-        memory_bytes: int | None = None,
-        inputs: Path | None = None,
+        execution: Execution = ON_CPU,
+        inputs: TimedInputs = RANDOM_INPUTS,
     ) -> Opened:
-        """Load a bundle's graph; later runs use it, and read at most ``piece_tokens`` at once.
-
-        ``memory_bytes`` limits the GPU's arena; see ``limit_data`` for the CPU's memory. A graph
-        that reads no tokens runs on the samples in ``inputs``, or in its bundle.
-        """
-        found = self._request(
-            "open",
-            folder=str(bundle.folder.resolve()),
-            provider=provider,
-            threads=threads,
-            piece_tokens=piece_tokens,
-            memory_bytes=memory_bytes,
-            inputs=None if inputs is None else str(inputs.resolve()),
-        )
-        return Opened(**found)
+        """Load the graphs of a bundle, for runs on these inputs."""
+        return Opened(**self._request("open", folder=bundle, execution=execution, inputs=inputs))
 
     def limit_data(self, more_bytes: int) -> None:
         """Let the process take that much more memory of its own, and no more (RLIMIT_DATA)."""
@@ -112,12 +98,9 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def run_ms(self, phase: Phase, batch: int, tokens: int, context_tokens: int) -> float:
+    def run_ms(self, phase: TimedPhase) -> float:
         """Time one run of a phase, in milliseconds."""
-        answer = self._request(
-            "run", phase=phase, batch=batch, tokens=tokens, context_tokens=context_tokens
-        )
-        return float(answer["ms"])
+        return float(self._request("run", phase=phase))
 
     def memory(self) -> ProcessMemory:
         """Read the worker's memory."""
@@ -129,10 +112,14 @@ class Worker:
         return None if answer is None else int(answer)
 
     def call(
-        self, function: str, arguments: dict[str, Any], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: Sequence[Any],
+        named: Mapping[str, Any],
+        progress: Progress | None = None,
     ) -> Any:
-        """Run one of the worker's functions; return its result as JSON values."""
-        return self._request("call", progress, function=function, arguments=arguments)
+        """Run a function of ``calls.CALLS``; return its result as JSON has it."""
+        return self._request("call", progress, name=name, arguments=arguments, named=named)
 
     def _request(self, op: str, progress: Progress | None = None, **fields: Any) -> Any:
         """Send a request and wait for its answer.
@@ -143,7 +130,7 @@ class Worker:
         """
         stdin, stdout = self._pipes()
         try:
-            stdin.write(json.dumps({"op": op, **fields}) + "\n")
+            stdin.write(json.dumps({"op": op, **packed(fields)}) + "\n")
             stdin.flush()
         except BrokenPipeError:
             raise self._death(op) from None

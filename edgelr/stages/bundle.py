@@ -28,6 +28,7 @@ from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
+from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.baselines import dense_in
 from edgelr.stages.factorize import Factored
@@ -63,7 +64,7 @@ def require_provider(settings: Settings, dense: DenseExport) -> None:
     """
     if settings.provider is not None:
         with Worker() as worker:
-            worker.open(dense.bundle, settings.provider)
+            worker.open(dense.bundle, Execution(settings.provider))
 
 
 def write_bundle(
@@ -191,7 +192,7 @@ def _accuracy(
     options: dict[str, Any] = {"size": EVALUATION, "progress": listener.progress}
     if (asked or made.subject.device.provider) == "cuda":
         with nullcontext() if asked == "cuda" else suppress(ProviderError):
-            return jobs.accuracy(original, bundle, text, "cuda", **options), True
+            return jobs.accuracy(original, bundle, text, Execution("cuda"), **options), True
     return jobs.accuracy(original, _runnable(bundle, twin), text, **options), False
 
 
@@ -214,16 +215,17 @@ def measure_both(
         subject.model, made.dense, bundle.manifest.precision, subject.device, cache
     )
     asked = made.subject.settings.provider
-    length = min(128, made.subject.context_tokens // 2)
-    lengths = (length,)
+    lengths = (min(128, made.subject.context_tokens // 2),)
+    options: dict[str, Any] = {
+        "sizes": PhaseSizes(lengths, lengths),
+        "progress": listener.progress,
+    }
     if (asked or made.subject.device.provider) == "cuda":
         with suppress(ProviderError):
-            found = measure.measure(
-                shipped_dense, bundle, "cuda", None, lengths, lengths, progress=listener.progress
-            )
+            found = measure.measure(shipped_dense, bundle, Execution("cuda"), **options)
             return found, shipped_dense
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
     pair = (made.dense.bundle, _runnable(bundle, twin))
-    found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=listener.progress)
+    found = measure.measure(*pair, **options)
     return found, shipped_dense

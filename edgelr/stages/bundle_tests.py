@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgelr.core.bundle import ExportBundle, Manifest
+from edgelr.core.bundle import ExportBundle
 from edgelr.report.usage import snippet
 from edgelr.runtime import calls as jobs
 
@@ -23,30 +23,15 @@ def write_tests(
     They need numpy, onnxruntime, pytest and, for text, tokenizers.
 
     Args:
-        original: the dense export.
-        bundle: what ships.
-        text: what it was judged on; None for a graph, whose inputs are in the bundle.
-        listener: hears of progress.
+        original: dense export.
+        bundle: bundle that ships.
+        text: source that it was judged on; None for a graph, whose inputs are in the bundle.
+        listener: listener to progress.
     """
     folder = bundle.folder / FOLDER
     folder.mkdir()
     listener.progress("tests", 0, 1)
     jobs.write_references(original, bundle, text, folder)
-    sources = {
-        "conftest.py": "conftest",
-        "test_files.py": "files",
-        "test_accuracy.py": _kind(bundle.manifest),
-    }
-    for name, source in sources.items():
+    for name, source in {"conftest.py": "conftest", "test_files.py": "files"}.items():
         (folder / name).write_text(snippet(f"regression/{source}.py"), encoding="utf-8")
     listener.progress("tests", 1, 1)
-
-
-def _kind(manifest: Manifest) -> str:
-    if manifest.task == "tensors":
-        return "tensors"
-    if manifest.image is not None:
-        return "image"
-    if manifest.encoder_file is not None:
-        return "pair"
-    return "decoder" if manifest.task == "text-generation" else "text"

@@ -20,6 +20,7 @@ from edgelr.data.text import split_sentences
 from edgelr.model import generate as targets
 from edgelr.model.dimensions import shape_of
 from edgelr.runtime import calls as jobs
+from edgelr.runtime.requests import TextRequest
 from edgelr.stages.subject import FORMAT, DenseExport, Listener, Subject
 
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
@@ -161,11 +162,7 @@ def _sampled(
     def write(folder: Path) -> None:
         rows = jobs.sample_tokens(
             dense.bundle,
-            tokens,
-            length,
-            SAMPLE_BATCH,
-            seed,
-            prefix,
+            TextRequest(tokens, length, SAMPLE_BATCH, seed, tuple(prefix)),
             progress=lambda _, done, total: listener.progress("sampling text", done, total),
         )
         np.save(folder / "tokens.npy", rows)

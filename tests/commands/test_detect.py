@@ -22,7 +22,6 @@ from edgelr.device.latency import Clock, Product, Run, can_predict
 from edgelr.device.profile import DeviceProfile, load_profile, profile_path
 from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
 from edgelr.graph.workload import read_workload
-from edgelr.runtime import time_probes as probe
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.session import open_session
 from edgelr.stages import subject as planning
@@ -107,13 +106,6 @@ def test_a_gpu_is_detected(tmp_path: Path) -> None:
     assert can_predict(found)
     assert found.kernels is not None
     assert {row[0] for row in found.kernels.products} == {"float16", "int8", "int4"}
-
-
-def test_the_fastest_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([[3.0, 1.0], [5.0], [2.0, 4.0], [6.0], [4.0, 2.0], [1.0]])
-    monkeypatch.setattr(probe, "time_graph", lambda *_: next(times))
-    jobs = [("a", [{"x": [1]}, {"x": [2]}], True), ("b", [{"x": [1]}], False)]
-    assert probe.time_graphs(lambda *_: None, jobs, "cpu", 1) == [[2.0, 1.0], [1.0]]
 
 
 @pytest.mark.usefixtures("small")

@@ -23,9 +23,10 @@ from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.evaluators import Known
 from edgelr.runtime.evaluators.labels import compare_labels
-from edgelr.runtime.runners.encoder import Encoder
-from edgelr.runtime.runners.encoder_decoder import PairRunner
-from edgelr.runtime.runners.image_encoder import ImageEncoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.encoder_decoder import EncoderDecoderRunner
+from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
+from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.validate import accuracy
 from edgelr.stages.text_selection import choose
 from tests.conftest import SENTENCES, make_tokenizer
@@ -159,7 +160,7 @@ def test_the_original_is_right_where_its_own_labels_are_true(
 ) -> None:
     """Labels of words are those of their first tokens; and the first text is labelled wrongly."""
     bundle = dense(tiny_models[name], tmp_path_factory)
-    encoder = Encoder.open(bundle, threads=1)
+    encoder = TextEncoderRunner.open(bundle, Execution(threads=1))
     lines: list[dict[str, object]] = []
     for text in SENTENCES:
         if name == LABELLING[0]:
@@ -188,7 +189,7 @@ def test_folders_of_images_are_labels_where_all_are_named_so(
     tiny_models: Models, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     bundle = dense(tiny_models[IMAGE_PIVOT], tmp_path_factory)
-    runner = ImageEncoder.open(bundle, threads=1)
+    runner = ImageEncoderRunner.open(bundle, Execution(threads=1))
     pixels = np.random.default_rng(0).integers(256, size=(4, 30, 30, 3)).astype(np.uint8)
     for index, each in enumerate(pixels):
         Image.fromarray(each).save(tmp_path / "one.png")
@@ -218,7 +219,7 @@ def test_answers_of_the_original_as_targets_score_all(
     never = [token for name, token in names.items() if not (name[0] == "▁" and len(name) > 1)]
     path = tmp_path / "dense" / "generation_config.json"
     path.write_text(json.dumps({"suppress_tokens": never}))
-    runner = PairRunner.open(bundle, threads=1)
+    runner = EncoderDecoderRunner.open(bundle, Execution(threads=1))
     assert runner.tokenizer is not None
     sources = [np.array(runner.tokenizer.encode(text).ids) for text in SENTENCES]
     answers = runner.answers(sources)

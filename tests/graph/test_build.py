@@ -20,7 +20,8 @@ from edgelr.graph.float16 import LARGEST, to_float16
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.decoder import DecoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.stages.subject import DenseExport, dense_export
 from tests.helpers.run_exports import Recorder, session_cache
@@ -61,7 +62,7 @@ def one_node(
 
 
 def outputs_of(path: Path, x: np.ndarray) -> np.ndarray:
-    (y,), _ = open_session(path, "cpu", 1).run({"x": x}, ["y"])
+    (y,), _ = open_session(path, Execution(threads=1)).run({"x": x}, ["y"])
     return y
 
 
@@ -71,7 +72,7 @@ def outputs_of(path: Path, x: np.ndarray) -> np.ndarray:
 def test_a_left_padded_batch_and_its_next_step_equal_the_prompts_alone(
     decoder_export: DenseExport,
 ) -> None:
-    decoder = Decoder.open(decoder_export.bundle)
+    decoder = DecoderRunner.open(decoder_export.bundle)
     ids, mask = left_padded(PROMPTS, 0)
     new = np.array([[7], [21], [90]])
     prompt, cache = decoder.logits(ids, mask, decoder.empty_cache(len(ids), ids.shape[1] + 1))
@@ -85,8 +86,8 @@ def test_a_left_padded_batch_and_its_next_step_equal_the_prompts_alone(
 
 
 def test_a_cache_in_place_answers_like_one_that_grows(decoder_export: DenseExport) -> None:
-    decoder = Decoder.open(decoder_export.bundle)
-    growing = Decoder(decoder.session, decoder.config)
+    decoder = DecoderRunner.open(decoder_export.bundle)
+    growing = DecoderRunner(decoder.session, decoder.config)
     ids = np.array([[3, 1, 4, 1, 5, 9, 2, 6]])
     ours, theirs = decoder.empty_cache(1, 9), growing.empty_cache(1, 9)
     for start, end in ((0, 5), (5, 6), (6, 8)):
@@ -166,7 +167,7 @@ def test_genai_runs_the_folder_and_agrees(decoder_export: DenseExport) -> None:
     for _ in range(8):
         generator.generate_next_token()
     found = list(generator.get_sequence(0))[len(PROMPTS[0]) :]
-    assert [found] == Decoder.open(decoder_export.bundle).greedy(PROMPTS[:1], 8)
+    assert [found] == DecoderRunner.open(decoder_export.bundle).greedy(PROMPTS[:1], 8)
 
 
 # --- bind ----------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def test_angles_keep_their_digits_in_float16(tmp_path: Path) -> None:
     model = ir.from_proto(onnx.shape_inference.infer_shapes(made))
     to_float16(model)
     save_graph(model, tmp_path / "model.onnx", NEWEST, NEWEST)
-    session = open_session(tmp_path / "model.onnx", "cpu", 1)
+    session = open_session(tmp_path / "model.onnx", Execution(threads=1))
     ((found,), _) = session.run({"positions": positions[:, None]}, ["y"])
     assert found.dtype == np.float16
     speeds = np.array([1, 0.37, 0.01])

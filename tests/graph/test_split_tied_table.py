@@ -126,10 +126,11 @@ import sys
 from pathlib import Path
 
 from edgelr.runtime.memory import read_memory
+from edgelr.runtime.requests import Execution
 from edgelr.runtime.session import open_session
 
 before = read_memory().resident_bytes
-session = open_session(Path(sys.argv[1]), "cpu", threads=1)
+session = open_session(Path(sys.argv[1]), Execution(threads=1))
 print(read_memory().peak_bytes - before)
 """
 

@@ -18,7 +18,8 @@ from edgelr.graph.save import load_graph
 from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.decoder import DecoderRunner
 from edgelr.stages.subject import DenseExport
 from tests.conftest import random_ids
 from tests.helpers.run_exports import batch, run_graph, run_torch
@@ -68,7 +69,7 @@ def steps_error(model: LoadedModel, dense: DenseExport) -> float:
     """Measure it token by token: rows beside a longer one have the logits that each has alone."""
     prompts = [random_ids(1, length, seed=length)[0].tolist() for length in PROMPTS]
     following = random_ids(len(prompts), NEW_TOKENS, seed=1)
-    decoder = Decoder.open(dense.bundle, threads=1)
+    decoder = DecoderRunner.open(dense.bundle, Execution(threads=1))
     ids, mask = left_padded(prompts, 0)
     cache = decoder.empty_cache(len(ids), max(PROMPTS) + NEW_TOKENS)
     logits, cache = decoder.logits(ids, mask, cache)

@@ -23,11 +23,12 @@ from edgelr.model.exporter import EXPORTERS
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import as_tensors, named_inputs
-from edgelr.runtime.runners.decoder import Decoder
-from edgelr.runtime.runners.dual_encoder import Matcher
-from edgelr.runtime.runners.encoder import Encoder
-from edgelr.runtime.runners.encoder_decoder import PairRunner
-from edgelr.runtime.runners.image_encoder import ImageEncoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners import RUNNERS
+from edgelr.runtime.runners.decoder import DecoderRunner
+from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
+from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
+from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.stages.staging import Workplace
 from tests.conftest import random_sounds
@@ -153,23 +154,24 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
 
 def run_graph(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> np.ndarray:
     """What a graph file answers, where the mask is 1."""
-    session = open_session(path, "cpu", 1)
+    session = open_session(path, Execution(threads=1))
     encoder = encoder_beside(path)
     if model.matching is not None:
         assert encoder is not None
         assert model.image is not None
-        pair = (open_session(encoder, "cpu", 1), session)
-        matcher, (ids, pixels) = Matcher(*pair, model.image, model.matching), inputs
+        pair = (open_session(encoder, Execution(threads=1)), session)
+        matcher, (ids, pixels) = DualEncoderRunner(*pair, model.image, model.matching), inputs
         return np.concatenate((matcher.run(ids, mask), matcher.run(pixels)))
     if encoder is not None:
-        runner = PairRunner(open_session(encoder, "cpu", 1), session, start_of(model))
+        kind: Any = RUNNERS.get(model.modality)
+        runner = kind(open_session(encoder, Execution(threads=1)), session, start_of(model))
         return runner.forced(inputs.source, inputs.target, inputs.source_mask)
     if model.image is not None:
-        return ImageEncoder(session, model.image).run(inputs)
+        return ImageEncoderRunner(session, model.image).run(inputs)
     if model.task == "text-generation":
         config = json.loads((model.folder / "config.json").read_text())
-        return Decoder(session, config).logits(inputs, mask)[0][mask == 1]
-    return _counted(Encoder(session).run(inputs, mask), mask)
+        return DecoderRunner(session, config).logits(inputs, mask)[0][mask == 1]
+    return _counted(TextEncoderRunner(session).run(inputs, mask), mask)
 
 
 def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:

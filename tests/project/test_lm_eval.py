@@ -16,7 +16,8 @@ from edgelr import pipeline
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.model.loaded import LoadedModel
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.decoder import DecoderRunner
 from tests.conftest import SENTENCES
 from tests.helpers.run_exports import PIVOTS, Recorder, quick_settings, session_cache
 
@@ -116,7 +117,7 @@ def test_a_long_text_is_summed_in_pieces(lm: BundleLM, tiny_models: dict[str, Lo
 
 def test_texts_are_greedy_and_end_where_they_are_told(lm: BundleLM, dense: ExportBundle) -> None:
     prompt = lm.tok_encode(SENTENCES[2][:30])
-    tokens = Decoder.open(dense, threads=1).greedy([prompt], 12)[0]
+    tokens = DecoderRunner.open(dense, Execution(threads=1)).greedy([prompt], 12)[0]
     whole = lm.tokenizer.decode(tokens)
     request = {"until": [], "max_gen_toks": 12}
     (found,) = lm.generate_until([Request(SENTENCES[2][:30], request)], disable_tqdm=True)

@@ -12,7 +12,8 @@ from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
-from edgelr.runtime.runners.dual_encoder import Matcher
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
 from tests.helpers.letter_tokenizer import LETTERS, PROMPTS, TEMPLATE, write_images, write_matcher
 from tests.helpers.run_exports import Recorder
 
@@ -56,7 +57,7 @@ def test_a_trained_model_finds_the_same_letters(letters: Path, keep: float | Non
     labels = np.array([LETTERS.index(path.parent.name) for path in paths])
     found = []
     for bundle in (pipeline.dense_bundle(settings, cache, Recorder()), read_bundle(out)):
-        runner = Matcher.open(bundle, threads=1)
+        runner = DualEncoderRunner.open(bundle, Execution(threads=1))
         scores = runner.logits(runner.embed(paths), runner.embed_texts(PROMPTS))
         found.append(scores.argmax(-1))
     before, after = (float((each == labels).mean()) for each in found)

@@ -14,7 +14,8 @@ from edgelr.core.cache import Cache
 from edgelr.core.report import Report
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
-from edgelr.runtime.runners.image_encoder import ImageEncoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from tests.helpers.letter_tokenizer import LETTERS, write_classifier, write_images
 from tests.helpers.run_exports import Recorder
 
@@ -60,7 +61,7 @@ def exported(request: pytest.FixtureRequest, letters: Path) -> Exported:
     dense = pipeline.dense_bundle(settings, cache, Recorder())
     paths = sorted((letters / "labelled").rglob("*.png"))
     before, after = (
-        ImageEncoder.open(bundle, threads=1).decide(paths).argmax(-1)
+        ImageEncoderRunner.open(bundle, Execution(threads=1)).decide(paths).argmax(-1)
         for bundle in (dense, read_bundle(out))
     )
     labels = np.array([LETTERS.index(path.parent.name) for path in paths])

@@ -18,7 +18,7 @@ from edgelr.core.report import Report
 from edgelr.core.settings import make_settings
 from edgelr.data.text import split_sentences
 from edgelr.device.profile import load_profile
-from edgelr.runtime.runners.encoder import Encoder
+from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from tests.helpers.run_exports import Recorder
 from tests.real.test_decoder import model_path
 
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.real
 @dataclass(frozen=True)
 class Exported:
     report: Report
-    original: Encoder
-    bundle: Encoder
+    original: TextEncoderRunner
+    bundle: TextEncoderRunner
     texts: list[str]
     labels: np.ndarray
 
@@ -85,8 +85,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     dense = pipeline.dense_bundle(settings, cache, Recorder())
     return Exported(
         report,
-        Encoder.open(dense),
-        Encoder.open(read_bundle(out)),
+        TextEncoderRunner.open(dense),
+        TextEncoderRunner.open(read_bundle(out)),
         [text for chapter in judged for text in chapter],
         np.repeat(np.arange(len(CHAPTERS)), [len(chapter) for chapter in judged]),
     )

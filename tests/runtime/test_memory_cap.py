@@ -20,6 +20,7 @@ from edgelr.device.profile import DeviceProfile, load_profile, profile_path
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import predict_peak, run_under_cap
+from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages import subject as planning
 from edgelr.stages.baselines import dense_in
@@ -83,7 +84,9 @@ def test_a_bundle_without_a_shape_has_no_prediction(export: DenseExport) -> None
 
 
 def test_enough_memory_is_enough(export: DenseExport, tmp_path: Path) -> None:
-    found = run_under_cap(export.bundle, load_profile(str(board(tmp_path, 400))), threads=1)
+    found = run_under_cap(
+        export.bundle, load_profile(str(board(tmp_path, 400))), Execution(threads=1)
+    )
     assert found.passed, found.problem
     assert found.peak_bytes is not None
     assert found.peak_bytes <= found.limit_bytes == 400 * MIB
@@ -94,7 +97,7 @@ def test_too_little_memory_ends_the_run_as_predicted(export: DenseExport, tmp_pa
     with Worker() as worker:
         started_mib = worker.memory().resident_bytes / MIB
     device = load_profile(str(board(tmp_path, started_mib + 2)))
-    found = run_under_cap(export.bundle, device, threads=1)
+    found = run_under_cap(export.bundle, device, Execution(threads=1))
     assert not found.passed
     assert found.peak_bytes is None
     assert found.predicted_bytes is not None
@@ -117,7 +120,7 @@ def test_a_provider_that_is_not_used_is_not_a_lack_of_memory(
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has the CUDA provider")
     with pytest.raises(ProviderError, match="Asked for CUDAExecutionProvider"):
-        run_under_cap(export.bundle, load_profile(str(board(tmp_path, 400))), "cuda")
+        run_under_cap(export.bundle, load_profile(str(board(tmp_path, 400))), Execution("cuda"))
 
 
 @pytest.mark.cuda
@@ -131,7 +134,7 @@ def test_a_provider_that_is_not_used_is_not_a_lack_of_memory(
 def test_the_memory_of_a_gpu_is_limited(
     export: DenseExport, tmp_path: Path, mib: float, problem: str
 ) -> None:
-    found = run_under_cap(export.bundle, load_profile(str(board(tmp_path, mib))), "cuda")
+    found = run_under_cap(export.bundle, load_profile(str(board(tmp_path, mib))), Execution("cuda"))
     assert found.mechanism == "gpu_mem_limit"
     assert problem in found.problem
     assert found.passed == (not problem)
@@ -148,7 +151,7 @@ def test_a_cap_needs_a_device(export: DenseExport) -> None:
 
 
 def require_prediction(bundle: ExportBundle, context: int) -> None:
-    found = measure_one(bundle, context_tokens=(context,), repetitions=3).memory
+    found = measure_one(bundle, sizes=PhaseSizes(context_tokens=(context,)), repetitions=3).memory
     assert found.predicted_bytes == pytest.approx(found.peak_bytes, rel=0.1)
 
 

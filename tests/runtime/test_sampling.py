@@ -7,7 +7,8 @@ import pytest
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.runtime.runners.decoder import Decoder
+from edgelr.runtime.requests import TextRequest
+from edgelr.runtime.runners.decoder import DecoderRunner
 from edgelr.runtime.sampling import draw, sample_tokens
 from tests.helpers.runtime_graphs import VOCABULARY, decoder_model, encoder_model, write_bundle
 
@@ -40,37 +41,40 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 def test_equal_seeds_give_equal_rows(bundle: ExportBundle) -> None:
-    first = sample_tokens(bundle, 100, 16, 4, seed=0, prefix=(BOS,))
+    first = sample_tokens(bundle, TextRequest(100, 16, 4, seed=0, prefix=(BOS,)))
     assert (first.shape, first.dtype) == ((7, 16), np.int64)
-    np.testing.assert_array_equal(first, sample_tokens(bundle, 100, 16, 4, seed=0, prefix=(BOS,)))
-    assert (first != sample_tokens(bundle, 100, 16, 4, seed=1, prefix=(BOS,))).any()
+    np.testing.assert_array_equal(
+        first, sample_tokens(bundle, TextRequest(100, 16, 4, seed=0, prefix=(BOS,)))
+    )
+    assert (first != sample_tokens(bundle, TextRequest(100, 16, 4, seed=1, prefix=(BOS,)))).any()
 
 
 def test_rows_start_with_the_prefix_and_then_anywhere(bundle: ExportBundle) -> None:
-    rows = sample_tokens(bundle, 128, 4, 32, seed=0, prefix=(BOS, 5))
+    rows = sample_tokens(bundle, TextRequest(128, 4, 32, seed=0, prefix=(BOS, 5)))
     assert (rows[:, :2] == (BOS, 5)).all()
     assert len(np.unique(rows[:, 2])) > VOCABULARY // 2
 
 
 def test_after_an_end_another_text_starts_anywhere(bundle: ExportBundle) -> None:
     """Where the model would go on with one token, any may come."""
-    rows = sample_tokens(bundle, 4000, 40, 100, seed=0, temperature=20.0)
+    rows = sample_tokens(bundle, TextRequest(4000, 40, 100, seed=0, temperature=20.0))
     ends = rows[:, :-1] == EOS
     assert ends.sum() > VOCABULARY
     assert len(np.unique(rows[:, 1:][ends])) > VOCABULARY // 2
 
 
 def test_a_low_temperature_is_greedy(bundle: ExportBundle) -> None:
-    rows = sample_tokens(bundle, 9, 9, 1, seed=0, prefix=(4,), temperature=1e-4)
+    rows = sample_tokens(bundle, TextRequest(9, 9, 1, seed=0, prefix=(4,), temperature=1e-4))
     first = int(rows[0, 1])
-    greedy = Decoder.open(bundle).greedy([[4, first]], 7)[0]
+    greedy = DecoderRunner.open(bundle).greedy([[4, first]], 7)[0]
     upto = greedy.index(EOS) if EOS in greedy else 7
     assert rows[0, 2 : upto + 2].tolist() == greedy[:upto]
 
 
 def test_progress_reaches_the_total(bundle: ExportBundle) -> None:
     calls: list[tuple[str, int, int]] = []
-    sample_tokens(bundle, 48, 8, 4, 0, (BOS,), progress=lambda *call: calls.append(call))
+    request = TextRequest(48, 8, 4, 0, (BOS,))
+    sample_tokens(bundle, request, progress=lambda *call: calls.append(call))
     assert calls[-1] == ("sample", 48, 48)
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
 
@@ -78,6 +82,6 @@ def test_progress_reaches_the_total(bundle: ExportBundle) -> None:
 def test_encoders_and_senseless_numbers_are_refused(bundle: ExportBundle, tmp_path: Path) -> None:
     encoder = write_bundle(tmp_path / "encoder", encoder_model())
     with pytest.raises(InputError, match="feature-extraction"):
-        sample_tokens(encoder, 8, 8, 1, 0, (BOS,))
+        sample_tokens(encoder, TextRequest(8, 8, 1, 0, (BOS,)))
     with pytest.raises(InputError, match="positive"):
-        sample_tokens(bundle, 8, 8, 1, 0, (BOS,), temperature=0)
+        sample_tokens(bundle, TextRequest(8, 8, 1, 0, (BOS,), temperature=0))

@@ -8,20 +8,17 @@ import pytest
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.data.text import EvaluationSize
-from edgelr.runtime import calls as jobs
-from edgelr.runtime.sampling import sample_tokens
 from edgelr.runtime.validate import accuracy, max_abs_error, parity, twin_error
+from tests.helpers.runtime_bundles import PROMPTS, reference_answers
 from tests.helpers.runtime_graphs import (
     VOCABULARY,
     WORDS,
     decoder_logits,
     decoder_model,
-    embedding_table,
     encoder_model,
     write_bundle,
 )
 
-PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [3, 3], [10, 1, 4]]
 SMALL = EvaluationSize(chunks=3, length=16, sentences=10)
 
 
@@ -35,21 +32,8 @@ def encoder(tmp_path: Path) -> ExportBundle:
     return write_bundle(tmp_path / "encoder", encoder_model())
 
 
-def greedy(prompt: list[int], count: int) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(count):
-        tokens.append(int(decoder_logits(tokens)[-1].argmax()))
-    return tokens[len(prompt) :]
-
-
 def decoder_answers() -> dict[str, np.ndarray]:
-    longest = max(len(prompt) for prompt in PROMPTS)
-    return {
-        "prompts": np.array([prompt + [0] * (longest - len(prompt)) for prompt in PROMPTS]),
-        "lengths": np.array([len(prompt) for prompt in PROMPTS]),
-        "greedy": np.array([greedy(prompt, 6) for prompt in PROMPTS]),
-        **{f"logits_{i}": decoder_logits(prompt) for i, prompt in enumerate(PROMPTS)},
-    }
+    return reference_answers("decoder")
 
 
 def saved(path: Path, answers: dict[str, np.ndarray]) -> Path:
@@ -59,14 +43,6 @@ def saved(path: Path, answers: dict[str, np.ndarray]) -> Path:
 
 def words(count: int) -> str:
     return " ".join(np.random.default_rng(0).choice(WORDS[1:], size=count))
-
-
-def test_equal_answers_pass(decoder: ExportBundle, tmp_path: Path) -> None:
-    found = parity(decoder, saved(tmp_path / "answers.npz", decoder_answers()))
-    assert found.passed
-    assert found.max_abs_error < 1e-5
-    assert found.padded_max_abs_error < 1e-5
-    assert (found.greedy_prompts, found.greedy_identical, found.greedy_tokens) == (5, 5, 6)
 
 
 def test_other_logits_fail_with_their_distance(decoder: ExportBundle, tmp_path: Path) -> None:
@@ -106,26 +82,12 @@ def test_an_answer_that_is_not_finite_never_passes() -> None:
     assert max_abs_error(zeros, broken) == max_abs_error(broken, zeros) == float("inf")
 
 
-def test_encoders_are_compared_alone_and_padded(encoder: ExportBundle, tmp_path: Path) -> None:
-    table = embedding_table()
-    answers = {f"input_ids_{i}": np.array(prompt) for i, prompt in enumerate(PROMPTS)}
-    answers |= {f"output_{i}": table[prompt] for i, prompt in enumerate(PROMPTS)}
-    found = parity(encoder, saved(tmp_path / "answers.npz", answers))
-    assert found.passed
-    assert (found.max_abs_error, found.padded_max_abs_error, found.greedy_prompts) == (0, 0, 0)
-
-
 def test_unreadable_answers_are_refused(decoder: ExportBundle, tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"PK no archive")
     incomplete = saved(tmp_path / "incomplete.npz", {"prompts": np.zeros((1, 1))})
     for path in (tmp_path / "none.npz", tmp_path / "broken.npz", incomplete):
         with pytest.raises(InputError, match="Cannot read the reference answers"):
             parity(decoder, path)
-
-
-def test_a_child_finds_the_same_parity(decoder: ExportBundle, tmp_path: Path) -> None:
-    answers = saved(tmp_path / "answers.npz", decoder_answers())
-    assert jobs.parity(decoder, answers) == parity(decoder, answers)
 
 
 def test_twins_differ_by_their_weights(decoder: ExportBundle, tmp_path: Path) -> None:
@@ -136,22 +98,16 @@ def test_twins_differ_by_their_weights(decoder: ExportBundle, tmp_path: Path) ->
     answers = saved(tmp_path / "answers.npz", decoder_answers())
     assert twin_error(decoder, decoder, answers) == 0
     assert twin_error(other, decoder, answers) == pytest.approx(expected, abs=1e-4)
-    assert jobs.twin_error(other, decoder, answers) == pytest.approx(expected, abs=1e-4)
 
 
-def test_accuracy_of_a_decoder_in_a_child_equals_that_in_here(
-    decoder: ExportBundle, tmp_path: Path
-) -> None:
+def test_progress_is_that_of_every_evaluator(decoder: ExportBundle, tmp_path: Path) -> None:
     uniform = write_bundle(tmp_path / "uniform", decoder_model(uniform=True))
     text = tmp_path / "text.txt"
     text.write_text(words(60))
     calls: list[tuple[str, int, int]] = []
-    found = jobs.accuracy(
-        decoder, uniform, text, size=SMALL, progress=lambda *call: calls.append(call)
-    )
+    found = accuracy(decoder, uniform, text, size=SMALL, progress=lambda *call: calls.append(call))
     expected = [("evaluate", done, 3) for done in (1, 2, 3)]
     assert calls == expected + [("generate", done, 4) for done in (1, 2, 3, 4)]
-    assert found == accuracy(decoder, uniform, text, size=SMALL)
     names = [metric.name for metric in found]
     assert names[:4] == ["perplexity", "kl_divergence", "top1_agreement", "same_tokens"]
     assert found[0].value == pytest.approx(VOCABULARY, rel=1e-6)
@@ -165,19 +121,6 @@ def test_chunks_are_no_longer_than_the_context(tmp_path: Path) -> None:
     assert found[0].samples == 3 * 7
 
 
-def test_an_encoder_is_as_accurate_as_itself(encoder: ExportBundle, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"{word} red green sea sky sun moon" for word in WORDS))
-    found = accuracy(encoder, encoder, text, size=SMALL)
-    assert [metric.name for metric in found] == ["mean_cosine", "min_cosine", "spearman"]
-    assert all(metric.value == pytest.approx(1) for metric in found)
-
-
 def test_a_bundle_of_another_task_is_refused(decoder: ExportBundle, encoder: ExportBundle) -> None:
     with pytest.raises(InputError, match="one task"):
         accuracy(decoder, encoder)
-
-
-def test_sampling_in_a_child_gives_the_same_rows(decoder: ExportBundle) -> None:
-    rows = jobs.sample_tokens(decoder, 64, 16, 4, seed=3, prefix=(1,))
-    np.testing.assert_array_equal(rows, sample_tokens(decoder, 64, 16, 4, seed=3, prefix=(1,)))

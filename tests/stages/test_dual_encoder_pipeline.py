@@ -24,7 +24,8 @@ from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.memory_cap import run_under_cap
-from edgelr.runtime.runners.dual_encoder import Matcher
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
 from edgelr.runtime.validate import accuracy
 from edgelr.stages.subject import examine
 from tests.conftest import TinyModels
@@ -135,7 +136,7 @@ def test_the_example_of_the_card_answers_like_the_bundle(exported: Exported, pho
     code = (SNIPPETS / "match_image.py").read_text(encoding="utf-8")
     assert code in (folder / "README.md").read_text(encoding="utf-8")
     alone = runpy.run_path(str(SNIPPETS / "match_image.py"))["Matcher"](folder)
-    runner = Matcher.open(exported.bundle, threads=1)
+    runner = DualEncoderRunner.open(exported.bundle, Execution(threads=1))
     paths = listed(list_images(photos))[::9]
     images, texts = runner.embed(paths), runner.embed_texts(PROMPTS)
     found = alone.embed_images(list(map(str, paths))), alone.embed_texts(list(PROMPTS))

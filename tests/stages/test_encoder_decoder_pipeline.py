@@ -29,7 +29,8 @@ from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import run_under_cap
-from edgelr.runtime.runners.encoder_decoder import PairRunner
+from edgelr.runtime.runners.encoder_decoder import EncoderDecoderRunner
+from edgelr.runtime.runners.speech import SpeechRunner
 from edgelr.runtime.validate import parity
 from tests.conftest import random_ids
 from tests.helpers.audio import chirp, write_said
@@ -181,7 +182,7 @@ def test_the_example_of_the_card_transcribes_like_the_runner(exported: Exported)
     example = runpy.run_path(str(SNIPPETS / "transcribe.py"))
     code = (SNIPPETS / "transcribe.py").read_text(encoding="utf-8")
     assert code in (folder / "README.md").read_text(encoding="utf-8")
-    transcriber, runner = example["Transcriber"](folder), PairRunner.open(exported.bundle)
+    transcriber, runner = example["Transcriber"](folder), SpeechRunner.open(exported.bundle)
     samples = [chirp(0.5, seed) for seed in range(3)]
     features = [log_mel(each, exported.model.sound) for each in samples]
     tokens = [transcriber.transcribe(each) for each in samples]
@@ -197,7 +198,7 @@ def test_the_example_of_the_card_answers_like_the_runner(exported: Exported) -> 
     code = (SNIPPETS / "answer.py").read_text(encoding="utf-8")
     assert code in (folder / "README.md").read_text(encoding="utf-8")
     answer = runpy.run_path(str(SNIPPETS / "answer.py"))["answer"]
-    runner = PairRunner.open(exported.bundle)
+    runner = EncoderDecoderRunner.open(exported.bundle)
     for source in random_ids(3, 9, seed=4):
         (whole,) = runner.greedy([source], 12)
         ended = [token for token in runner.start.until_end(whole) if token not in runner.start.ends]
@@ -250,7 +251,7 @@ def test_parity_sees_a_wrong_answer_and_lost_padding(
     np.savez(path, **arrays)
     changed = parity(dense, path)
     assert (changed.passed, changed.greedy_identical) == (False, 3)
-    runner = PairRunner.open(dense)
+    runner = EncoderDecoderRunner.open(dense)
     sources = np.concatenate([random_ids(1, 9), random_ids(1, 9, seed=1)])
     mask = np.ones_like(sources)
     mask[1, 4:] = 0
@@ -264,7 +265,8 @@ def test_steps_with_a_past_give_the_logits_of_the_whole(
     pivot: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    runner = PairRunner.open(pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder()))
+    dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
+    runner = EncoderDecoderRunner.open(dense)
     target, source = random_ids(2, 7, seed=3), runner.read(random_ids(2, 5))
     whole, _ = runner.logits(target, source)
     parts, past = [], None
@@ -325,7 +327,8 @@ def test_the_pair_writes_and_predicts_the_same_text_in_every_way(
     pivot: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    runner = PairRunner.open(pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder()))
+    dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
+    runner = EncoderDecoderRunner.open(dense)
     sources = [random_ids(1, 9)[0], random_ids(1, 5)[0]]  # answered together, one with padding
     found = runner.continued(sources, 8)
     assert found.tolist() == runner.greedy(sources, 8)

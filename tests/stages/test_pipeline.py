@@ -25,6 +25,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.plan.files import read_plan
 from edgelr.report.schema import from_json
 from edgelr.runtime import calls as jobs
+from edgelr.runtime.requests import Execution
 from edgelr.stages import bundle as delivery
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
@@ -88,8 +89,10 @@ def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
     """As far as a machine without one can show it: the CPU answers in its place."""
     accuracy, judged = jobs.accuracy, []
 
-    def answer(dense: ExportBundle, bundle: ExportBundle, text: Path, *provider: str, **rest: Any):
-        judged.append((bundle.manifest.precision, *provider))
+    def answer(
+        dense: ExportBundle, bundle: ExportBundle, text: Path, execution: Execution, **rest: Any
+    ) -> Any:
+        judged.append((bundle.manifest.precision, execution.provider))
         return accuracy(dense, bundle, text, **rest)
 
     monkeypatch.setattr(jobs, "accuracy", answer)

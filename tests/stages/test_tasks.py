@@ -28,7 +28,8 @@ from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import backward, decisions_per_row, divergence
 from edgelr.runtime.evaluators.labels import compare_labels
-from edgelr.runtime.runners.encoder import Encoder
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from tests.conftest import SENTENCES, MakeModel, tiny_texts, write_tiny
 from tests.helpers.bundles import run_bundle_tests
 from tests.helpers.fault_injection import wrong_position_ids
@@ -293,7 +294,9 @@ def test_the_example_of_the_card_gives_the_labels_of_the_bundle(
     assert "classify.py" in (folder / "README.md").read_text()
     snippets = SNIPPETS
     found = runpy.run_path(str(snippets / "classify.py"))["classify"](folder, [SENTENCES[0]])[0]
-    logits = Encoder.open(read_bundle(folder), threads=1).decide([SENTENCES[0]])
+    logits = TextEncoderRunner.open(read_bundle(folder), Execution(threads=1)).decide(
+        [SENTENCES[0]]
+    )
     names = json.loads((folder / "config.json").read_text())["id2label"]
     if model.task == "token-classification":
         rows = logits[1:-1]  # marks of beginning and end are no part of the text
@@ -341,7 +344,7 @@ def test_the_example_of_the_card_fills_the_masks_of_a_text(
     snippets = SNIPPETS
     text = SENTENCES[0].replace("hills", "<unk>").replace("sea,", "<unk>,")
     ((first, second),) = runpy.run_path(str(snippets / "fill_mask.py"))["fill"](folder, [text], 2)
-    encoder = Encoder.open(read_bundle(folder), threads=1)
+    encoder = TextEncoderRunner.open(read_bundle(folder), Execution(threads=1))
     assert encoder.tokenizer is not None
     ids = np.array(encoder.tokenizer.encode(text).ids)
     logits = encoder.run(ids[None])[0][ids == model.mask_token]

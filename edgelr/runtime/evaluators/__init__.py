@@ -22,8 +22,8 @@ class CausalRunner(Protocol):
         ...
 
 
-class PairedRunner(Protocol):
-    """An encoder and a decoder: sources, targets ``(rows, tokens + 1)``, logits of each token."""
+class TeacherForcedRunner(Protocol):
+    """An encoder-decoder: sources, targets ``(rows, tokens + 1)``, logits of each token."""
 
     def forced(self, source: Array, target: Array, /) -> Array:
         """Return the logits ``(rows, tokens, vocabulary)`` of all tokens but the first."""
@@ -36,6 +36,19 @@ class GeneratingRunner(Protocol):
     @property
     def ends(self) -> tuple[int, ...]:
         """Tokens that end a text."""
+        ...
+
+    def prompts(
+        self, samples: Any, count: int, length: int, new_tokens: int, /
+    ) -> tuple[list[Array], int]:
+        """Take prompts from samples, and say how many tokens to write behind each.
+
+        Args:
+            samples: samples of the runner.
+            count: number of prompts, at most.
+            length: tokens of a prompt that is cut out of a text, at most.
+            new_tokens: tokens to write, at most.
+        """
         ...
 
     def continued(self, prompts: Sequence[Array], new_tokens: int, /) -> Array:
@@ -89,12 +102,12 @@ class MatchingRunner(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """Samples of which it is known what is true.
+    """Samples with the truth about them.
 
     Attributes:
-        samples: what evaluators get where nothing is known.
-        truths: ids of labels ``(decisions,)``, -1 for those that nothing is known of; or a text
-            for each sample.
+        samples: samples, as evaluators get them where nothing is known.
+        truths: label ids ``(decisions,)``, -1 for those that nothing is known of; or a text for
+            each sample.
     """
 
     samples: Any
@@ -105,12 +118,13 @@ class Known:
 class Evaluator:
     """A metric family and the tasks that it judges.
 
-    ``compare(reference, candidate, samples, progress)`` gets two runners of the task, and its
-    samples: token chunks ``(chunks, length)`` int64 for decoders, a list of texts for encoders, of
-    image files for models that read images, of sources and targets where there are both, image
-    files and prompts where the two are compared; or these as ``Known``, with what is true of them,
-    where it ``reads_truths``: others get them without. ``judges`` tells whether one of its figures
-    is what the accuracy gate judges.
+    Attributes:
+        tasks: tasks whose models it compares.
+        compare: function of two runners (the original's and the candidate's), of the ``samples`` of
+            the first, and of a callback; it returns metrics.
+        judges: whether one of its figures is what the accuracy gate judges.
+        reads_truths: whether it gets samples as ``Known`` where the truth is told; others get the
+            samples alone.
     """
 
     tasks: tuple[Task, ...]

@@ -27,11 +27,11 @@ def compare_answers(
     """Score the greedy answers of both models.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: sources, each with a target that is not looked at, and the true answers; nothing
             is scored where these are not known.
-        progress: called after each model.
+        progress: callback after each model.
 
     Returns:
         ``bleu`` and ``chrf`` of all answers, 0 to 100, and the ``change`` of both.

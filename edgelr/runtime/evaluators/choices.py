@@ -39,10 +39,10 @@ def compare_choices(
     """Compare which of the prompts two models choose for the same images.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: image files, and prompts.
-        progress: called after each batch of images.
+        progress: callback after each batch of images.
 
     Returns:
         Those of ``compare_labels``, and ``image_cosine`` and ``text_cosine``: means between the

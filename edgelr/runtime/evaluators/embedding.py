@@ -26,10 +26,10 @@ def compare_embeddings(
     """Compare the embeddings that two encoders give to the same texts or images.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: at least three texts, or image files.
-        progress: called after each batch of them.
+        progress: callback after each batch of them.
 
     Returns:
         ``mean_cosine`` and ``min_cosine`` between the two vectors of a sample, and ``spearman``:

@@ -8,7 +8,7 @@ text of the original, token by token (teacher forcing). These are figures, and n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -23,23 +23,20 @@ PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 16, 32
 POSITIONS = (1, 5, 17)  # of new tokens: where a row of the table begins
 _STEPPED = 1  # prompts whose text is read again, token by token
 
-Samples: TypeAlias = "Array | Sequence[tuple[Array, Array]]"
-
 
 def compare_generations(
     reference: GeneratingRunner,
     candidate: GeneratingRunner,
-    samples: Samples,
+    samples: Any,
     progress: Progress | None = None,
 ) -> tuple[Metric, ...]:
     """Let both models write greedily behind the same prompts, up to an end of the original's text.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
-        samples: token chunks ``(chunks, length)``, which prompts are cut from; or sources, each
-            with a target that is not looked at.
-        progress: called after each part of the work.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
+        samples: samples of the original's runner, from which it takes prompts.
+        progress: callback after each part of the work.
 
     Returns:
         ``same_tokens`` (median, over the prompts, of the tokens before the first that differs),
@@ -50,7 +47,7 @@ def compare_generations(
         logits of a text that is read token by token and at once, over the largest logit; its
         baseline is that of the original).
     """
-    prompts, new_tokens = prompts_of(samples)
+    prompts, new_tokens = reference.prompts(samples, PROMPTS, PROMPT_TOKENS, NEW_TOKENS)
     wanted = reference.continued(prompts, new_tokens)
     _tell(progress, 1)
     found = candidate.continued(prompts, new_tokens)
@@ -75,18 +72,6 @@ def compare_generations(
         *_divergences([apart for apart, _ in forced]),
         Metric("step_error", errors[1], errors[0], stepped),
     )
-
-
-def prompts_of(samples: Samples) -> tuple[list[Array], int]:
-    """Take prompts, spread over the chunks or the first sources, and say how long to go on."""
-    if not isinstance(samples, np.ndarray):
-        return [source for source, _ in samples[:PROMPTS]], NEW_TOKENS
-    new_tokens = min(NEW_TOKENS, samples.shape[1] // 2)
-    length = min(PROMPT_TOKENS, samples.shape[1] - new_tokens)
-    tokens = samples.reshape(-1)  # chunks follow each other
-    count = min(PROMPTS, len(tokens) // length)
-    starts = np.linspace(0, len(tokens) - length, count).astype(np.int64)
-    return [tokens[start : start + length] for start in starts], new_tokens
 
 
 def _step_error(runner: GeneratingRunner, prompt: Array, text: Array) -> float:

@@ -29,10 +29,10 @@ def compare_labels(
     """Compare the labels that two models give to the same texts, their tokens, or images.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: texts, or image files.
-        progress: called after each batch of them.
+        progress: callback after each batch of them.
 
     Returns:
         ``top1_agreement`` (share of equal labels), ``kl_divergence`` (mean of KL(reference ||

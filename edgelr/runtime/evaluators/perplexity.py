@@ -21,11 +21,11 @@ def compare_language_models(
     """Compare next-token predictions, chunk by chunk; one chunk's logits are held at a time.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: token chunks, ``(chunks, length)`` int64. Each chunk is run alone, without BOS, and
             its first token is never predicted.
-        progress: called after each chunk.
+        progress: callback after each chunk.
 
     Returns:
         ``perplexity`` (token-weighted), ``kl_divergence`` (mean of KL(reference || candidate) per

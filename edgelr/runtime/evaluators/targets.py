@@ -13,23 +13,23 @@ from collections.abc import Sequence
 
 from edgelr.core.results import Metric
 from edgelr.core.vocabulary import Array, Progress
-from edgelr.runtime.evaluators import EVALUATORS, Evaluator, PairedRunner
+from edgelr.runtime.evaluators import EVALUATORS, Evaluator, TeacherForcedRunner
 from edgelr.runtime.evaluators.perplexity import compared, metrics_of
 
 
 def compare_targets(
-    reference: PairedRunner,
-    candidate: PairedRunner,
+    reference: TeacherForcedRunner,
+    candidate: TeacherForcedRunner,
     samples: Sequence[tuple[Array, Array]],
     progress: Progress | None = None,
 ) -> tuple[Metric, ...]:
-    """Compare the predictions of every token of given targets; one pair is run at a time.
+    """Compare the predictions of every token of given targets; one at a time.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
-        samples: a source ``(length,)`` and its target ``(tokens + 1,)`` each, from the start token.
-        progress: called after each pair.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
+        samples: source ``(length,)`` and its target ``(tokens + 1,)`` each, from the start token.
+        progress: callback after each target.
 
     Returns:
         ``perplexity`` of the targets, ``kl_divergence`` (mean of KL(reference || candidate) per

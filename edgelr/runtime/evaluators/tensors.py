@@ -31,10 +31,10 @@ def compare_tensors(
     """Compare what two graphs make of the same inputs.
 
     Args:
-        reference: the original graph.
-        candidate: the compressed graph.
+        reference: runner of the original graph.
+        candidate: runner of the compressed graph.
         samples: inputs of at least one run.
-        progress: called after each run.
+        progress: callback after each run.
 
     Returns:
         ``mean_cosine`` and ``min_cosine`` over all runs and outputs, an output of a run being one

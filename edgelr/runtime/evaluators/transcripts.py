@@ -27,11 +27,11 @@ def compare_transcripts(
     """Count the errors in the greedy transcripts of both models.
 
     Args:
-        reference: the original model.
-        candidate: the compressed model.
+        reference: runner of the original model.
+        candidate: runner of the compressed model.
         samples: sounds, each with a target that is not looked at, and what is said in each; nothing
             is counted where that is not known.
-        progress: called after each model.
+        progress: callback after each model.
 
     Returns:
         ``wer`` of all sounds together, and ``wer_change``; intervals are of paired

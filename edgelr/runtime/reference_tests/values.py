@@ -1,4 +1,4 @@
-"""What is stored for the tests of a bundle, whatever its kind."""
+"""Reference values stored for a bundle's regression tests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ GREEDY_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What is stored of one kind of model.
+class ReferenceValues:
+    """Values that are stored of one bundle.
 
     Attributes:
         arrays: inputs and answers.
-        scale: the largest output.
+        scale: largest output.
         noise: share of it by which two ways of running the same inputs differ.
         at_export: agreement with the original, in the unit of the gate.
-        decisions: labels that agree or do not; 0 where the agreement is a number.
+        decisions: number of labels that agree or do not; 0 where the agreement is a number.
         several_labels: whether each label is decided alone.
     """
 

@@ -1,206 +1,137 @@
-"""Run a decoder's graph: logits with a key-value cache, greedy continuation, padded batches."""
+"""Decoders: judged on chunks of text, timed as they read a prompt and decode behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
-from edgelr.core.bundle import ExportBundle, read_config
+from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
 from edgelr.core.errors import InputError
+from edgelr.core.modality import DECODER
 from edgelr.core.vocabulary import Array
-from edgelr.data.generation import step_by_step, token_ids
-from edgelr.runtime.session import Port, Session, Value, open_session
+from edgelr.data.padding import left_padded
+from edgelr.data.text import chunk_tokens, read_text
+from edgelr.runtime.graphs import open_graph, random_ids
+from edgelr.runtime.requests import (
+    ON_CPU,
+    CappedRuns,
+    DeviceSizes,
+    Evaluation,
+    Execution,
+    PhaseSizes,
+    TimedInputs,
+    TimedPhase,
+)
+from edgelr.runtime.runners import RUNNERS, ReferenceAnswer, Runner, runner_of
+from edgelr.runtime.runners.decoder_graph import DecoderGraph, KeyValueCache
 
-_PAST = "past_key_values."
-_PRESENT = "present."
-_TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids"}
-
-
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """Keys and values of every block; they stay on the session's device.
-
-    Attributes:
-        values: one tensor ``(batch, heads, capacity, head_size)`` for each cache input.
-        tokens: tokens that the cache holds, padding included.
-        capacity: tokens that it has room for; None where it grows with every run.
-    """
-
-    values: tuple[Value, ...]
-    tokens: int
-    capacity: int | None = None
+DECODED_TOKENS = 64  # in a run whose memory is limited
 
 
-class Decoder:
-    """One graph for prefill and decode.
+@RUNNERS.register(DECODER)
+class DecoderRunner(DecoderGraph, Runner):
+    """A decoder; see ``DecoderGraph`` for its arguments."""
 
-    Args:
-        session: a graph with ``input_ids``, optional ``attention_mask``, ``position_ids`` and
-            ``past_key_values.N.key/value``, and outputs ``logits`` and ``present.N.key/value``.
-        config: the model's ``config.json``; it gives cache sizes that the graph leaves symbolic.
-        in_place: the graph may write the present into the tensors of the past: the cache is then
-            allocated once, and no step copies it.
-
-    Raises:
-        InputError: the graph has other inputs or outputs.
-    """
-
-    def __init__(self, session: Session, config: Mapping[str, Any], in_place: bool = False) -> None:
-        self.session = session
-        self.config = config
-        self.in_place = in_place
-        self._past = [name for name in session.inputs if name.startswith(_PAST)]
-        self._present = [name.replace(_PAST, _PRESENT, 1) for name in self._past]
-        unknown = set(session.inputs) - set(self._past) - _TOKEN_INPUTS
-        missing = {"logits", *self._present} - set(session.outputs)
-        if unknown or missing:
-            raise InputError(
-                f"{session.path} is no decoder that edgelr can run: unknown inputs "
-                f"{sorted(unknown)}, missing outputs {sorted(missing)}. Expected input_ids, "
-                f"attention_mask and past_key_values, logits and present. Export it with edgelr."
-            )
+    answer_names = ("prompts", "lengths", "greedy", "logits_0")
 
     @classmethod
     def open(
-        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
-    ) -> Decoder:
-        """Open the decoder of a bundle."""
-        session = open_session(bundle.model_path, provider, threads)
+        cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
+    ) -> DecoderRunner:
+        """Open the decoder of a bundle; it reads token ids, and needs no tokenizer.
+
+        Raises:
+            InputError: the bundle generates no text.
+        """
+        if not issubclass(runner_of(bundle), DecoderRunner):
+            raise InputError(
+                f"{bundle.folder} is for {bundle.manifest.task}. Expected a model that generates "
+                f"text. Name the folder of one; 'edgelr validate' judges the others."
+            )
+        session = open_graph(bundle, execution)
         return cls(session, read_config(bundle), bundle.manifest.cache_in_place)
 
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens that ``input_ids`` may name."""
-        return int(self.config["vocab_size"])
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end a text."""
-        return token_ids(self.config.get("eos_token_id"))
-
-    def logits(
-        self, input_ids: Array, attention_mask: Array | None = None, past: Cache | None = None
-    ) -> tuple[Array, Cache]:
-        """Run new tokens, after those of ``past``.
-
-        Args:
-            input_ids: ``(batch, tokens)``.
-            attention_mask: ``(batch, past tokens + tokens)``, 0 for padding on the left; None for
-                a batch without padding.
-            past: what ``empty_cache`` or an earlier call returned; None for a run of its own. A
-                cache with a capacity may be continued again and again, and each time what followed
-                it before is overwritten.
-
-        Returns:
-            Logits ``(batch, tokens, vocabulary)`` float32, and the longer cache.
-
-        Raises:
-            InputError: the tokens do not fit the cache.
-        """
-        batch, tokens = input_ids.shape
-        past = past or self.empty_cache(batch, tokens)
-        total = past.tokens + tokens
-        if past.capacity is not None and total > past.capacity:
+    @classmethod
+    def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
+        """List prefills, and decodes behind a context."""
+        limit = bundle.manifest.context_tokens
+        prefills, contexts = sizes.prefill_tokens, sizes.context_tokens
+        if max(*prefills, *(count + 1 for count in contexts)) > limit:
             raise InputError(
-                f"The cache has room for {past.capacity:,} tokens, and {total:,} were given. Make "
-                f"it larger, or give fewer tokens."
+                f"Asked to prefill {[*prefills]} and to decode at {[*contexts]} tokens. "
+                f"Expected no more than the {limit:,} tokens of {bundle.folder}. Ask for fewer."
             )
-        mask = np.ones((batch, total), np.int64) if attention_mask is None else attention_mask
-        feeds: dict[str, Array | Value] = {"input_ids": input_ids}
-        if "attention_mask" in self.session.inputs:
-            feeds["attention_mask"] = mask
-        if "position_ids" in self.session.inputs:
-            feeds["position_ids"] = np.maximum(mask.cumsum(-1) - 1, 0)[:, past.tokens :]
-        feeds.update(zip(self._past, past.values, strict=True))
-        places = past.values if self.in_place else [None] * len(self._present)
-        keep = dict(zip(self._present, places, strict=True))
-        (logits,), values = self.session.run(feeds, ["logits"], keep)
-        held = past.values if self.in_place else tuple(values)
-        return logits.astype(np.float32, copy=False), Cache(held, total, past.capacity)
-
-    def empty_cache(self, batch: int, capacity: int) -> Cache:
-        """Make the cache of ``batch`` sequences that have no token yet.
-
-        Args:
-            batch: sequences.
-            capacity: tokens that it will hold in the end, padding included; a cache that grows has
-                no use for it.
-        """
-        tokens = capacity if self.in_place else 0
-        values = [
-            self.session.zeros(name, self._cache_shape(self.session.inputs[name], batch, tokens))
-            for name in self._past
+        return [
+            *(TimedPhase("prefill", 1, count) for count in prefills),
+            *(TimedPhase("decode", 1, 1, count) for count in contexts),
         ]
-        return Cache(tuple(values), 0, capacity if self.in_place else None)
 
-    def greedy(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
-        """Continue each prompt, alone, by its most likely tokens; ties go to the lowest id.
+    @classmethod
+    def profiled_phase(cls, bundle: ExportBundle, tokens: int) -> TimedPhase:
+        """Profile a prefill."""
+        return TimedPhase("prefill", 1, min(tokens, bundle.manifest.context_tokens))
 
-        Args:
-            prompts: token ids; each prompt has at least one.
-            new_tokens: tokens to add to each; an end of text does not stop it.
+    @classmethod
+    def capped_runs(cls, bundle: ExportBundle, sizes: DeviceSizes) -> CappedRuns:
+        """Fill the context in pieces of a prefill, and decode."""
+        longest = min(sizes.context_tokens, bundle.manifest.context_tokens)
+        decode = TimedPhase("decode", sizes.batch, 1, longest - 1)
+        tokens = min(sizes.prefill_tokens, longest)
+        return CappedRuns((decode,) * DECODED_TOKENS, tokens, longest)
 
-        Returns:
-            The new tokens of each prompt.
+    def samples(self, evaluation: Evaluation) -> Array:
+        """Cut a text into chunks of token ids, ``(chunks, length)``."""
+        size, bundle = evaluation.size, evaluation.original
+        length = min(size.length, bundle.manifest.context_tokens)
+        text = read_text(evaluation.source)
+        return chunk_tokens(text, read_tokenizer(bundle), size.chunks, length)
 
-        Raises:
-            InputError: the graph has no cache.
-        """
-        if not self._past:
-            raise InputError(
-                f"{self.session.path} has no past_key_values. Expected a decoder with a cache. "
-                f"Export the model with edgelr."
-            )
-        alone = (self.continued([np.array(prompt, np.int64)], new_tokens) for prompt in prompts)
-        return [row.tolist() for (row,) in alone]
+    def prompts(
+        self, samples: Array, count: int, length: int, new_tokens: int
+    ) -> tuple[list[Array], int]:
+        """Cut prompts out of chunks, spread over all of them."""
+        new_tokens = min(new_tokens, samples.shape[1] // 2)
+        length = min(length, samples.shape[1] - new_tokens)
+        tokens = samples.reshape(-1)  # chunks follow each other
+        starts = np.linspace(0, len(tokens) - length, min(count, len(tokens) // length))
+        return [tokens[start : start + length] for start in starts.astype(np.int64)], new_tokens
 
-    def continued(self, prompts: Sequence[Array], new_tokens: int) -> Array:
-        """Continue prompts of one length, together, by their most likely tokens.
+    def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
+        """Read prompts, the logits of all their tokens, and what is written behind them."""
+        rows = zip(answers["prompts"], answers["lengths"], answers["greedy"], strict=True)
+        return [
+            ReferenceAnswer(row[:length], answers[f"logits_{index}"], tuple(greedy.tolist()))
+            for index, (row, length, greedy) in enumerate(rows)
+        ]
 
-        Args:
-            prompts: token ids ``(length,)`` each.
-            new_tokens: to add to each; an end of text does not stop it.
+    def run_together(self, rows: Sequence[Array]) -> list[Array]:
+        """Run prompts padded on the left; return the logits of each without its padding."""
+        logits, _ = self.logits(*left_padded(rows, int(self.config.get("pad_token_id") or 0)))
+        return [each[-len(row) :] for each, row in zip(logits, rows, strict=True)]
 
-        Returns:
-            The new tokens, ``(prompts, new tokens)`` int64; ties go to the lowest id.
-        """
-        step = np.stack(prompts)
-        found = np.empty((len(step), new_tokens), np.int64)
-        cache = self.empty_cache(len(step), step.shape[1] + new_tokens)
-        for place in range(new_tokens):
-            logits, cache = self.logits(step, past=cache)
-            found[:, place] = logits[:, -1].argmax(-1)  # the first of equal values
-            step = found[:, place : place + 1]
-        return found
+    def generate(self, row: Array, new_tokens: int) -> list[int]:
+        """Continue a prompt ``(length,)`` by its likeliest tokens."""
+        return self.greedy([row.tolist()], new_tokens)[0]
 
-    def predicted(self, prompt: Array, tokens: Array, by_steps: bool = False) -> Array:
-        """Predict given tokens behind a prompt.
+    def prepare(self, phase: TimedPhase, inputs: TimedInputs) -> Callable[[], object]:
+        """Draw tokens; fill the cache before a decode, the first time."""
+        ids = random_ids(self.vocabulary, phase.batch, phase.tokens)
+        past = self._filled(phase, inputs.piece_tokens) if phase.phase == "decode" else None
+        return lambda: self.logits(ids, past=past)
 
-        Args:
-            prompt: ``(length,)``.
-            tokens: ``(tokens,)``, the last of which is not read.
-            by_steps: read the prompt, and then each token with the cache; else all at once.
+    @cached_property
+    def _contexts(self) -> dict[tuple[int, int], KeyValueCache]:
+        """Caches before timed decodes, by batch and tokens."""
+        return {}
 
-        Returns:
-            Logits that each token follows from, ``(tokens, vocabulary)`` float32.
-        """
-        whole = np.concatenate([prompt, tokens])[None]
-        if not by_steps:
-            return self.logits(whole[:, :-1])[0][0, len(prompt) - 1 :]
-        cache = self.empty_cache(1, whole.shape[1])
-        return step_by_step(
-            lambda ids, past: self.logits(ids, past=past), whole, len(prompt), cache
-        )
-
-    def _cache_shape(self, port: Port, batch: int, tokens: int) -> tuple[int, int, int, int]:
-        _, heads, _, head_size = port.shape
-        config = self.config
-        if not isinstance(heads, int):
-            heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
-        if not isinstance(head_size, int):
-            given = config.get("head_dim")
-            head_size = int(given or config["hidden_size"] // config["num_attention_heads"])
-        return batch, heads, tokens, head_size
+    def _filled(self, phase: TimedPhase, piece_tokens: int) -> KeyValueCache:
+        batch, tokens = key = (phase.batch, phase.context_tokens)
+        if key not in self._contexts:
+            past = self.empty_cache(batch, tokens + 1)
+            for start in range(0, tokens, piece_tokens):
+                ids = random_ids(self.vocabulary, batch, min(piece_tokens, tokens - start))
+                past = self.logits(ids, past=past)[1]
+            self._contexts[key] = past
+        return self._contexts[key]

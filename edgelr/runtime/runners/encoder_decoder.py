@@ -1,254 +1,186 @@
-"""Run an encoder and a decoder: what a source is read as, and the target that follows from it."""
+"""Encoder-decoders: judged on answers that are drawn from the original, timed part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from edgelr.core.bundle import ExportBundle, read_config, read_generation_config, read_tokenizer
-from edgelr.core.errors import InputError
-from edgelr.core.vocabulary import Array
-from edgelr.data.generation import Start, read_start, step_by_step
-from edgelr.data.padding import right_padded
-from edgelr.runtime.sampling import draw
-from edgelr.runtime.session import Session, Value, open_session
+from edgelr.core.vocabulary import Array, Progress
+from edgelr.data.generation import read_start
+from edgelr.data.labels import read_records, require_scores
+from edgelr.data.text import read_text, split_sentences
+from edgelr.runtime.evaluators import Known
+from edgelr.runtime.graphs import open_graphs, random_ids
+from edgelr.runtime.requests import (
+    ON_CPU,
+    CappedRuns,
+    DeviceSizes,
+    Evaluation,
+    Execution,
+    PhaseSizes,
+    TimedInputs,
+    TimedPhase,
+)
+from edgelr.runtime.runners import RUNNERS, ReferenceAnswer, Runner, numbered
+from edgelr.runtime.runners.decoder import DECODED_TOKENS
+from edgelr.runtime.runners.encoder_decoder_graphs import (
+    EncodedSource,
+    EncoderDecoderGraphs,
+    TargetPast,
+)
+from edgelr.runtime.runners.forward import FORWARD_TOKENS
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-FEATURES = "input_features"  # of sounds
-_PAST, _PRESENT = "past_key_values.", "present."
-ANSWERED_TOGETHER, HEARD_TOGETHER = 16, 4  # texts; sounds, whose scores fill the memory
 _ANSWER_TOKENS = 224  # at most, in words: half a minute of speech has some hundred
+_TARGET_TOKENS = 64  # of a drawn answer, at most
+_SEED = 0  # of the answers that are judged on: every bundle of a model is judged on the same
+
+Targets = list[tuple[Array, Array]]
+"""Sources as the encoder reads them, and the token ids of their answers, from the start token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the encoder made of a batch; it stays on the session's device.
+@RUNNERS.register("encoder_decoder")
+class EncoderDecoderRunner(EncoderDecoderGraphs, Runner):
+    """An encoder and its decoder; see ``EncoderDecoderGraphs`` for its arguments."""
 
-    Attributes:
-        mask: ``(rows, positions)``, 0 for padding.
-        values: keys and values of cross attention, by the decoder's names.
-    """
-
-    mask: Array
-    values: dict[str, Value]
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Keys and values of the decoder's own tokens, by its names."""
-
-    values: dict[str, Value]
-
-
-class PairRunner:
-    """The graphs of an encoder and of its decoder.
-
-    Args:
-        encoder: a graph with ``input_ids`` and ``attention_mask``, or with ``input_features`` of
-            sounds, and outputs ``present.N.encoder.key/value``.
-        decoder: a graph with ``input_ids``, ``encoder_attention_mask`` where sources have a mask,
-            ``past_key_values.N.encoder.key/value`` and ``past_key_values.N.decoder.key/value``, and
-            outputs ``logits`` and ``present.N.decoder.key/value``.
-        start: how a target begins and ends.
-        tokenizer: needed for answers in words only.
-        max_tokens: of an answer.
-
-    Raises:
-        InputError: the graphs do not fit each other.
-    """
-
-    input_name = "source"
-
-    def __init__(
-        self,
-        encoder: Session,
-        decoder: Session,
-        start: Start,
-        tokenizer: Tokenizer | None = None,
-        max_tokens: int = 128,
-    ) -> None:
-        self.encoder, self.session, self.start = encoder, decoder, start
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
-        self.hears = FEATURES in encoder.inputs
-        self.batch = HEARD_TOGETHER if self.hears else ANSWERED_TOGETHER
-        past = [name for name in decoder.inputs if name.startswith(_PAST)]
-        self._cross = [name for name in past if ".encoder." in name]
-        self._own = [name for name in past if ".decoder." in name]
-        missing = {_present(name) for name in self._cross} - set(encoder.outputs)
-        missing |= {"logits", *map(_present, self._own)} - set(decoder.outputs)
-        if missing or not past:
-            raise InputError(
-                f"{encoder.path} and {decoder.path} are no pair that edgelr can run: they lack the "
-                f"outputs {sorted(missing)}. Expected keys and values of cross attention from the "
-                f"encoder, and logits from the decoder. Export the model with edgelr."
-            )
+    answer_names = ("source_0", "target_0", "output_0")
+    _source: EncodedSource | None = None  # that a timed run of the encoder has read last
 
     @classmethod
     def open(
-        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
-    ) -> PairRunner:
+        cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
+    ) -> EncoderDecoderRunner:
         """Open both graphs of a bundle."""
-        assert bundle.encoder_path is not None, "this bundle has one graph"
-        encoder = open_session(bundle.encoder_path, provider, threads)
-        decoder = open_session(bundle.model_path, provider, threads)
+        decoder, encoder = open_graphs(bundle, execution)
         config = read_config(bundle)
         start = read_start(config, read_generation_config(bundle))
         longest = min(_ANSWER_TOKENS, bundle.manifest.context_tokens - start.length)
-        return cls(encoder, decoder, start, read_tokenizer(bundle), longest)
+        words = read_tokenizer(bundle) if tokenizer else None
+        vocabulary = int(config.get("vocab_size", 0))
+        return cls(encoder, decoder, start, words, longest, vocabulary)
 
-    def read(self, source: Array, mask: Array | None = None) -> Source:
-        """Run the encoder.
+    @classmethod
+    def source_tokens(cls, bundle: ExportBundle, asked: int) -> int:
+        """Tokens that the encoder reads of a source: as many as are asked for and fit."""
+        return min(asked, bundle.manifest.context_tokens)
 
-        Args:
-            source: token ids ``(rows, length)``, or sounds ``(rows, mel_bins, frames)``.
-            mask: the shape of the ids, 0 for padding; None for a batch without.
-        """
-        mask = np.ones(source.shape[:2], np.int64) if mask is None else mask
-        feeds = {FEATURES if self.hears else "input_ids": source, "attention_mask": mask}
-        wanted = {name: value for name, value in feeds.items() if name in self.encoder.inputs}
-        present = dict.fromkeys(map(_present, self._cross))
-        _, values = self.encoder.run(wanted, [], present)
-        return Source(mask, dict(zip(self._cross, values, strict=True)))
+    @classmethod
+    def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
+        """List a run of the encoder, the first step of the decoder, and steps behind a target."""
+        last = bundle.manifest.context_tokens - 1
+        steps = [0, *(min(count, last) for count in sizes.context_tokens)]
+        decodes = [TimedPhase("decode", 1, 1, count) for count in dict.fromkeys(steps)]
+        return [TimedPhase("forward", 1, cls.source_tokens(bundle, FORWARD_TOKENS)), *decodes]
 
-    def logits(self, target: Array, source: Source, past: Past | None = None) -> tuple[Array, Past]:
-        """Run the decoder on new tokens, after those of ``past``.
+    @classmethod
+    def profiled_phase(cls, bundle: ExportBundle, tokens: int) -> TimedPhase:
+        """Profile the first step of the decoder."""
+        return TimedPhase("decode", 1, 1)
 
-        Args:
-            target: ``(rows, tokens)``.
-            source: of as many rows.
-            past: what an earlier call returned; None for the beginning.
+    @classmethod
+    def capped_runs(cls, bundle: ExportBundle, sizes: DeviceSizes) -> CappedRuns:
+        """Read the longest source, fill the target, and decode."""
+        longest = min(sizes.context_tokens, bundle.manifest.context_tokens)
+        tokens = cls.source_tokens(bundle, longest)
+        decode = TimedPhase("decode", sizes.batch, 1, longest - 1)
+        phases = (TimedPhase("forward", sizes.batch, tokens), *(decode,) * DECODED_TOKENS)
+        return CappedRuns(phases, tokens, longest)
 
-        Returns:
-            Logits ``(rows, tokens, vocabulary)`` float32, and the longer past.
-        """
-        values = past.values if past is not None else self.empty_past(len(target), 0).values
-        feeds: dict[str, Array | Value] = {"input_ids": target, **source.values, **values}
-        if "encoder_attention_mask" in self.session.inputs:
-            feeds["encoder_attention_mask"] = source.mask
-        present = dict.fromkeys(map(_present, self._own))
-        (logits,), kept = self.session.run(feeds, ["logits"], present)
-        longer = Past(dict(zip(self._own, kept, strict=True)))
-        return logits.astype(np.float32, copy=False), longer
+    def samples(self, evaluation: Evaluation) -> Targets | Known:
+        """Read texts, and draw an answer to each; with true ones where these are told."""
+        bundle, count = evaluation.original, evaluation.size.pairs
+        records = read_records(evaluation.source, bundle.manifest.task)
+        if records is None:
+            sentences = split_sentences(read_text(evaluation.source), count)
+            return self.draw_answers(bundle, sentences, evaluation.progress)
+        require_scores()
+        texts = [record.given for record in records[:count]]
+        drawn = self.draw_answers(bundle, texts, evaluation.progress)
+        return Known(drawn, [record.truth for record in records[:count]])
 
-    def empty_past(self, rows: int, tokens: int) -> Past:
-        """Make a past of so many tokens, all of them zero."""
-        made = {}
-        for name in self._own:
-            _, heads, _, size = self.session.inputs[name].shape
-            assert isinstance(heads, int)
-            assert isinstance(size, int)
-            made[name] = self.session.zeros(name, (rows, heads, tokens, size))
-        return Past(made)
+    def prompts(
+        self, samples: Targets, count: int, length: int, new_tokens: int
+    ) -> tuple[list[Array], int]:
+        """Take the first sources, whole; their targets are not looked at."""
+        return [source for source, _ in samples[:count]], new_tokens
 
-    def forced(self, source: Array, target: Array, mask: Array | None = None) -> Array:
-        """Predict every token of given targets.
+    def draw_answers(
+        self, bundle: ExportBundle, sentences: list[str], progress: Progress | None = None
+    ) -> Targets:
+        """Draw an answer to each sentence."""
+        tokenizer = read_tokenizer(bundle)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(bundle.manifest.context_tokens)
+        sources = [np.array(each.ids, np.int64) for each in tokenizer.encode_batch(sentences)]
+        return self.draw_targets(bundle, sources, progress)
 
-        Args:
-            source: see ``read``.
-            target: ``(rows, tokens + 1)``, from the start token on.
-            mask: of the source.
-
-        Returns:
-            Logits ``(rows, tokens, vocabulary)`` float32.
-        """
-        return self.logits(target[:, :-1], self.read(source, mask))[0]
-
-    def greedy(self, sources: Sequence[Array], new_tokens: int) -> list[list[int]]:
-        """Answer each source, alone, by the likeliest tokens; an end of text does not stop it.
-
-        Returns:
-            The new tokens of each; ties go to the lowest id.
-        """
-        first = self.start.length
-        return [self._answer([source], new_tokens)[0][first:] for source in sources]
-
-    def continued(self, sources: Sequence[Array], new_tokens: int) -> Array:
-        """Answer a batch by the likeliest tokens, ``(sources, new tokens)`` int64."""
-        rows = self._answer(sources, new_tokens)
-        return np.array([row[self.start.length :] for row in rows], np.int64)
-
-    def predicted(self, source: Array, tokens: Array, by_steps: bool = False) -> Array:
-        """Predict given tokens of an answer.
-
-        Args:
-            source: ``(length,)``, or a sound.
-            tokens: ``(tokens,)``, without what every target begins with; the last is not read.
-            by_steps: read each token with the past; else all at once.
-
-        Returns:
-            Logits that each token follows from, ``(tokens, vocabulary)`` float32.
-        """
-        read = self.read(*self.together([source]))
-        begun = self.start.begin(1, lambda ids: self.logits(ids, read)[0][:, -1])
-        target = np.concatenate([begun, tokens[None]], axis=1)
-        if not by_steps:
-            return self.logits(target[:, :-1], read)[0][0, begun.shape[1] - 1 :]
-        return step_by_step(
-            lambda ids, past: self.logits(ids, read, past), target, begun.shape[1], past=None
-        )
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        return self.start.ends
-
-    def drawn(
-        self, sources: Sequence[Array], new_tokens: int, generator: np.random.Generator
-    ) -> list[list[int]]:
-        """Draw an answer to each of a batch, from the start token up to the end of the text."""
-
-        def choose(scores: Array) -> Array:
-            return draw(scores, generator.random(len(scores)))
-
-        return self._answer(sources, new_tokens, choose, to_end=True)
-
-    def answers(self, sources: Sequence[Array]) -> list[str]:
-        """Answer sources by the likeliest tokens, up to the end, in words."""
-        assert self.tokenizer is not None, "this pair was opened without a tokenizer"
-        texts: list[str] = []
+    def draw_targets(
+        self, bundle: ExportBundle, sources: Sequence[Array], progress: Progress | None = None
+    ) -> Targets:
+        """Draw an answer to each source."""
+        generator = np.random.default_rng(_SEED)
+        room = min(_TARGET_TOKENS, bundle.manifest.context_tokens - self.start.length)
+        targets: Targets = []
         for start in range(0, len(sources), self.batch):
             batch = sources[start : start + self.batch]
-            rows = self._answer(batch, self.max_tokens, to_end=True)
-            texts += self.tokenizer.decode_batch([row[self.start.length :] for row in rows])
-        return texts
+            found = self.drawn(batch, room, generator)
+            targets += zip(batch, (np.array(each, np.int64) for each in found), strict=True)
+            if progress:
+                progress("answer", len(targets), len(sources))
+        return targets
 
-    def together(self, sources: Sequence[Array]) -> tuple[Array, Array | None]:
-        """Make a batch of sources, and its mask: sounds have one length."""
-        if self.hears:
-            return np.stack(sources), None
-        return right_padded([source.tolist() for source in sources])
+    def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
+        """Read sources with their greedy targets, and the logits of all targets but the first."""
+        names = ("source", "target", "output")
+        rows = zip(*(numbered(answers, name) for name in names), strict=True)
+        first = self.start.length
+        return [
+            ReferenceAnswer((source, target), output, tuple(target[first:].tolist()))
+            for source, target, output in rows
+        ]
 
-    def _answer(
-        self,
-        sources: Sequence[Array],
-        new_tokens: int,
-        choose: Callable[[Array], Array] = lambda scores: scores.argmax(-1),  # the first of equals
-        to_end: bool = False,
-    ) -> list[list[int]]:
-        """Answer a batch from the start token on, by the likeliest tokens or by what is chosen.
+    def run_together(self, rows: Sequence[tuple[Array, Array]]) -> list[Array]:
+        """Predict targets of one length from padded sources."""
+        sources, mask = self.together([source for source, _ in rows])
+        return list(self.forced(sources, np.stack([target for _, target in rows]), mask))
 
-        Each up to its end, or all to the last token.
-        """
-        read, past = self.read(*self.together(sources)), None
-        step = self.start.begin(len(sources), lambda ids: self.logits(ids, read)[0][:, -1])
-        begun = step.tolist()
-        rows: list[list[int]] = [[] for _ in sources]
-        while len(rows[0]) < new_tokens:
-            logits, past = self.logits(step, read, past)
-            chosen = choose(self.start.allowed(logits[:, -1], len(rows[0])))
-            for row, token in zip(rows, chosen.tolist(), strict=True):
-                row.append(token)
-            if to_end and all(set(row) & set(self.start.ends) for row in rows):
-                break
-            step = chosen[:, None].astype(np.int64)
-        cut = map(self.start.until_end, rows) if to_end else rows
-        return [[*start, *row] for start, row in zip(begun, cut, strict=True)]
+    def generate(self, row: tuple[Array, Array], new_tokens: int) -> list[int]:
+        """Answer a source by its likeliest tokens."""
+        return self.greedy([row[0]], new_tokens)[0]
 
+    def prepare(self, phase: TimedPhase, inputs: TimedInputs) -> Callable[[], object]:
+        """Draw a source for the encoder; or tokens, that follow from the source read last."""
+        if phase.phase == "forward":
+            given = self.random_source(phase.batch, phase.tokens)
+            return lambda: self._read(given)
+        source = self._source
+        if source is None:
+            source = self._read(self.random_source(phase.batch, inputs.piece_tokens))
+        past = self._filled(phase, inputs.piece_tokens, source)
+        ids = random_ids(self.vocabulary, phase.batch, phase.tokens)
+        return lambda: self.logits(ids, source, past)
 
-def _present(name: str) -> str:
-    return name.replace(_PAST, _PRESENT, 1)
+    def random_source(self, rows: int, tokens: int) -> Array:
+        """Draw sources of so many tokens."""
+        return random_ids(self.vocabulary, rows, tokens)
+
+    def _read(self, source: Array) -> EncodedSource:
+        self._source = self.read(source)
+        return self._source
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[int, int], TargetPast]:
+        """Pasts before timed decodes, by batch and tokens."""
+        return {}
+
+    def _filled(self, phase: TimedPhase, piece_tokens: int, source: EncodedSource) -> TargetPast:
+        batch, tokens = key = (phase.batch, phase.context_tokens)
+        if key not in self._contexts:
+            past = self.empty_past(batch, 0)
+            for done in range(0, tokens, piece_tokens):
+                ids = random_ids(self.vocabulary, batch, min(piece_tokens, tokens - done))
+                past = self.logits(ids, source, past)[1]
+            self._contexts[key] = past
+        return self._contexts[key]

@@ -1,9 +1,10 @@
-"""Run the graph of an image model: hidden states or logits, vectors or labels of files."""
+"""Image encoders: hidden states or logits of pixels, vectors or labels of image files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,29 +12,48 @@ from edgelr.core.bundle import ExportBundle, read_config
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import ImageInput
 from edgelr.core.tasks import TASKS, decides_each_label
-from edgelr.core.vocabulary import Array
+from edgelr.core.vocabulary import Array, Pooling
 from edgelr.data.images import read_pixels
-from edgelr.runtime.runners.encoder import Pooling, each_decision, output_of, pooled
-from edgelr.runtime.session import Session, open_session
+from edgelr.data.labels import folder_labels
+from edgelr.runtime.evaluators import Known
+from edgelr.runtime.graphs import open_graph, random_values
+from edgelr.runtime.requests import (
+    ON_CPU,
+    CappedRuns,
+    DeviceSizes,
+    Evaluation,
+    Execution,
+    PhaseSizes,
+    TimedInputs,
+    TimedPhase,
+)
+from edgelr.runtime.runners import RUNNERS, Runner
+from edgelr.runtime.runners.files import images_of
+from edgelr.runtime.runners.forward import each_decision, forward_phases, output_of, pooled
+
+if TYPE_CHECKING:
+    from edgelr.runtime.session import Session
 
 _BATCH = 8
+_PIXELS = "pixel_values"
 
 
-class ImageEncoder:
-    """A graph from pixels to hidden states or logits, and what turns image files into pixels.
+@RUNNERS.register("image_encoder")
+class ImageEncoderRunner(Runner):
+    """A graph from pixels to hidden states or logits, and how image files become pixels.
 
     Args:
-        session: a graph with the input ``pixel_values``, and an output ``last_hidden_state``, or
+        session: graph with the input ``pixel_values``, and an output ``last_hidden_state``, or
             else its first output.
-        image: how files are prepared.
-        pooling: ``"mean"`` over all tokens, or the vector of the first, ``"cls"``.
-        decides_each_label: see ``tasks.decides_each_label``.
+        image: preparation of files.
+        pooling: way to one vector: ``"mean"`` of all tokens, or the first, ``"cls"``.
+        decides_each_label: whether several labels may be true: see ``tasks.decides_each_label``.
 
     Raises:
         InputError: the graph has other inputs.
     """
 
-    input_name = "pixel_values"
+    answer_names = ("pixel_values_0", "output_0")
 
     def __init__(
         self,
@@ -45,28 +65,51 @@ class ImageEncoder:
         self.session, self.image, self.pooling = session, image, pooling
         self._decides_each_label = decides_each_label
         self._output = output_of(session)
-        if set(session.inputs) != {self.input_name}:
+        if set(session.inputs) != {_PIXELS}:
             raise InputError(
                 f"{session.path} is no image model that edgelr can run: its inputs are "
-                f"{sorted(session.inputs)}. Expected {self.input_name}. Export the model with "
+                f"{sorted(session.inputs)}. Expected {_PIXELS}. Export the model with "
                 f"edgelr."
             )
 
     @classmethod
     def open(
-        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
-    ) -> ImageEncoder:
-        """Open the image model of a bundle."""
+        cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
+    ) -> ImageEncoderRunner:
+        """Open the image model of a bundle; it has no tokenizer."""
         config, manifest = read_config(bundle), bundle.manifest
         assert manifest.image is not None, "this bundle reads text"
         labels = len(config.get("id2label", ()))
         return cls(
-            open_session(bundle.model_path, provider, threads),
+            open_graph(bundle, execution),
             manifest.image,
             manifest.pooling or "cls",
             TASKS.get(manifest.task).loss == "label"
             and decides_each_label(config.get("problem_type"), labels),
         )
+
+    @classmethod
+    def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
+        """List runs of one image and of several."""
+        return forward_phases(bundle.manifest.context_tokens)
+
+    @classmethod
+    def capped_runs(cls, bundle: ExportBundle, sizes: DeviceSizes) -> CappedRuns:
+        """Read one batch."""
+        tokens = bundle.manifest.context_tokens
+        return CappedRuns((TimedPhase("forward", sizes.batch, tokens),), tokens, tokens)
+
+    def samples(self, evaluation: Evaluation) -> list[Path] | Known:
+        """List image files, with labels where their folders name them."""
+        images, labels = images_of(evaluation), None
+        if evaluation.original.manifest.task == "image-classification":
+            labels = folder_labels(images, read_config(evaluation.original))
+        return images if labels is None else Known(images, np.array(labels))
+
+    def prepare(self, phase: TimedPhase, inputs: TimedInputs) -> Callable[[], object]:
+        """Draw pixels."""
+        pixels = random_values(phase.batch, 3, self.image.side, self.image.side)
+        return lambda: self.run(pixels)
 
     def run(self, pixels: Array) -> Array:
         """Compute what the graph answers to ``(batch, 3, side, side)``.
@@ -74,11 +117,11 @@ class ImageEncoder:
         Returns:
             Hidden states ``(batch, tokens, features)`` or logits ``(batch, labels)``, float32.
         """
-        (found,), _ = self.session.run({self.input_name: pixels}, [self._output])
+        (found,), _ = self.session.run({_PIXELS: pixels}, [self._output])
         return found.astype(np.float32, copy=False)
 
     def run_together(self, rows: Sequence[Array]) -> list[Array]:
-        """Run images ``(3, side, side)`` as one batch; return what each is answered."""
+        """Run images ``(3, side, side)`` as one batch; return the answer to each."""
         return list(self.run(np.stack(rows)))
 
     def embed(self, paths: Sequence[Path], batch: int = _BATCH) -> Array:

@@ -1,34 +1,55 @@
-"""Run any graph on whole tensors: Grams of what its linears read, outputs with other weights."""
+"""Any graph on whole tensors: its outputs, and Grams of what its linears read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.core.results import Metric, Parity
-from edgelr.core.vocabulary import Array, Progress
-from edgelr.data.tensors import Samples, count, feeds, load_samples
-from edgelr.runtime.evaluators import evaluators_for
-from edgelr.runtime.session import Session, open_session
+from edgelr.core.modality import TENSORS
+from edgelr.core.vocabulary import Array
+from edgelr.data.tensors import SAMPLES, Samples, count, feeds, load_samples
+from edgelr.runtime.graphs import open_graph
+from edgelr.runtime.requests import (
+    ON_CPU,
+    CappedRuns,
+    DeviceSizes,
+    Evaluation,
+    Execution,
+    PhaseSizes,
+    TimedInputs,
+    TimedPhase,
+)
+from edgelr.runtime.runners import RUNNERS, ReferenceAnswer, Runner
+
+if TYPE_CHECKING:
+    from edgelr.runtime.session import Session
+
+Outputs = Mapping[str, Array]
 
 
-class Tensors:
+@RUNNERS.register(TENSORS)
+class TensorsRunner(Runner):
     """A graph that is fed arrays.
 
     Args:
-        session: of the graph.
+        session: session of the graph.
+        samples: file of inputs for timed runs, where no other is named.
 
     Raises:
         InputError: no output is a floating-point number, so that nothing can be compared.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    answer_names = ("runs",)
+
+    def __init__(self, session: Session, samples: Path = Path(SAMPLES)) -> None:
+        self.session, self._samples = session, samples
+        self._first: Samples = {}  # that is timed
         ports = session.outputs.values()
         self._fetch = [port.name for port in ports if port.dtype.kind == "f"]
         if not self._fetch:
@@ -38,15 +59,98 @@ class Tensors:
                 f"others come from an output as well."
             )
 
+    @classmethod
+    def open(
+        cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
+    ) -> TensorsRunner:
+        """Open the graph of a bundle; it has no tokenizer."""
+        return cls(open_graph(bundle, execution), bundle.folder / SAMPLES)
+
+    @classmethod
+    def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
+        """List one run."""
+        return [TimedPhase("forward", 1, 0)]
+
+    @classmethod
+    def capped_runs(cls, bundle: ExportBundle, sizes: DeviceSizes) -> CappedRuns:
+        """Run once: a graph decides about its batch."""
+        return CappedRuns((TimedPhase("forward", sizes.batch, 0),), 0, 0)
+
+    def samples(self, evaluation: Evaluation) -> Samples:
+        """Read inputs of the graph; those in the candidate where none are named."""
+        return load_samples(evaluation.source or evaluation.candidate.folder / SAMPLES)
+
+    def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
+        """Read inputs, and all outputs as one vector: see ``write_answers``.
+
+        Places where an expected output is not finite are left out: a mask's "minus infinity" says
+        nothing.
+        """
+        found = []
+        for run in range(int(answers["runs"])):
+            given = _with_prefix(answers, f"input_{run}.")
+            wanted = _with_prefix(answers, f"output_{run}.")
+            places = {name: np.isfinite(values) for name, values in wanted.items()}
+            found.append(ReferenceAnswer((given, places), _joined(wanted, places)))
+        return found
+
+    def run_alone(self, row: tuple[Outputs, Outputs]) -> Array:
+        """Run inputs; join what is at the finite places of all outputs to one vector."""
+        given, places = row
+        return _joined(self.outputs(given), places)
+
+    def run_together(self, rows: Sequence[tuple[Outputs, Outputs]]) -> list[Array]:
+        """Run nothing: a graph from anywhere need not take batches."""
+        return []
+
+    def prepare(self, phase: TimedPhase, inputs: TimedInputs) -> Callable[[], object]:
+        """Read the first sample, once."""
+        self._first = self._first or feeds(load_samples(inputs.samples or self._samples), 0)
+        return lambda: self.outputs(self._first)
+
     def outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph; weights that it lets be fed are as they are, unless they are fed."""
         found, _ = self.session.run(feeds, self._fetch)
         return dict(zip(self._fetch, found, strict=True))
 
 
-def open_tensors(path: Path, provider: str = "cpu", threads: int | None = None) -> Tensors:
+def open_tensors(path: Path, execution: Execution = ON_CPU) -> TensorsRunner:
     """Open a graph file."""
-    return Tensors(open_session(path, provider, threads))
+    from edgelr.runtime.session import open_session
+
+    return TensorsRunner(open_session(path, execution))
+
+
+def write_answers(path: Path, samples: Samples, outputs: Sequence[Outputs]) -> None:
+    """Write reference answers: the inputs of the first runs, and their outputs.
+
+    Args:
+        path: ``.npz`` file.
+        samples: inputs.
+        outputs: expected outputs by name, of each run.
+    """
+    arrays: dict[str, Array] = {"runs": np.array(len(outputs))}
+    for run, wanted in enumerate(outputs):
+        arrays |= {f"input_{run}.{name}": values for name, values in feeds(samples, run).items()}
+        arrays |= {f"output_{run}.{name}": values for name, values in wanted.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def largest_output(outputs: Sequence[Outputs]) -> float:
+    """Find the largest absolute value of all outputs that is finite."""
+    every = (np.abs(values[np.isfinite(values)]) for each in outputs for values in each.values())
+    return max((float(values.max(initial=0.0)) for values in every), default=0.0)
+
+
+def _with_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """Take the arrays whose names begin so, by the rest of their names."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays[name] for name in names}
+
+
+def _joined(outputs: Outputs, places: Outputs) -> Array:
+    """Join the values at some places of every output to one vector."""
+    return np.concatenate([outputs[name][places[name]] for name in places])
 
 
 def input_grams(
@@ -55,13 +159,15 @@ def input_grams(
     """Average ``x x^T`` over every position of every sample.
 
     Args:
-        path: a graph whose outputs are the values that are read.
-        readings: value, whether features are on axis 1, and strides over the positions.
-        samples: what is run.
+        path: graph whose outputs are the values that are read.
+        readings: name of a value, whether its features are on axis 1, and strides over positions.
+        samples: inputs of the runs.
 
     Returns:
         For each reading ``(in_features, in_features)``.
     """
+    from edgelr.runtime.session import open_session
+
     session = open_session(path)
     names = list(dict.fromkeys(name for name, _, _ in readings))
     sums: list[NDArray[np.float64]] = []
@@ -85,52 +191,3 @@ def _features_last(x: Array, channels_first: bool, strides: tuple[int, ...]) -> 
         x = x[(slice(None), slice(None), *(slice(None, None, step) for step in strides))]
         x = np.moveaxis(x, 1, -1)
     return x.reshape(-1, x.shape[-1])
-
-
-def accuracy(
-    reference: ExportBundle,
-    candidate: ExportBundle,
-    inputs: Path,
-    provider: str = "cpu",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Metric, ...]:
-    """Compare a candidate with its reference on samples, by every evaluator of raw tensors."""
-    samples = load_samples(inputs)
-    first, second = (
-        open_tensors(bundle.model_path, provider, threads) for bundle in (reference, candidate)
-    )
-    found = (compare(first, second, samples, progress) for compare in evaluators_for("tensors"))
-    return tuple(metric for metrics in found for metric in metrics)
-
-
-def parity(
-    bundle: ExportBundle, expected: Sequence[Mapping[str, Array]], samples: Samples, limit: float
-) -> Parity:
-    """Compare a bundle with what its factors give in the original graph, multiplied out.
-
-    Args:
-        bundle: the split graph.
-        expected: outputs of the first runs.
-        samples: what is run.
-        limit: largest error that passes, as a share of the largest output.
-    """
-    runner = open_tensors(bundle.model_path)
-    error = largest = 0.0
-    for index, wanted in enumerate(expected):
-        found = runner.outputs(feeds(samples, index))
-        for name, values in wanted.items():
-            finite = np.isfinite(values)
-            difference = np.abs(found[name][finite] - values[finite])
-            worst = float(difference.max(initial=0.0))
-            error = max(error, worst if np.isfinite(worst) else float("inf"))
-            largest = max(largest, float(np.abs(values[finite]).max(initial=0.0)))
-    return Parity(
-        max_abs_error=error,
-        max_abs_error_limit=limit * largest,
-        padded_max_abs_error=0.0,
-        greedy_prompts=0,
-        greedy_identical=0,
-        greedy_tokens=0,
-        against="the original graph with its factors multiplied out",
-    )

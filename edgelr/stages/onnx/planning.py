@@ -23,6 +23,7 @@ from edgelr.graph.save import padding_bytes
 from edgelr.plan.allocate import Search, prepare
 from edgelr.plan.files import follow_plan, read_plan
 from edgelr.plan.search import largest_plan, smallest_plan
+from edgelr.runtime.requests import TimedInputs, TimedPhase
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.onnx.components import Components, read_components, write_components
 from edgelr.stages.onnx.original import FORMAT
@@ -128,9 +129,9 @@ def _budget(subject: Subject, search: Search) -> Budget:
     with Worker() as worker, tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_samples(inputs, take(subject.held_out, 0, 1))
-        worker.open(dense, inputs=inputs)
+        worker.open(dense, inputs=TimedInputs(samples=inputs))
         before = worker.memory()
-        worker.run_ms("forward", 1, 0, 0)
+        worker.run_ms(TimedPhase("forward", 1, 0))
         activations = max(0, worker.memory().peak_bytes - before.resident_bytes)
     fixed = read_residency(dense.model_path, device.provider).bytes - search.dense_bytes
     return Budget(

@@ -22,7 +22,8 @@ from edgelr.graph.save import save_graph
 from edgelr.graph.split import split_linears
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
-from edgelr.runtime.runners import tensors
+from edgelr.runtime.requests import Execution
+from edgelr.runtime.runners.tensors import largest_output, write_answers
 from edgelr.stages.onnx.original import dense_bundle, foreign_manifest, kept_samples
 from edgelr.stages.onnx.planning import Planned
 from edgelr.stages.onnx.source import open_source
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 PARITY_LIMITS: dict[Precision, float] = {"float32": 1e-3, "float16": 2e-2}  # of the largest output
 PARITY_SAMPLES = 4
+FACTORS = "the original graph with its factors multiplied out"
 
 
 def write_bundle(made: Planned, folder: Path) -> ExportBundle:
@@ -58,12 +60,14 @@ def validate(made: Planned, bundle: ExportBundle, scratch: Path, listener: Liste
     subject = made.subject
     listener.progress("parity", 0, 1)
     few = take(subject.held_out, 0, PARITY_SAMPLES)
-    expected = made.weights.outputs(made.ranks, few)
-    parity = tensors.parity(bundle, expected, few, PARITY_LIMITS[subject.precision])
+    expected, answers = made.weights.outputs(made.ranks, few), scratch / "answers.npz"
+    write_answers(answers, few, expected)
+    limit = PARITY_LIMITS[subject.precision] * largest_output(expected)
+    parity = replace(jobs.parity(bundle, answers, limit), against=FACTORS)
     listener.progress("parity", 1, 1)
     inputs = scratch / "held_out.npz"
     write_samples(inputs, subject.held_out)
-    metrics = jobs.tensor_accuracy(subject.dense, bundle, inputs, progress=listener.progress)
+    metrics = jobs.accuracy(subject.dense, bundle, inputs, progress=listener.progress)
     return Validation(
         parity=parity,
         metrics=metrics,
@@ -83,10 +87,11 @@ def measure_both(subject: Subject, bundle: ExportBundle, listener: Listener) -> 
     asked = subject.settings.provider
     if (asked or subject.device.provider) == "cuda":
         with suppress(ProviderError):
-            return measure.measure(subject.dense, bundle, "cuda", progress=listener.progress)
+            on_gpu = Execution("cuda")
+            return measure.measure(subject.dense, bundle, on_gpu, progress=listener.progress)
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
-    return measure.measure(subject.dense, bundle, "cpu", progress=listener.progress)
+    return measure.measure(subject.dense, bundle, progress=listener.progress)
 
 
 def validate_again(
@@ -129,8 +134,8 @@ def validate_again(
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_samples(inputs, samples)
-        metrics = jobs.tensor_accuracy(
-            reference, bundle, inputs, provider, progress=listener.progress
+        metrics = jobs.accuracy(
+            reference, bundle, inputs, Execution(provider), progress=listener.progress
         )
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(

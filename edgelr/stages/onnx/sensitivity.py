@@ -19,7 +19,7 @@ from edgelr.graph.expose import feeding_weights
 from edgelr.graph.linears import Linear, find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.runtime.evaluators.tensors import mean_distance
-from edgelr.runtime.runners.tensors import Tensors, open_tensors
+from edgelr.runtime.runners.tensors import TensorsRunner, open_tensors
 from edgelr.stages.onnx.components import Components, Matrix
 
 PROBED = (0.1, 0.35, 0.75)  # of the rank at which two factors are as large as the weight
@@ -32,7 +32,7 @@ Outputs = list[dict[str, Array]]
 class Weights:
     """The original graph with weights that can be replaced, run by run."""
 
-    runner: Tensors
+    runner: TensorsRunner
     linears: dict[str, Linear]
     components: Components
 

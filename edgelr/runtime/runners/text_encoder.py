@@ -1,45 +1,69 @@
-"""Run an encoder's graph: hidden states or logits of token ids, vectors or labels of texts."""
+"""Text encoders: hidden states or logits of token ids, vectors or labels of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
 from edgelr.core.errors import InputError
 from edgelr.core.tasks import decides_each_label
-from edgelr.core.vocabulary import Array
+from edgelr.core.vocabulary import Array, Pooling
+from edgelr.data.labels import Record, label_ids, read_records, token_labels
 from edgelr.data.padding import right_padded
-from edgelr.data.text import mask_tokens
-from edgelr.runtime.session import Session, open_session
+from edgelr.data.text import mask_tokens, read_text, split_sentences
+from edgelr.runtime.evaluators import Known
+from edgelr.runtime.graphs import open_graph, random_ids
+from edgelr.runtime.requests import (
+    ON_CPU,
+    CappedRuns,
+    DeviceSizes,
+    Evaluation,
+    Execution,
+    PhaseSizes,
+    TimedInputs,
+    TimedPhase,
+)
+from edgelr.runtime.runners import RUNNERS, Runner
+from edgelr.runtime.runners.forward import (
+    FORWARD_TOKENS,
+    each_decision,
+    forward_phases,
+    output_of,
+    pooled,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-Pooling = Literal["mean", "cls"]
+    from edgelr.runtime.session import Session
+
 _BATCH = 32
 _FEW = 4  # texts whose logits have a number for every token of the vocabulary
 
 
-class Encoder:
-    """A graph from token ids to hidden states or logits, and what turns texts into ids around it.
+@RUNNERS.register("text_encoder")
+class TextEncoderRunner(Runner):
+    """A graph from token ids to hidden states or logits, and the tokenizer of its texts.
 
     Args:
-        session: a graph with ``input_ids``, optional ``attention_mask`` and ``token_type_ids``,
+        session: graph with ``input_ids``, optional ``attention_mask`` and ``token_type_ids``,
             and an output ``last_hidden_state``, or else its first output.
-        tokenizer: needed for texts only; its truncation and padding are replaced.
-        pooling: ``"mean"`` over the real tokens, or the vector of the first token, ``"cls"``.
-        max_tokens: longer texts are cut.
-        decides_each_label: see ``tasks.decides_each_label``.
-        mask_token: the id that stands for what is to be filled in; None where nothing is.
+        tokenizer: tokenizer of texts, whose truncation and padding are replaced; None where none
+            are read.
+        pooling: way to one vector: ``"mean"`` of the real tokens, or the first token, ``"cls"``.
+        max_tokens: length to which longer texts are cut.
+        decides_each_label: whether several labels may be true: see ``tasks.decides_each_label``.
+        mask_token: id of the token that is to be filled in; None where none is.
+        vocabulary: number of tokens, for random ones.
 
     Raises:
         InputError: the graph has other inputs.
     """
 
-    input_name = "input_ids"
+    answer_names = ("input_ids_0", "output_0")
 
     def __init__(
         self,
@@ -49,8 +73,10 @@ class Encoder:
         max_tokens: int = 512,
         decides_each_label: bool = False,
         mask_token: int | None = None,
+        vocabulary: int = 0,
     ) -> None:
         self.session = session
+        self.vocabulary = vocabulary
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.mask_token = mask_token
@@ -70,27 +96,69 @@ class Encoder:
 
     @classmethod
     def open(
-        cls, bundle: ExportBundle, provider: str = "cpu", threads: int | None = None
-    ) -> Encoder:
-        """Open the encoder of a bundle, with its tokenizer."""
+        cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
+    ) -> TextEncoderRunner:
+        """Open the encoder of a bundle."""
         config = read_config(bundle)
         labels = len(config.get("id2label", ()))
         return cls(
-            open_session(bundle.model_path, provider, threads),
-            read_tokenizer(bundle),
+            open_graph(bundle, execution),
+            read_tokenizer(bundle) if tokenizer else None,
             bundle.manifest.pooling or "mean",
             bundle.manifest.context_tokens,
             bundle.manifest.task == "text-classification"
             and decides_each_label(config.get("problem_type"), labels),
             bundle.manifest.mask_token,
+            int(config.get("vocab_size", 0)),
         )
+
+    @classmethod
+    def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
+        """List runs of one text and of several."""
+        return forward_phases(min(FORWARD_TOKENS, bundle.manifest.context_tokens))
+
+    @classmethod
+    def profiled_phase(cls, bundle: ExportBundle, tokens: int) -> TimedPhase:
+        """Profile a run of one text."""
+        return TimedPhase("forward", 1, min(tokens, bundle.manifest.context_tokens))
+
+    @classmethod
+    def capped_runs(cls, bundle: ExportBundle, sizes: DeviceSizes) -> CappedRuns:
+        """Read one batch."""
+        longest = min(sizes.context_tokens, bundle.manifest.context_tokens)
+        tokens = min(sizes.prefill_tokens, longest)
+        return CappedRuns((TimedPhase("forward", sizes.batch, tokens),), tokens, longest)
+
+    def samples(self, evaluation: Evaluation) -> list[str] | Known:
+        """Read sentences, or texts with their labels."""
+        source, count = evaluation.source, evaluation.size.sentences
+        records = read_records(source, evaluation.original.manifest.task)
+        if records is None:
+            return split_sentences(read_text(source), count)
+        return self._labelled(evaluation.original, records[:count], str(source))
+
+    def _labelled(self, bundle: ExportBundle, records: Sequence[Record], source: str) -> Known:
+        """Resolve the labels of texts, or of words: that of a word is its first token's."""
+        labels = label_ids(records, read_config(bundle), source)
+        if bundle.manifest.task == "text-classification":
+            return Known([record.given for record in records], np.array(labels))
+        texts = [" ".join(record.given) for record in records]
+        truths: list[int] = []
+        for encoding, record, ids in zip(self.encode(texts), records, labels, strict=True):
+            truths += token_labels(encoding, record.given, ids)
+        return Known(texts, np.array(truths))
+
+    def prepare(self, phase: TimedPhase, inputs: TimedInputs) -> Callable[[], object]:
+        """Draw tokens."""
+        ids = random_ids(self.vocabulary, phase.batch, phase.tokens)
+        return lambda: self.run(ids)
 
     def run(self, input_ids: Array, attention_mask: Array | None = None) -> Array:
         """Compute what the graph answers.
 
         Args:
-            input_ids: ``(batch, tokens)``.
-            attention_mask: ``(batch, tokens)``, 0 for padding; None for a batch without.
+            input_ids: token ids, ``(batch, tokens)``.
+            attention_mask: mask of the same shape, 0 for padding; None for a batch without.
 
         Returns:
             Hidden states ``(batch, tokens, features)``, logits of every token ``(batch, tokens,
@@ -107,7 +175,7 @@ class Encoder:
         return found.astype(np.float32, copy=False)
 
     def run_together(self, rows: Sequence[Array]) -> list[Array]:
-        """Run token ids ``(length,)`` as one padded batch; return what each is answered."""
+        """Run token ids ``(length,)`` as one padded batch; return the answer to each."""
         outputs = self.run(*right_padded([row.tolist() for row in rows]))
         cut = outputs.ndim == 3  # an answer for every token
         return [each[: len(row)] if cut else each for each, row in zip(outputs, rows, strict=True)]
@@ -160,26 +228,3 @@ class Encoder:
 
     def _embed(self, input_ids: Array, mask: Array) -> Array:
         return pooled(self.run(input_ids, mask), mask, self.pooling)
-
-
-def output_of(session: Session) -> str:
-    """Name what a graph answers: ``last_hidden_state``, or else its first output."""
-    wanted = "last_hidden_state"
-    return wanted if wanted in session.outputs else next(iter(session.outputs))
-
-
-def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
-    """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors."""
-    if pooling == "cls":
-        vectors = hidden[:, 0]
-    else:
-        weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
-        vectors = (hidden * weights[..., None]).sum(1)
-    unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return unit
-
-
-def each_decision(logits: Array) -> Array:
-    """Turn ``(rows, labels)`` into decisions between yes and no, ``(rows * labels, 2)``."""
-    pairs = np.stack((logits, np.zeros_like(logits)), axis=-1)
-    return pairs.reshape(-1, 2)

@@ -1,0 +1,95 @@
+"""Latency and memory of bundles, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.errors import InputError
+from edgelr.runtime.measure import measure, measure_one
+from edgelr.runtime.requests import Execution, PhaseSizes
+from tests.helpers.paths import ROOT
+from tests.helpers.runtime_bundles import write_modality
+from tests.helpers.runtime_graphs import decoder_model, encoder_model, write_bundle
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+
+WITHOUT_ORT = """
+import sys
+from pathlib import Path
+from edgelr.core.bundle import read_bundle
+from edgelr.runtime.measure import measure_one
+from edgelr.runtime.requests import PhaseSizes
+
+found = measure_one(read_bundle(Path(sys.argv[1])), sizes=PhaseSizes((8,), (8,)), repetitions=1)
+assert [phase.key for phase in found.phases] == ["prefill 8", "decode 8"]
+assert not {"onnxruntime", "torch", "transformers", "onnx"} & set(sys.modules)
+"""
+
+
+@pytest.fixture
+def decoder(tmp_path: Path) -> ExportBundle:
+    return write_bundle(tmp_path / "decoder", decoder_model())
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> ExportBundle:
+    return write_bundle(tmp_path / "encoder", encoder_model())
+
+
+def test_a_comparison_holds_both_bundles_and_a_ratio_for_each_phase(
+    decoder: ExportBundle, tmp_path: Path
+) -> None:
+    other = write_bundle(tmp_path / "other", decoder_model(seed=1))
+    calls: list[tuple[str, int, int]] = []
+    found = measure(
+        decoder,
+        other,
+        sizes=PhaseSizes((8, 16), (12,)),
+        repetitions=3,
+        progress=lambda *call: calls.append(call),
+    )
+    assert list(found.ratios) == ["prefill 8", "prefill 16", "decode 12"]
+    assert all(ratio > 0 for ratio in found.ratios.values())
+    assert (found.dense.name, found.bundle.name) == ("decoder", "other")
+    assert calls[-1] == ("measure decode 12", 3, 3)
+    decode = found.bundle.phases[-1]
+    assert (decode.phase, decode.tokens, decode.context_tokens) == ("decode", 1, 12)
+    assert decode.repetitions == 3
+    assert decode.p50_ms <= decode.p90_ms <= decode.p99_ms
+    assert decode.tokens_per_second == pytest.approx(1e3 / decode.p50_ms)
+
+
+def test_encoders_are_measured_forward(encoder: ExportBundle) -> None:
+    found = measure_one(encoder, Execution(threads=1), repetitions=2)
+    assert [(phase.batch, phase.tokens) for phase in found.phases] == [(1, 64), (8, 64)]
+    assert found.file_bytes == encoder.weight_bytes
+    assert found.memory.peak_bytes > found.memory.baseline_bytes > 0
+
+
+def test_unequal_tasks_and_long_prompts_are_refused(
+    decoder: ExportBundle, encoder: ExportBundle
+) -> None:
+    with pytest.raises(InputError, match="one task"):
+        measure(decoder, encoder, sizes=PhaseSizes((8,), (8,)))
+    with pytest.raises(InputError, match="64 tokens"):
+        measure_one(decoder, sizes=PhaseSizes((65,), (8,)))
+
+
+def test_a_graph_from_anywhere_is_timed_on_the_samples_of_the_bundle(tmp_path: Path) -> None:
+    """Its original has none of its own."""
+    bundle = write_modality(tmp_path / "bundle", "tensors")
+    original = write_modality(tmp_path / "original", "tensors", seed=1)
+    (original.folder / "edgelr" / "inputs.npz").unlink()
+    found = measure(original, bundle, Execution(threads=1), repetitions=2)
+    assert list(found.ratios) == ["forward"]
+    assert found.dense.memory.predicted_bytes is None
+
+
+def test_who_measures_loads_no_onnxruntime(decoder: ExportBundle) -> None:
+    command = [sys.executable, "-c", WITHOUT_ORT, str(decoder.folder)]
+    subprocess.run(command, cwd=ROOT, check=True)

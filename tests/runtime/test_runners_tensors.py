@@ -1,0 +1,77 @@
+"""Graphs on whole tensors: outputs, reference answers, Grams of what is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, save
+
+from edgelr.core.errors import InputError
+from edgelr.runtime.runners.tensors import (
+    TensorsRunner,
+    input_grams,
+    largest_output,
+    open_tensors,
+    write_answers,
+)
+from edgelr.runtime.validate import parity, twin_error
+from tests.helpers.runtime_bundles import tensor_samples, write_modality
+from tests.helpers.runtime_graphs import image_weight, make_model
+
+
+def test_what_is_written_is_what_parity_reads(tmp_path: Path) -> None:
+    bundle, samples = write_modality(tmp_path / "bundle", "tensors"), tensor_samples()
+    runner = TensorsRunner.open(bundle)
+    outputs = [runner.outputs({"x": x}) for x in samples["x"][:3]]
+    assert sum(not np.isfinite(each["z"]).all() for each in outputs), "some are minus infinity"
+    write_answers(tmp_path / "answers.npz", samples, outputs)
+    rows = runner.read_answers(dict(np.load(tmp_path / "answers.npz")))
+    finite = [np.isfinite(each["z"]).sum() + each["y"].size for each in outputs]
+    assert [each.output.size for each in rows] == finite
+    assert parity(bundle, tmp_path / "answers.npz", 0.0).passed
+    assert twin_error(bundle, bundle, tmp_path / "answers.npz") == 0
+
+
+def test_a_value_that_became_infinite_fails(tmp_path: Path) -> None:
+    bundle, samples = write_modality(tmp_path / "bundle", "tensors"), tensor_samples(1)
+    outputs = TensorsRunner.open(bundle).outputs({"x": samples["x"][0]})
+    outputs["z"] = np.where(np.isfinite(outputs["z"]), outputs["z"], 0)
+    write_answers(tmp_path / "answers.npz", samples, [outputs])
+    assert parity(bundle, tmp_path / "answers.npz", 1e9).max_abs_error == float("inf")
+
+
+def test_differences_of_doubles_are_found(tmp_path: Path) -> None:
+    """In float32 they would be rounded away."""
+    double = TensorProto.DOUBLE
+    nodes = [("Identity", ["x"], ["y"], {})]
+    model = make_model(nodes, [("x", double, [2])], [("y", double, [2])], {})
+    bundle = write_modality(tmp_path / "bundle", "tensors")
+    save(model, bundle.model_path)
+    x = np.array([[1.0, 2.0]])
+    write_answers(tmp_path / "answers.npz", {"x": x}, [{"y": x[0] + [0, 1e-12]}])
+    found = parity(bundle, tmp_path / "answers.npz").max_abs_error
+    assert found == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_the_largest_output_is_finite() -> None:
+    outputs = [{"a": np.array([1.0, -np.inf]), "b": np.array([-3.0])}, {"a": np.array([np.nan])}]
+    assert largest_output(outputs) == 3
+    assert largest_output([]) == 0
+
+
+def test_a_graph_without_numbers_to_compare_is_refused(tmp_path: Path) -> None:
+    whole = TensorProto.INT64
+    nodes = [("Identity", ["x"], ["y"], {})]
+    path = tmp_path / "whole.onnx"
+    save(make_model(nodes, [("x", whole, [2])], [("y", whole, [2])], {}), path)
+    with pytest.raises(InputError, match="no output of floating-point numbers, only y"):
+        open_tensors(path)
+
+
+def test_grams_are_means_over_all_positions(tmp_path: Path) -> None:
+    bundle = write_modality(tmp_path / "bundle", "tensors")
+    (gram,) = input_grams(bundle.model_path, [("y", False, ())], tensor_samples())
+    rows = (tensor_samples()["x"] @ image_weight()).reshape(5, -1).astype(np.float64)
+    np.testing.assert_allclose(gram, rows.T @ rows / 5, rtol=1e-5)
