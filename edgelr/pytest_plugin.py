@@ -50,18 +50,18 @@ def assert_no_regression(
     """Run a bundle in ONNX Runtime, and fail where it lost accuracy.
 
     Args:
-        bundle: a folder that ``edgelr export`` wrote.
-        against: another bundle, a dense export, or the original model; None runs the tests in the
-            bundle, which ``edgelr export --with-tests`` wrote: against what was stored then.
-        data: text, files or inputs to compare on; None takes what ``edgelr validate`` takes.
+        bundle: folder that ``edgelr export`` wrote.
+        against: reference: another bundle, a dense export, or the original model; None runs the
+            tests in the bundle, which ``edgelr export --with-tests`` wrote.
+        data: text, files or inputs to compare on; None takes the data of ``edgelr validate``.
         max_drop: largest loss of accuracy, see ``edgelr.device.gate``; None takes the bundle's own.
-        provider: ``cpu`` or ``cuda``.
+        provider: execution provider, ``cpu`` or ``cuda``.
 
     Returns:
-        What was found; None where the bundle's own tests have passed.
+        Metrics and gate; None where the bundle's own tests have passed.
 
     Raises:
-        AssertionError: the bundle answers otherwise, or is outside the gate.
+        AssertionError: the bundle's answers have changed, or it is outside the gate.
         EdgelrError: it cannot be run or compared.
     """
     if against is None:
