@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from edgelr.cli.app import app
-from edgelr.cli.common import listener_of
+from edgelr.cli.common import listener_of, run_of
 from edgelr.cli.options import AsJson, Folder, MaxDrop
 from edgelr.core.errors import BudgetError, GateError, InputError
 
@@ -61,7 +61,7 @@ def validate(
 
     with listener_of(as_json) as listener:
         found = validate_again(
-            read_bundle(folder, verify=True), against, data, max_drop, provider, listener
+            read_bundle(folder, verify=True), against, data, max_drop, provider, run_of(listener)
         )
     if as_json:
         from pydantic import TypeAdapter

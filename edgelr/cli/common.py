@@ -12,7 +12,8 @@ import typer
 from edgelr.core.errors import InputError
 
 if TYPE_CHECKING:
-    from edgelr.core.cache import Cache
+    from edgelr.core.listener import Listener
+    from edgelr.core.run import Run
     from edgelr.core.settings import Settings
 
 
@@ -40,11 +41,12 @@ def settings_of(ctx: typer.Context, config: Path | None) -> Settings:
     return make_settings(**given)
 
 
-def cache_of(resume: bool) -> Cache:
-    """Open the cache; without ``resume`` what is in it is made again."""
+def run_of(listener: Listener, resume: bool = True, seed: int = 0) -> Run:
+    """Make the value that stages share; without ``resume`` what is in the cache is made again."""
     from edgelr.core.cache import Cache, default_root
+    from edgelr.core.run import Run
 
-    return Cache(default_root(), reuse=resume)
+    return Run(Cache(default_root(), reuse=resume), listener, seed, command=command_line())
 
 
 def pipeline_of(settings: Settings) -> Any:

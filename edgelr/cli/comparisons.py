@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from edgelr.cli.app import app, bench_app
-from edgelr.cli.common import cache_of, command_line, listener_of, settings_of, stem_of
+from edgelr.cli.common import listener_of, run_of, settings_of, stem_of
 from edgelr.cli.options import (
     AsJson,
     CalibrationLength,
@@ -91,9 +91,7 @@ def bench_methods(
     )
     folder = out or Path(f"bench-{stem_of(model)}")
     with listener_of(quiet or as_json) as listener:
-        found = bench.bench_methods(
-            question, device, folder, cache_of(resume), listener, command_line()
-        )
+        found = bench.bench_methods(question, device, folder, run_of(listener, resume))
     if as_json:
         typer.echo(to_json(found))
     else:
@@ -160,7 +158,7 @@ def sweep(
     )
     folder = out or Path(f"sweep-{stem_of(model)}")
     with listener_of(quiet or as_json) as listener:
-        found = sweeps.sweep(question, folder, cache_of(resume), listener, command_line())
+        found = sweeps.sweep(question, folder, run_of(listener, resume))
     if as_json:
         typer.echo(to_json(found))
     else:

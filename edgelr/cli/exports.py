@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from edgelr.cli.app import app
-from edgelr.cli.common import cache_of, command_line, listener_of, pipeline_of, settings_of, stem_of
+from edgelr.cli.common import listener_of, pipeline_of, run_of, settings_of, stem_of
 from edgelr.cli.options import (
     Allocator,
     AsJson,
@@ -106,7 +106,6 @@ def export(
     settings = settings_of(ctx, config)
     folder = Path(settings.out or f"{stem_of(settings.model)}-{Path(settings.profile).stem}")
     device = load_profile(settings.profile)
-    from edgelr.core.listener import Clock
     from edgelr.report.schema import to_json
     from edgelr.report.terminal import print_report
 
@@ -115,18 +114,14 @@ def export(
         if dry_run:
             from edgelr.core.settings import write_settings
 
-            made = pipeline.plan(
-                settings, device, cache_of(resume), listener, Clock(), given_plan=plan
-            )
+            made = pipeline.plan(settings, device, run_of(listener, resume), given_plan=plan)
             write_settings(settings, Path("edgelr.yaml"))
             if as_json:
                 typer.echo(json.dumps(asdict(made.plan), indent=2))
             else:
                 typer.echo("Nothing was exported. Next: edgelr export -c edgelr.yaml")
             return
-        report = pipeline.export(
-            settings, device, folder, cache_of(resume), listener, command_line(), force, plan
-        )
+        report = pipeline.export(settings, device, folder, run_of(listener, resume), force, plan)
     if as_json:
         typer.echo(to_json(report))
     else:
@@ -174,12 +169,11 @@ def plan(
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
-    from edgelr.core.listener import Clock
     from edgelr.plan.files import write_plan
 
     pipeline = pipeline_of(settings)
     with listener_of(quiet) as listener:
-        made = pipeline.plan(settings, device, cache_of(resume), listener, Clock())
+        made = pipeline.plan(settings, device, run_of(listener, resume))
     write_plan(made.plan, out)
     source = shlex.quote(settings.model) + (f" --task {settings.task}" if settings.task else "")
     typer.echo(f"{out}  Next: edgelr export {source} --profile {settings.profile} --plan {out}")
@@ -201,7 +195,8 @@ def inspect(
     from edgelr.commands.inspect import inspect_sites
     from edgelr.report.terminal import print_sites
 
-    rows = inspect_sites(settings, cache_of(resume))
+    with listener_of(quiet=True) as listener:
+        rows = inspect_sites(settings, run_of(listener, resume))
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:

@@ -12,6 +12,7 @@ import yaml
 
 from edgelr import __version__
 from edgelr.core.errors import InputError
+from edgelr.core.listener import Listener
 from edgelr.core.vocabulary import PRECISION_BYTES, WeightPrecision
 from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, load_profile, profile_names, profile_path
@@ -21,7 +22,6 @@ from edgelr.runtime.memory import usable_cores
 from edgelr.runtime.memory_cap import SESSION_BYTES
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.report import environment
-from edgelr.stages.subject import Listener
 
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 SIZES = (64, 256, 1024, 3072)  # rows and columns of the weights that are measured

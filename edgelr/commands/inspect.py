@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelr.core.cache import Cache
 from edgelr.core.plan import Choice
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup, SiteSummary
 from edgelr.graph.linears import find_linears
@@ -27,26 +27,26 @@ KEEP = 0.8  # share at which components are classified, where none is asked for
 Spectrum = Callable[[LinearSite], "NDArray[np.float64]"]
 
 
-def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
+def inspect_sites(settings: Settings, run: Run) -> list[SiteSummary]:
     """Summarize every factorizable linear, in the order in which the model runs them.
 
     The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
     normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
     """
     is_graph = settings.model.endswith(".onnx") or settings.task == "tensors"
-    sites, spectrum_of = (_of_a_graph if is_graph else _of_a_model)(settings, cache)
+    sites, spectrum_of = (_of_a_graph if is_graph else _of_a_model)(settings, run)
     spectra = {site.name: spectrum_of(site) for site in sites}
     classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
     return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
 
 
-def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+def _of_a_model(settings: Settings, run: Run) -> tuple[tuple[LinearSite, ...], Spectrum]:
     import torch
 
-    from edgelr.model.sites import find_sites, weight_of
+    from edgelr.model.sites import weight_of
     from edgelr.stages.subject import load_model
 
-    model = load_model(settings, cache)
+    model = load_model(settings, run)
 
     def spectrum(site: LinearSite) -> NDArray[np.float64]:
         sigma: NDArray[np.float64] = torch.linalg.svdvals(
@@ -54,12 +54,12 @@ def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...
         ).numpy()
         return sigma
 
-    return find_sites(model), spectrum
+    return model.sites, spectrum
 
 
-def _of_a_graph(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
+def _of_a_graph(settings: Settings, run: Run) -> tuple[tuple[LinearSite, ...], Spectrum]:
     """The same of an ``.onnx`` file, without torch, or of a module that is traced."""
-    graph = open_source(settings.model, cache).graph
+    graph = open_source(settings.model, run).graph
     linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
 
     def spectrum(site: LinearSite) -> NDArray[np.float64]:

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgelr import pipeline
 from edgelr.core.bundle import MANIFEST, ExportBundle
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
 from edgelr.core.errors import BudgetError, InputError
+from edgelr.core.run import FORMATS, Run
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
@@ -47,9 +48,8 @@ from edgelr.stages import checks as refusals
 from edgelr.stages import report as reporting
 from edgelr.stages import subject as planning
 from edgelr.stages.baselines import dense_in
-from edgelr.stages.subject import DenseExport, Listener, Subject
+from edgelr.stages.subject import DenseExport, Subject
 
-FORMAT = 2  # of the entries; raise it when their figures change their meaning
 _ENTRY = "entry.json"
 
 
@@ -84,11 +84,8 @@ class _Device:
 class _Maker:
     """Makes entries, or finds those that are finished."""
 
-    def __init__(
-        self, question: Question, out: Path, cache: Cache, listener: Listener, command: str
-    ) -> None:
-        self._question, self._out, self._cache = question, out, cache
-        self._listener, self._command = listener, command
+    def __init__(self, question: Question, out: Path, run: Run) -> None:
+        self._question, self._out, self._run = question, out, run
 
     def entries(self, name: str) -> Iterator[Entry]:
         """Make everything for one device; its rivals first."""
@@ -103,11 +100,11 @@ class _Maker:
     def collect(self, entries: list[Entry]) -> Sweep:
         """Put the entries together with what they depend on."""
         device = self._device(self._question.profiles[0])
-        texts = material.calibrate(device.subject, device.dense, self._cache, self._listener)
+        texts = material.calibrate(device.subject, device.dense, self._run)
         return Sweep(
             schema_version=SCHEMA_VERSION,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            command=self._command,
+            command=self._run.command,
             source=self._question.settings.model,
             digest=device.subject.model.digest,
             metric=TASKS.get(device.subject.model.task).metric,
@@ -120,12 +117,12 @@ class _Maker:
     def _device(self, name: str) -> _Device:
         profile = load_profile(name)
         subject = planning.examine(self._model, self._settings(name, None, None), profile)
-        dense = planning.dense_export(self._model, self._cache, self._listener)
+        dense = planning.dense_export(self._model, self._run)
         return _Device(profile, subject, dense)
 
     @cached_property
     def _model(self) -> LoadedModel:
-        model = planning.load_model(self._question.settings, self._cache)
+        model = planning.load_model(self._question.settings, self._run)
         refusals.refuse_pairs(model, "sweep")
         return model
 
@@ -145,18 +142,17 @@ class _Maker:
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
         model = device.subject.model.digest
-        key = digest(FORMAT, settings.model_dump(), device.profile.model_dump(), model)
+        key = digest(FORMATS["sweep"], settings.model_dump(), device.profile.model_dump(), model)
         finished = folder.with_suffix(".json")
-        if self._cache.reuse and finished.exists():
+        if self._run.cache.reuse and finished.exists():
             known, _, text = finished.read_text(encoding="utf-8").partition("\n")
             if known == key and (folder / MANIFEST).exists():
                 return read_entry(text.encode())
-        self._listener.note(f"{device.profile.id}: {title}")
+        self._run.note(f"{device.profile.id}: {title}")
         try:
             report = pipeline.export(
-                settings, device.profile, folder, self._cache, self._listener, self._command,
-                force=True, model=self._model,
-            )  # fmt: skip
+                settings, device.profile, folder, self._run.timed(), force=True, model=self._model
+            )
         except (BudgetError, InputError) as error:
             return Entry(device.profile.id, title, problem=str(error))
         entry = entry_of(report, title, folder.relative_to(self._out))
@@ -186,16 +182,16 @@ class _Maker:
     def _dense(self, device: _Device, weights: WeightPrecision, values: Precision) -> ExportBundle:
         weights = values if weights in PRECISION_BYTES else weights
         model = device.subject.model
-        return dense_in(model, device.dense, weights, device.profile, self._cache, values)
+        return dense_in(model, device.dense, weights, device.profile, self._run, values)
 
     def _measured(self, device: _Device, run: ExportBundle, title: str) -> Entry:
         """Judge and time a rival once, for all devices that would run the same file."""
         subject, dense = device.subject, device.dense.bundle
 
         def write(folder: Path) -> None:
-            self._listener.note(f"{device.profile.id}: {title}")
+            self._run.note(f"{device.profile.id}: {title}")
             text = subject.texts.write_judged(folder)
-            progress = self._listener.progress
+            progress = self._run.progress
             metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
@@ -203,8 +199,8 @@ class _Maker:
             entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
-        key = digest(FORMAT, str(run.folder), subject.texts.evaluation, subject.texts.records)
-        return read_entry((self._cache.stage("rival", key, write)[0] / _ENTRY).read_bytes())
+        parts = (str(run.folder), subject.texts.evaluation, subject.texts.records)
+        return read_entry((self._run.stage("rival", parts, write) / _ENTRY).read_bytes())
 
 
 def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
@@ -226,27 +222,26 @@ def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def sweep(question: Question, out: Path, cache: Cache, listener: Listener, command: str) -> Sweep:
+def sweep(question: Question, out: Path, run: Run) -> Sweep:
     """Make every combination, and compare them device by device in ``out``.
 
     Args:
         question: what is made.
         out: the folder of all bundles; finished ones in it are not made again.
-        cache: finished stages. ``reuse=False`` makes finished entries again, too.
-        listener: hears of progress.
-        command: how the sweep was started, for the reports.
+        run: cache, listener, clock and seed; a cache that is not reused makes finished entries
+            again, too.
 
     Raises:
         InputError: a profile cannot be loaded, two have one id, or a setting does not fit.
     """
     _require_names(question.profiles)
     out.mkdir(parents=True, exist_ok=True)
-    maker = _Maker(question, out, cache, listener, command)
+    maker = _Maker(question, out, run)
     entries: list[Entry] = []
     for done, name in enumerate(question.profiles):
-        listener.progress("devices", done, len(question.profiles))
+        run.progress("devices", done, len(question.profiles))
         entries += maker.entries(name)
-    listener.progress("devices", len(question.profiles), len(question.profiles))
+    run.progress("devices", len(question.profiles), len(question.profiles))
     found = maker.collect(entries)
     (out / "sweep.json").write_text(to_json(found), encoding="utf-8")
     (out / "sweep.md").write_text(to_markdown(found), encoding="utf-8")

@@ -59,7 +59,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PhaseSize:
     """One call: ``tokens`` new ones of each sequence, which attend to ``context_tokens``."""
 
     batch: int
@@ -67,7 +67,7 @@ class Run:
     context_tokens: int
 
 
-class Clock:
+class LatencyModel:
     """Predicts how long a device computes.
 
     Args:
@@ -84,7 +84,7 @@ class Clock:
             raise ValueError(f"the profile {device.id} has no rates")
         self._device, self._shape, self._values = device, shape, values
 
-    def milliseconds(self, workload: Workload, run: Run) -> float:
+    def milliseconds(self, workload: Workload, run: PhaseSize) -> float:
         """Predict one run of a graph."""
         rows = run.batch * run.tokens
         products = sum(self.product_seconds(product, rows) for product in workload.products)
@@ -114,7 +114,7 @@ class Clock:
         seconds = sum(self.product_seconds(product, rows) for product in products)
         return seconds + nodes * self._node_seconds(round(rows * often))
 
-    def _attention_seconds(self, run: Run) -> float:
+    def _attention_seconds(self, run: PhaseSize) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2
         heads = shape.layers * shape.head_size
         attended = run.context_tokens + shape.source_tokens
@@ -198,7 +198,7 @@ def predict(
     values: Precision,
     dense: Workload,
     bundle: Workload,
-    runs: Iterable[Run],
+    runs: Iterable[PhaseSize],
     resident_bytes: int,
 ) -> Prediction | None:
     """Predict the latency of two graphs on a device, and the memory of one; never a measurement.
@@ -217,7 +217,7 @@ def predict(
     """
     if not can_predict(device):
         return None
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     return Prediction(
         phases=tuple(
             PredictedPhase(
@@ -229,7 +229,7 @@ def predict(
     )
 
 
-def _key(shape: ModelShape, run: Run) -> str:
+def _key(shape: ModelShape, run: PhaseSize) -> str:
     if not shape.kv_heads:
         return key_of("forward", run.batch, run.tokens, 0)
     if run.tokens == 1:
@@ -248,7 +248,7 @@ def slower_than_dense(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def slower(group: SiteGroup, candidate: Candidate) -> bool:
@@ -272,7 +272,7 @@ def bytes_and_time(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def price(group: SiteGroup, candidate: Candidate) -> int:
@@ -289,8 +289,8 @@ def bytes_and_time(
     return price
 
 
-def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[Run]:
+def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[PhaseSize]:
     """List what the profile's workload runs: a prefill and, for decoders, a decode."""
     batch, tokens = device.workload.batch.value, device.prefill_tokens
-    runs = [Run(batch, tokens, tokens)]
-    return [*runs, Run(batch, 1, context_tokens)] if shape.kv_heads else runs
+    runs = [PhaseSize(batch, tokens, tokens)]
+    return [*runs, PhaseSize(batch, 1, context_tokens)] if shape.kv_heads else runs

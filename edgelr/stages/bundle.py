@@ -13,11 +13,11 @@ import numpy as np
 from edgelr.compress.decompose import in_forms
 from edgelr.compress.reference_outputs import write_answers
 from edgelr.core.bundle import ExportBundle, read_bundle, write_manifest
-from edgelr.core.cache import Cache
 from edgelr.core.errors import ProviderError
 from edgelr.core.graph_files import graph_file
 from edgelr.core.measurement import Comparison
 from edgelr.core.results import Metric, Validation
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.vocabulary import Precision
 from edgelr.data.labels import truth_notes
@@ -31,8 +31,8 @@ from edgelr.runtime import measure
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.baselines import dense_in
 from edgelr.stages.factorize import Factored
-from edgelr.stages.staging import Workplace
-from edgelr.stages.subject import DenseExport, Listener, Planned, dense_manifest
+from edgelr.stages.staging import Staging
+from edgelr.stages.subject import DenseExport, Planned, dense_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def require_provider(settings: Settings, dense: DenseExport) -> None:
 
 
 def write_bundle(
-    made: Planned, factored: Factored, place: Workplace
+    made: Planned, factored: Factored, place: Staging
 ) -> tuple[ExportBundle, ExportBundle | None]:
     """Write the graph and its companions, and what the torch model answers.
 
@@ -144,20 +144,20 @@ def validate(
     made: Planned,
     bundle: ExportBundle,
     twin: ExportBundle | None,
-    place: Workplace,
-    listener: Listener,
+    place: Staging,
+    run: Run,
 ) -> Validation:
     """Compare with torch (parity) and with the original (accuracy), in child processes."""
     subject = made.subject
     half = bundle.manifest.precision == "float16"
-    listener.progress("parity", 0, 1)
+    run.progress("parity", 0, 1)
     parity = jobs.parity(twin or bundle, place.scratch / "answers.npz", limit=PARITY_LIMIT)
     if twin is not None:
         error = jobs.twin_error(bundle, twin, place.scratch / "answers.npz")
         parity = replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
-    listener.progress("parity", 1, 1)
+    run.progress("parity", 1, 1)
     text = subject.texts.write_judged(place.scratch)
-    metrics, on_gpu = _accuracy(made, bundle, twin, text, listener)
+    metrics, on_gpu = _accuracy(made, bundle, twin, text, run)
     note = HALF_NOTE if half else WHOLE_NOTE.format(level=subject.device.accuracy_level)
     if on_gpu:
         compared = ", with which the float16 file was compared there" if half else ""
@@ -180,7 +180,7 @@ def _accuracy(
     bundle: ExportBundle,
     twin: ExportBundle | None,
     text: Path,
-    listener: Listener,
+    run: Run,
 ) -> tuple[tuple[Metric, ...], bool]:
     """Compare with the original: what ships on a GPU, where the device and this machine have one.
 
@@ -188,7 +188,7 @@ def _accuracy(
         The metrics, and whether they were measured on a GPU.
     """
     original, asked = made.dense.bundle, made.subject.settings.provider
-    options: dict[str, Any] = {"size": EVALUATION, "progress": listener.progress}
+    options: dict[str, Any] = {"size": EVALUATION, "progress": run.progress}
     if (asked or made.subject.device.provider) == "cuda":
         with nullcontext() if asked == "cuda" else suppress(ProviderError):
             return jobs.accuracy(original, bundle, text, "cuda", **options), True
@@ -202,7 +202,7 @@ def _runnable(bundle: ExportBundle, twin: ExportBundle | None) -> ExportBundle:
 
 
 def measure_both(
-    made: Planned, bundle: ExportBundle, twin: ExportBundle | None, cache: Cache, listener: Listener
+    made: Planned, bundle: ExportBundle, twin: ExportBundle | None, run: Run
 ) -> tuple[Comparison, ExportBundle]:
     """Time the dense export and the bundle in turns, on the device's provider where it is usable.
 
@@ -211,7 +211,7 @@ def measure_both(
     """
     subject = made.subject
     shipped_dense = dense_in(
-        subject.model, made.dense, bundle.manifest.precision, subject.device, cache
+        subject.model, made.dense, bundle.manifest.precision, subject.device, run
     )
     asked = made.subject.settings.provider
     length = min(128, made.subject.context_tokens // 2)
@@ -219,11 +219,11 @@ def measure_both(
     if (asked or made.subject.device.provider) == "cuda":
         with suppress(ProviderError):
             found = measure.measure(
-                shipped_dense, bundle, "cuda", None, lengths, lengths, progress=listener.progress
+                shipped_dense, bundle, "cuda", None, lengths, lengths, progress=run.progress
             )
             return found, shipped_dense
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
     pair = (made.dense.bundle, _runnable(bundle, twin))
-    found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=listener.progress)
+    found = measure.measure(*pair, "cpu", None, lengths, lengths, progress=run.progress)
     return found, shipped_dense

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle, Manifest
+from edgelr.core.run import Run
 from edgelr.report.card import snippet
 from edgelr.runtime import calls as jobs
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Listener
 
 FOLDER = "tests"
 
 
-def write_tests(
-    original: ExportBundle, bundle: ExportBundle, text: Path | None, listener: Listener
-) -> None:
+def write_tests(original: ExportBundle, bundle: ExportBundle, text: Path | None, run: Run) -> None:
     """Write ``tests/``: three files for pytest, and what they compare with.
 
     They need numpy, onnxruntime, pytest and, for text, tokenizers.
@@ -26,11 +21,11 @@ def write_tests(
         original: the dense export.
         bundle: what ships.
         text: what it was judged on; None for a graph, whose inputs are in the bundle.
-        listener: hears of progress.
+        run: cache, listener, clock and seed.
     """
     folder = bundle.folder / FOLDER
     folder.mkdir()
-    listener.progress("tests", 0, 1)
+    run.progress("tests", 0, 1)
     jobs.write_references(original, bundle, text, folder)
     sources = {
         "conftest.py": "conftest",
@@ -39,7 +34,7 @@ def write_tests(
     }
     for name, source in sources.items():
         (folder / name).write_text(snippet(f"regression/{source}.py"), encoding="utf-8")
-    listener.progress("tests", 1, 1)
+    run.progress("tests", 1, 1)
 
 
 def _kind(manifest: Manifest) -> str:

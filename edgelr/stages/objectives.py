@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgelr.compress.compressed_model import gate_increase
-from edgelr.compress.embedding_table import has_tied_head
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.plan import Candidate, Plan
+from edgelr.core.run import Run
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.data.calibration import Calibration
 from edgelr.device.budget import require_feasible, weight_budget
 from edgelr.device.gate import loss_limit
 from edgelr.device.latency import (
-    Clock,
+    LatencyModel,
     Product,
     bytes_and_time,
     can_predict,
@@ -30,14 +30,14 @@ from edgelr.device.storage import stored, tensor_bytes
 from edgelr.graph.residency import read_residencies
 from edgelr.graph.save import padding_bytes
 from edgelr.graph.workload import read_workload
-from edgelr.model.dimensions import shape_of
+from edgelr.model.token_table import tied_heads
 from edgelr.plan.allocate import Search
 from edgelr.plan.allocators import ONE_KNOB
 from edgelr.plan.files import follow_plan, read_plan
 from edgelr.plan.search import Limit, largest_plan, plan_within, smallest_plan
 from edgelr.stages.calibration_data import selection
 from edgelr.stages.factorize import measured_loss
-from edgelr.stages.subject import DenseExport, Listener, Planned, Subject, make_search
+from edgelr.stages.subject import DenseExport, Planned, Subject, make_search
 
 NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
 
@@ -48,7 +48,7 @@ def allocate(
     calibration: list[Calibration],
     statistics: StatisticsStore,
     table: SpectrumTable,
-    listener: Listener,
+    run: Run,
     given_plan: Path | None = None,
 ) -> Planned:
     """Compute the device's budget and spend it, or follow a plan that is given.
@@ -65,7 +65,7 @@ def allocate(
         _fixed_residency(subject, dense),
         subject.context_tokens,
         subject.precision,
-        shape_of(subject.model)[1],
+        subject.model.longest_text,
     )
     require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, device)
     base = Planned(
@@ -87,12 +87,12 @@ def allocate(
         with suppress(BudgetError):
             smallest = fast.search.plan(fast.search.smallest_bytes)
             require_feasible(budget, smallest.resident_bytes, device)
-            return _inside_bytes(fast, listener)
-        listener.note(
+            return _inside_bytes(fast, run)
+        run.note(
             "What was asked for forces linears into forms that this device was measured to run "
             "slower than dense ones."
         )
-    return _inside_bytes(base, listener)
+    return _inside_bytes(base, run)
 
 
 def _for_speed(base: Planned) -> Planned | None:
@@ -112,7 +112,7 @@ def _for_speed(base: Planned) -> Planned | None:
     return replace(base, search=fast)
 
 
-def _inside_bytes(base: Planned, listener: Listener) -> Planned:
+def _inside_bytes(base: Planned, run: Run) -> Planned:
     """Follow the share, the size, or the accuracy gate that was asked for.
 
     Raises:
@@ -124,10 +124,10 @@ def _inside_bytes(base: Planned, listener: Listener) -> Planned:
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(base, settings.max_size_bytes)
     else:
-        return _inside_the_gate(base, listener)
+        return _inside_the_gate(base, run)
     plan = search.plan(asked)
     if plan.resident_bytes > budget.weight_bytes:
-        listener.note(
+        run.note(
             f"The device leaves {budget.weight_bytes / 2**20:,.1f} MiB for the weights, and what "
             f"was asked for takes {plan.resident_bytes / 2**20:,.1f}: the plan is made for the "
             f"device."
@@ -157,7 +157,7 @@ def _fixed_residency(subject: Subject, dense: DenseExport) -> int:
     provider, table = subject.device.provider, subject.table
     planned = sum(site.parameters for site in subject.sites)
     if table is not None:
-        twice = provider == "cpu" and has_tied_head(subject.model)
+        twice = provider == "cpu" and tied_heads(subject.model)
         planned += table.parameters * (2 if twice else 1)
     whole = read_residencies(dense.bundle.model_path, provider).bytes
     width = PRECISION_BYTES[subject.precision]
@@ -215,7 +215,7 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
             f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
             f"--profile."
         )
-    clock = Clock(subject.device, subject.shape, subject.precision)
+    clock = LatencyModel(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
     rows = run.batch * run.tokens
 
@@ -249,14 +249,14 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
 def _planned_products(subject: Subject) -> Iterator[Product]:
     """Products of the original that a plan replaces."""
     sites = list(subject.sites)
-    if subject.table is not None and has_tied_head(subject.model):
+    if subject.table is not None and tied_heads(subject.model):
         sites.append(subject.table)
     for site in sites:
         often = site.positions_per_token
         yield Product(site.in_features, site.out_features, subject.precision, often)
 
 
-def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
+def _inside_the_gate(base: Planned, run: Run) -> Planned:
     """Find the smallest plan inside the accuracy limit, measured on the selection text.
 
     Like the gate of the finished bundle, the bad end of what is measured decides.
@@ -269,7 +269,7 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
         nonlocal rounds
         rounds += 1
         loss = measured_loss(base.subject, base.statistics, base.spectra, plan, increase)
-        listener.note(
+        run.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} at most "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
@@ -279,5 +279,5 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     found = smallest_plan(base.search, limit, measure, largest.planned_bytes)
     if found is not None:
         return replace(base, plan=found.plan, loss_factor=found.factor)
-    listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
+    run.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
     return replace(base, plan=largest)

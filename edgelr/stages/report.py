@@ -22,9 +22,10 @@ from edgelr.core.measurement import Comparison, Prediction
 from edgelr.core.plan import Plan
 from edgelr.core.report import LossCheck, Report
 from edgelr.core.results import Validation
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings, write_settings
 from edgelr.device.identity import is_this_machine
-from edgelr.device.latency import Run, device_runs, predict
+from edgelr.device.latency import PhaseSize, device_runs, predict
 from edgelr.graph.companions import GENAI
 from edgelr.graph.workload import read_workload
 from edgelr.plan.files import write_plan
@@ -61,8 +62,7 @@ def make_report(
     validation: Validation,
     comparison: Comparison,
     dense: ExportBundle,
-    seconds: dict[str, float],
-    command: str,
+    run: Run,
 ) -> Report:
     """Collect everything that is known about the bundle."""
     subject, device = made.subject, made.subject.device
@@ -83,7 +83,7 @@ def make_report(
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=command,
+        command=run.command,
         source=subject.settings.model,
         digest=subject.model.digest,
         task=subject.model.task,
@@ -100,7 +100,7 @@ def make_report(
         comparison=comparison,
         prediction=prediction,
         host_is_device=here,
-        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        seconds={stage: round(value, 2) for stage, value in run.clock.seconds.items()},
         peak_bytes=peak_bytes(),
         environment=environment(),
         notes=(*_notes(made), *factored.notes, *_prediction_note(loss)),
@@ -114,7 +114,7 @@ def _predicted(
     subject: Subject,
     dense: ExportBundle,
     bundle: ExportBundle,
-    runs: list[Run],
+    runs: list[PhaseSize],
     resident_bytes: int,
 ) -> Prediction | None:
     """Predict the runs of a graph; of an encoder and a decoder, each its own."""
@@ -124,7 +124,7 @@ def _predicted(
         sizes: ModelShape,
         first: Path,
         second: Path,
-        chosen: list[Run],
+        chosen: list[PhaseSize],
         given: ImageInput | SoundInput | None,
     ) -> Prediction | None:
         workloads = read_workload(first, given), read_workload(second, given)
@@ -145,10 +145,12 @@ def _predicted(
     return replace(read, phases=(*read.phases, *written.phases))
 
 
-def _measured_runs(comparison: Comparison) -> list[Run]:
+def _measured_runs(comparison: Comparison) -> list[PhaseSize]:
     phases = [each for each in comparison.bundle.phases if each.phase != "text"]
     return [
-        Run(each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens)
+        PhaseSize(
+            each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens
+        )
         for each in phases
     ]
 

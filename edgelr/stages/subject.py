@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgelr.compress import statistics as statistic
-from edgelr.compress.embedding_table import find_table, has_tied_head
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.bundle import ExportBundle, Manifest, read_bundle, write_manifest
-from edgelr.core.cache import Cache, digest
 from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import InputError
 from edgelr.core.graph_files import encoder_file, graph_file
 from edgelr.core.plan import Budget, Plan
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import (
@@ -33,10 +32,10 @@ from edgelr.device.profile import DeviceProfile
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.residency import read_residencies
-from edgelr.model.dimensions import shape_of
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.sites import find_groups, find_sites
+from edgelr.model.sites import find_groups
+from edgelr.model.token_table import tied_heads
 from edgelr.plan.allocate import Search, prepare
 from edgelr.plan.allocators import ONE_KNOB
 from edgelr.plan.recipes import RECIPES, Recipe, changed_recipe
@@ -48,21 +47,6 @@ if TYPE_CHECKING:
 
 IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
 SOUNDS = 128  # the same; half a minute each, and every token of its transcript has a loss
-FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-DENSE_FORMAT = 7  # of the dense export
-
-
-class Listener(Protocol):
-    """Hears what a run does; the command line draws it."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Tell that a part of a stage is done."""
-
-    def note(self, text: str) -> None:
-        """Tell something that the user should know."""
-
-    def planned(self, plan: Plan, budget: Budget) -> None:
-        """Show the plan, before the long work that follows from it."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +59,19 @@ class Subject:
     recipe: Recipe
     precision: Precision  # of what weights are multiplied with
     weights: tuple[WeightPrecision, ...]  # that they may have; the first is that of dense ones
-    sites: tuple[LinearSite, ...]
     groups: list[SiteGroup]
-    table: LinearSite | None  # of embeddings, where its precision is chosen
     shape: ModelShape
     context_tokens: int
     texts: Texts
+
+    @property
+    def sites(self) -> tuple[LinearSite, ...]:
+        return self.model.sites
+
+    @property
+    def table(self) -> LinearSite | None:
+        """The table of embeddings, where its precision is chosen."""
+        return self.model.table if set(self.weights) & set(WEIGHT_BITS) else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -98,7 +89,7 @@ class Subject:
         """Everything that a plan decides about."""
         if self.table is None:
             return self.groups
-        kind: GroupKind = "tied_table" if has_tied_head(self.model) else "table"
+        kind: GroupKind = "tied_table" if tied_heads(self.model) else "table"
         return [*self.groups, SiteGroup(self.table.name, (self.table,), kind)]
 
     @property
@@ -137,7 +128,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
     Raises:
         InputError: a setting does not fit the model.
     """
-    shape, longest = shape_of(model)
+    shape, longest = model.dimensions, model.longest_text
     refusals.require_lengths(model, settings, longest)
     if model.image is not None:
         device = device.reading(longest)
@@ -146,9 +137,8 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         device = device.reading(model.sound.tokens, context)
     else:
         shape = replace(shape, source_tokens=min(shape.source_tokens, context))
-    sites = find_sites(model)
     values, weights = _precisions(settings.precision, device)
-    refusals.require_floats(sites, weights)
+    refusals.require_floats(model.sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     refusals.require_for_task(model, settings, recipe)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
@@ -165,9 +155,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Su
         recipe=recipe,
         precision=values,
         weights=weights,
-        sites=sites,
-        groups=find_groups(sites, recipe.grouping, model.exporter.tied_pairs),
-        table=find_table(model) if set(weights) & set(WEIGHT_BITS) else None,
+        groups=find_groups(model.sites, recipe.grouping, model.exporter.tied_pairs),
         shape=shape,
         context_tokens=context,
         texts=texts,
@@ -213,18 +201,20 @@ def make_search(
     )
 
 
-def load_model(settings: Settings, cache: Cache) -> LoadedModel:
+def load_model(settings: Settings, run: Run) -> LoadedModel:
     """Load the model that the settings name."""
-    return load(settings.model, cache, settings.revision, settings.trust_remote_code, settings.task)
+    return load(
+        settings.model, run.cache, settings.revision, settings.trust_remote_code, settings.task
+    )
 
 
-def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseExport:
+def dense_export(model: LoadedModel, run: Run) -> DenseExport:
     """Export the original model, once per model and version of the exporters."""
     versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
     name = graph_file(model.modality, "float32")
 
     def write(folder: Path) -> None:
-        listener.progress("dense export", 0, 1)
+        run.progress("dense export", 0, 1)
         trace(model, folder)
         bundle = folder / "float32"
         (bundle / "onnx").mkdir(parents=True)
@@ -234,18 +224,16 @@ def dense_export(model: LoadedModel, cache: Cache, listener: Listener) -> DenseE
             for file in folder.glob("model.onnx*"):
                 file.unlink()
         copy_companions(model.folder, bundle)
-        write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", shape_of(model)[1])
+        write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", model.longest_text)
         for file in (folder / "traced").rglob("*.onnx*"):
             file.unlink()
         manifest = dense_manifest(model, "float32", opset, ir_version, path)
         if manifest.matching is not None:  # prompts are those of a run, and others find this export
             manifest = replace(manifest, matching=replace(manifest.matching, prompts=()))
         write_manifest(bundle, manifest)
-        listener.progress("dense export", 1, 1)
+        run.progress("dense export", 1, 1)
 
-    folder, _ = cache.stage(
-        "dense", digest(DENSE_FORMAT, model.digest, model.pooling, versions), write
-    )
+    folder = run.stage("dense", (model.digest, model.pooling, versions), write)
     bundle = read_bundle(folder / "float32")
     traced = folder / name
     return DenseExport(folder, traced if traced.exists() else bundle.model_path, bundle)
@@ -267,13 +255,13 @@ def dense_manifest(
         digest=model.digest,
         opset=opset,
         ir_version=ir_version,
-        context_tokens=shape_of(model)[1],
+        context_tokens=model.longest_text,
         pooling=model.pooling,
         mask_token=model.mask_token,
         cache_in_place=model.exporter.cache_in_place,
         image=model.image,
         sound=model.sound,
-        shape=shape_of(model)[0],
+        shape=model.dimensions,
         residency=read_residencies(graph, "cpu"),
         matching=model.matching,
     )

@@ -19,6 +19,7 @@ from edgelr.compress.importance.components import Components, side_by_side
 from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Training
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
+from edgelr.core.run import Run
 from edgelr.data.calibration import from_samples
 from edgelr.device.profile import load_profile
 from edgelr.device.storage import LEAST_SAVING
@@ -222,7 +223,7 @@ def test_importance_is_found_again_and_learned_anew_for_another_share(
     for seed, keep in ((5, 0.85), (5, 0.85), (5, 0.7)):
         settings = quick_settings(tiny_encoder.folder, recipe=recipe, keep=keep, seed=seed)
         recorder = Recorder()
-        planned = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
+        planned = pipeline.plan(settings, device, Run(cache, recorder))
         worked.append("component importance" in recorder.stages)
         assert planned.spectra.folder.name.startswith("importance-")
         assert planned.plan.kept <= keep

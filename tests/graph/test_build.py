@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.compress.factors import LowRank
 from edgelr.core.errors import EdgelrError, InputError
+from edgelr.core.run import Run
 from edgelr.core.sites import LinearSite
 from edgelr.data.padding import left_padded
 from edgelr.graph.bind import Binding, bind
@@ -34,7 +35,7 @@ RANDOM = np.random.default_rng(0)
 def decoder_export(
     tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> DenseExport:
-    return dense_export(tiny_decoder, session_cache(tmp_path_factory), Recorder())
+    return dense_export(tiny_decoder, Run(session_cache(tmp_path_factory), Recorder()))
 
 
 @pytest.fixture(scope="module", params=["tiny_decoder", "tiny_encoder"])
@@ -42,7 +43,7 @@ def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[LoadedModel, DenseExport]:
     model: LoadedModel = request.getfixturevalue(request.param)
-    return model, dense_export(model, session_cache(tmp_path_factory), Recorder())
+    return model, dense_export(model, Run(session_cache(tmp_path_factory), Recorder()))
 
 
 def one_node(

@@ -14,6 +14,7 @@ import torch
 from edgelr.compress.compressed_model import installed
 from edgelr.compress.factors import Factors, FactorSet, LowRank, Pivoted
 from edgelr.compress.forms import pivot
+from edgelr.core.run import Run
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
 from edgelr.graph.build import build
@@ -41,7 +42,7 @@ def model(request: pytest.FixtureRequest) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> DenseExport:
-    return dense_export(model, session_cache(tmp_path_factory), Recorder())
+    return dense_export(model, Run(session_cache(tmp_path_factory), Recorder()))
 
 
 def low_rank(model: LoadedModel, site: LinearSite, rank: int) -> LowRank:
@@ -215,7 +216,7 @@ def test_pivots_cost_the_nodes_of_their_place(
 ) -> None:
     """Neighbours are cut out and put back as they are; what is scattered is permuted."""
     model, folder = tiny_decoder, tmp_path_factory.mktemp("pivots")
-    dense = dense_export(model, session_cache(tmp_path_factory), Recorder())
+    dense = dense_export(model, Run(session_cache(tmp_path_factory), Recorder()))
     choose, columns, rows = PIVOTS[kind]
     wanted = (
         (lambda s: s.out_features <= s.in_features)

@@ -15,7 +15,6 @@ from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.data.padding import left_padded
 from edgelr.graph.build import build
 from edgelr.graph.save import load_graph
-from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
 from edgelr.runtime.runners.decoder import Decoder
@@ -56,7 +55,7 @@ def errors(model: LoadedModel, path: Path) -> dict[str, float]:
 
 def longest_error(model: LoadedModel, path: Path) -> float:
     """Measure it for the longest text that the model reads."""
-    return error(model, path, *batch(model, 1, shape_of(model)[1]))
+    return error(model, path, *batch(model, 1, model.longest_text))
 
 
 def error(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> float:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
-from edgelr.model.dimensions import shape_of
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
@@ -252,13 +251,13 @@ def test_a_model_without_a_linear_to_split_is_refused(make_model: MakeModel) -> 
 
 
 def test_a_sliding_window_ends_the_context(make_model: MakeModel) -> None:
-    assert shape_of(make_model("mistral", sliding_window=40))[1] == 40
-    assert shape_of(make_model("mistral", sliding_window=None))[1] == 128
+    assert make_model("mistral", sliding_window=40).longest_text == 40
+    assert make_model("mistral", sliding_window=None).longest_text == 128
 
 
 def test_positions_that_are_kept_for_padding_shorten_the_context(make_model: MakeModel) -> None:
-    assert shape_of(make_model("roberta"))[1] == 72 - 1
-    assert shape_of(make_model("bert"))[1] == 72
+    assert make_model("roberta").longest_text == 72 - 1
+    assert make_model("bert").longest_text == 72
 
 
 def test_windows_in_some_blocks_are_refused(tmp_path: Path, cache: Cache) -> None:

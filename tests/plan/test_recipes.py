@@ -15,6 +15,7 @@ from edgelr.compress.compressed_model import installed
 from edgelr.compress.decompose import in_forms
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.device.storage import stored
 from edgelr.graph.save import load_graph
@@ -68,8 +69,8 @@ def made(
     ranks = device.layout.rank_multiple.model_copy(update={"value": RANKS})
     layout = device.layout.model_copy(update={"rank_multiple": ranks})
     device = device.model_copy(update={"layout": layout})
-    planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
-    factored = make_factors(planned, cache, Recorder())
+    planned = pipeline.plan(settings, device, Run(cache, Recorder()))
+    factored = make_factors(planned, Run(cache, Recorder()))
     place = make_place(tmp_path_factory.mktemp(recipe) / "made")
     bundle, _ = write_bundle(planned, factored, place)
     return Made(planned, factored, bundle)

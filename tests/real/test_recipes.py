@@ -14,6 +14,7 @@ from edgelr.compress.methods import METHODS
 from edgelr.compress.shared_basis import fit_coefficients, group_loss, refine_basis
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
@@ -57,8 +58,8 @@ def make(
         precision=precision, calibration_tokens=2048,
     )  # fmt: skip
     device = load_profile("generic-cpu")
-    planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
-    factored = make_factors(planned, cache, Recorder())
+    planned = pipeline.plan(settings, device, Run(cache, Recorder()))
+    factored = make_factors(planned, Run(cache, Recorder()))
     place = make_place(folder)
     bundle, twin = write_bundle(planned, factored, place)
     return Made(planned, bundle, twin or bundle, place.scratch / "answers.npz")
@@ -124,7 +125,7 @@ def errors(cache: Cache) -> torch.Tensor:
         calibration_tokens=8192,
     )  # fmt: skip
     device = load_profile("generic-cpu")
-    made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    made = pipeline.plan(settings, device, Run(cache, Recorder()))
     model, method = made.subject.model, METHODS.get("svd_llm")
     ranks = {site.group: site.candidate.rank for site in made.plan.sites}
     errors = torch.zeros(3)

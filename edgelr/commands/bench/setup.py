@@ -6,22 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgelr.commands.bench.request import Question
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
+from edgelr.core.run import FORMATS, Run
 from edgelr.data.calibration import Calibration, encode_prefix
 from edgelr.data.images import list_images
 from edgelr.data.text import DEFAULT_TEXT, read_text
 from edgelr.device.profile import DeviceProfile
-from edgelr.model.dimensions import shape_of
 from edgelr.plan.recipes import RECIPES
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
 from edgelr.stages import staging as workplace
 from edgelr.stages import subject as planning
 from edgelr.stages.calibration_data import DECODER_LENGTH
-from edgelr.stages.subject import DenseExport, Listener, Subject
+from edgelr.stages.subject import DenseExport, Subject
 
-FORMAT = 1  # of the rows; raise it when their figures change their meaning
 HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
 
@@ -38,7 +37,7 @@ class Ground:
         """Hash everything that decides the figures of a row; the dense model keeps None."""
         subject = self.subject
         return digest(
-            (FORMAT, planning.FORMAT),
+            FORMATS.get("bench", 1),
             (subject.model.digest, subject.model.pooling),
             (subject.device.id, subject.precision, subject.device.rank_multiple),
             [part.key for part in self.calibration],
@@ -48,24 +47,22 @@ class Ground:
         )
 
 
-def common_ground(
-    question: Question, device: DeviceProfile, out: Path, cache: Cache, listener: Listener
-) -> Ground:
+def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run) -> Ground:
     """Do once what all rows share; what cannot work ends before the long work.
 
     Raises:
         InputError: the settings do not fit the model, or a text is too short.
     """
-    model = planning.load_model(question.settings, cache)
+    model = planning.load_model(question.settings, run)
     refusals.refuse_pairs(model, "bench")
     subject = planning.examine(model, question.settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()
     }
-    workplace.require_room(subject, out, cache)
-    dense = planning.dense_export(model, cache, listener)
-    return Ground(subject, dense, material.calibrate(subject, dense, cache, listener), texts)
+    workplace.require_room(subject, out, run)
+    dense = planning.dense_export(model, run)
+    return Ground(subject, dense, material.calibrate(subject, dense, run), texts)
 
 
 def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
@@ -89,7 +86,7 @@ def _tokenized(
     Raises:
         InputError: the text has too few tokens, or the rows that were asked for are impossible.
     """
-    longest, tokens = shape_of(subject.model)[1], question.tokens
+    longest, tokens = subject.model.longest_text, question.tokens
     if question.length is not None and question.length > longest:
         raise InputError(
             f"--length asks for {question.length:,} tokens; {subject.model.source} takes "

@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelr.compress.spectra import SpectrumTable
-from edgelr.core.cache import Cache, digest
 from edgelr.core.errors import BudgetError
 from edgelr.core.intervals import upper_end
 from edgelr.core.plan import Budget, Plan
+from edgelr.core.run import Run
 from edgelr.core.sites import SiteGroup
 from edgelr.data.tensors import take, write_samples
 from edgelr.device.budget import require_feasible
@@ -25,12 +24,8 @@ from edgelr.plan.files import follow_plan, read_plan
 from edgelr.plan.search import largest_plan, smallest_plan
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.onnx.components import Components, read_components, write_components
-from edgelr.stages.onnx.original import FORMAT
 from edgelr.stages.onnx.sensitivity import PROBE_SAMPLES, Weights, measure_losses, open_probe
 from edgelr.stages.onnx.subject import Subject
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Listener
 
 NODE_BYTES = 512  # names and nodes of a linear that is split
 SEARCH_SAMPLES = 64  # on which plans are judged while they are made
@@ -55,38 +50,36 @@ class Planned:
         return {site.name: site.candidate.rank for site in self.plan.sites if site.changed}
 
 
-def make_plan(
-    subject: Subject, cache: Cache, listener: Listener, given_plan: Path | None = None
-) -> Planned:
+def make_plan(subject: Subject, run: Run, given_plan: Path | None = None) -> Planned:
     """Decide what every linear becomes.
 
     Raises:
         BudgetError: the device, or what was asked for, leaves too little for any plan.
         InputError: the given plan is not one of this graph.
     """
-    weights = open_probe(subject.dense.model_path, decomposed(subject, cache, listener))
-    table = spectra(subject, weights, cache, listener)
+    weights = open_probe(subject.dense.model_path, decomposed(subject, run))
+    table = spectra(subject, weights, run)
     search = _search(subject, table)
     budget = _budget(subject, search)
     require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, subject.device)
     made = Planned(subject, weights, table, search, budget, search.plan(search.dense_bytes))
     if given_plan is not None:
         return replace(made, plan=follow_plan(read_plan(given_plan), search, table))
-    return _spend(made, listener)
+    return _spend(made, run)
 
 
-def decomposed(subject: Subject, cache: Cache, listener: Listener) -> Components:
+def decomposed(subject: Subject, run: Run) -> Components:
     """Decompose the linears, or find them decomposed."""
     graph = subject.dense.model_path
 
     def write(folder: Path) -> None:
-        write_components(graph, subject.calibration, folder, listener.progress)
+        write_components(graph, subject.calibration, folder, run.progress)
 
-    folder, _ = cache.stage("onnx-components", subject.key, write)
+    folder = run.stage("onnx-components", (subject.key,), write)
     return read_components(folder, [site.name for site in subject.linears.sites])
 
 
-def spectra(subject: Subject, weights: Weights, cache: Cache, listener: Listener) -> SpectrumTable:
+def spectra(subject: Subject, weights: Weights, run: Run) -> SpectrumTable:
     """Measure what linears cost the outputs, or find it measured.
 
     Those that no rank makes smaller are not measured.
@@ -98,12 +91,11 @@ def spectra(subject: Subject, weights: Weights, cache: Cache, listener: Listener
 
     def write(folder: Path) -> None:
         samples = take(subject.selection, 0, PROBE_SAMPLES)
-        found = measure_losses(weights, names, samples, listener.progress)
+        found = measure_losses(weights, names, samples, run.progress)
         arrays = {str(index): found[name] for index, name in enumerate(names)}
         np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
 
-    key = digest(FORMAT, subject.key, names)
-    folder, _ = cache.stage("onnx-losses", key, write)
+    folder = run.stage("onnx-losses", (subject.key, names), write)
     with np.load(folder / _LOSSES, allow_pickle=False) as file:
         found = {name: file[str(index)] for index, name in enumerate(names)}
     return SpectrumTable(
@@ -144,7 +136,7 @@ def _budget(subject: Subject, search: Search) -> Budget:
     )
 
 
-def _spend(made: Planned, listener: Listener) -> Planned:
+def _spend(made: Planned, run: Run) -> Planned:
     """Aim at what the settings ask for, inside what the device leaves."""
     settings, search = made.subject.settings, made.search
     if settings.keep is not None:
@@ -152,10 +144,10 @@ def _spend(made: Planned, listener: Listener) -> Planned:
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(made, settings.max_size_bytes)
     else:
-        return _inside_the_gate(made, listener)
+        return _inside_the_gate(made, run)
     plan = search.plan(asked)
     if plan.resident_bytes > made.budget.weight_bytes:
-        listener.note("The device leaves less memory than was asked for: the plan is made for it.")
+        run.note("The device leaves less memory than was asked for: the plan is made for it.")
         plan = largest_plan(search, made.budget.weight_bytes)
     return replace(made, plan=plan)
 
@@ -185,7 +177,7 @@ def _bytes_inside_file(made: Planned, largest_bytes: int) -> int:
     return asked
 
 
-def _inside_the_gate(made: Planned, listener: Listener) -> Planned:
+def _inside_the_gate(made: Planned, run: Run) -> Planned:
     """Find the smallest plan inside the accuracy limit, on inputs that whitened no weight."""
     limit = made.subject.max_drop
     samples = take(made.subject.selection, 0, SEARCH_SAMPLES)
@@ -194,7 +186,7 @@ def _inside_the_gate(made: Planned, listener: Listener) -> Planned:
     def measure(plan: Plan) -> float:
         ranks = replace(made, plan=plan).ranks
         found = upper_end(made.weights.distances(ranks, samples, expected))
-        listener.note(
+        run.note(
             f"search: {plan.kept:.1%} kept, measured cosine distance {found:.4f} at most "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
@@ -204,5 +196,5 @@ def _inside_the_gate(made: Planned, listener: Listener) -> Planned:
     best = smallest_plan(made.search, limit, measure, largest.planned_bytes)
     if best is not None:
         return replace(made, plan=best.plan, loss_factor=best.factor)
-    listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
+    run.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
     return replace(made, plan=largest)

@@ -6,12 +6,12 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import MANIFEST, ExportBundle, read_bundle, write_manifest
 from edgelr.core.errors import InputError, ProviderError
 from edgelr.core.measurement import Comparison
 from edgelr.core.results import Validation
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import Precision
 from edgelr.data.tensors import SAMPLES, count, load_samples, read_samples, take, write_samples
 from edgelr.device.gate import make_gate
@@ -27,10 +27,6 @@ from edgelr.stages.onnx.original import dense_bundle, foreign_manifest, kept_sam
 from edgelr.stages.onnx.planning import Planned
 from edgelr.stages.onnx.source import open_source
 from edgelr.stages.onnx.subject import Subject
-
-if TYPE_CHECKING:
-    from edgelr.core.cache import Cache
-    from edgelr.stages.subject import Listener
 
 PARITY_LIMITS: dict[Precision, float] = {"float32": 1e-3, "float16": 2e-2}  # of the largest output
 PARITY_SAMPLES = 4
@@ -53,17 +49,17 @@ def write_bundle(made: Planned, folder: Path) -> ExportBundle:
     return read_bundle(folder)
 
 
-def validate(made: Planned, bundle: ExportBundle, scratch: Path, listener: Listener) -> Validation:
+def validate(made: Planned, bundle: ExportBundle, scratch: Path, run: Run) -> Validation:
     """Compare with the factors multiplied out (parity) and with the original (accuracy)."""
     subject = made.subject
-    listener.progress("parity", 0, 1)
+    run.progress("parity", 0, 1)
     few = take(subject.held_out, 0, PARITY_SAMPLES)
     expected = made.weights.outputs(made.ranks, few)
     parity = tensors.parity(bundle, expected, few, PARITY_LIMITS[subject.precision])
-    listener.progress("parity", 1, 1)
+    run.progress("parity", 1, 1)
     inputs = scratch / "held_out.npz"
     write_samples(inputs, subject.held_out)
-    metrics = jobs.tensor_accuracy(subject.dense, bundle, inputs, progress=listener.progress)
+    metrics = jobs.tensor_accuracy(subject.dense, bundle, inputs, progress=run.progress)
     return Validation(
         parity=parity,
         metrics=metrics,
@@ -74,7 +70,7 @@ def validate(made: Planned, bundle: ExportBundle, scratch: Path, listener: Liste
     )
 
 
-def measure_both(subject: Subject, bundle: ExportBundle, listener: Listener) -> Comparison:
+def measure_both(subject: Subject, bundle: ExportBundle, run: Run) -> Comparison:
     """Time the original and the bundle in turns, on the device's provider where it is usable.
 
     Raises:
@@ -83,10 +79,10 @@ def measure_both(subject: Subject, bundle: ExportBundle, listener: Listener) -> 
     asked = subject.settings.provider
     if (asked or subject.device.provider) == "cuda":
         with suppress(ProviderError):
-            return measure.measure(subject.dense, bundle, "cuda", progress=listener.progress)
+            return measure.measure(subject.dense, bundle, "cuda", progress=run.progress)
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
-    return measure.measure(subject.dense, bundle, "cpu", progress=listener.progress)
+    return measure.measure(subject.dense, bundle, "cpu", progress=run.progress)
 
 
 def validate_again(
@@ -95,8 +91,7 @@ def validate_again(
     data: Path | None,
     max_drop: float | None,
     provider: str,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
 ) -> Validation:
     """Judge a finished bundle again.
 
@@ -107,8 +102,7 @@ def validate_again(
         data: an ``.npz`` of inputs; None takes the samples that the bundle keeps.
         max_drop: overrides the limit of the bundle.
         provider: ``cpu`` or ``cuda``.
-        cache: where the original is prepared.
-        listener: hears of progress.
+        run: cache, run, clock and seed.
 
     Raises:
         InputError: the original has changed, or the inputs do not fit it.
@@ -120,7 +114,7 @@ def validate_again(
     if (Path(source) / MANIFEST).exists():
         reference = read_bundle(Path(source))
     else:
-        reference = dense_bundle(open_source(source, cache).graph, cache)
+        reference = dense_bundle(open_source(source, run).graph, run)
     if against is None and reference.manifest.digest != bundle.manifest.digest:
         raise InputError(
             f"{source} has changed since the bundle was made (digest {reference.manifest.digest}, "
@@ -129,9 +123,7 @@ def validate_again(
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_samples(inputs, samples)
-        metrics = jobs.tensor_accuracy(
-            reference, bundle, inputs, provider, progress=listener.progress
-        )
+        metrics = jobs.tensor_accuracy(reference, bundle, inputs, provider, progress=run.progress)
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(
         parity=None,

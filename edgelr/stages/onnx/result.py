@@ -10,6 +10,7 @@ from edgelr.core.bundle import ExportBundle
 from edgelr.core.measurement import Comparison
 from edgelr.core.report import LossCheck, Report
 from edgelr.core.results import Validation
+from edgelr.core.run import Run
 from edgelr.device.identity import is_this_machine
 from edgelr.report.schema import SCHEMA_VERSION
 from edgelr.stages import report as reporting
@@ -22,8 +23,7 @@ def make_report(
     bundle: ExportBundle,
     validation: Validation,
     comparison: Comparison,
-    seconds: dict[str, float],
-    command: str,
+    run: Run,
 ) -> Report:
     """Collect everything that is known about the bundle. Nothing is predicted of its latency."""
     subject, device = made.subject, made.subject.device
@@ -36,7 +36,7 @@ def make_report(
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=command,
+        command=run.command,
         source=subject.settings.model,
         digest=subject.digest,
         task="tensors",
@@ -53,7 +53,7 @@ def make_report(
         comparison=comparison,
         prediction=None,
         host_is_device=is_this_machine(device),
-        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        seconds={stage: round(value, 2) for stage, value in run.clock.seconds.items()},
         peak_bytes=reporting.peak_bytes(),
         environment=reporting.environment(),
         notes=_notes(made, loss),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelr.core.cache import Cache, digest, write_atomically
+from edgelr.core.cache import digest, write_atomically
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.data.tensors import Samples, count, load_samples
 from edgelr.runtime.session import open_session
 
@@ -23,12 +24,12 @@ class Source:
     inputs: Path | None = None
 
 
-def open_source(name: str, cache: Cache) -> Source:
+def open_source(name: str, run: Run) -> Source:
     """Find the graph of ``name``; a module is traced every time: its code may have changed.
 
     Args:
         name: an ``.onnx`` file, or ``package.module:factory``.
-        cache: where a traced graph is kept.
+        run: keeps a traced graph in its cache.
 
     Raises:
         InputError: the name is neither, or the graph of a module does not answer like it.
@@ -47,7 +48,7 @@ def open_source(name: str, cache: Cache) -> Source:
         write_graph(name, folder)
         _require_equal(folder / GRAPH, load_samples(folder / INPUTS), folder / ANSWERS, name)
 
-    folder = cache.root / f"module-{digest(name)}"
+    folder = run.cache.root / f"module-{digest(name)}"
     write_atomically(folder, write)
     return Source(folder / GRAPH, folder / INPUTS)
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.vocabulary import Precision
 from edgelr.data.tensors import (
@@ -29,11 +29,8 @@ from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.plan.recipes import Recipe
 from edgelr.runtime.runners.tensors import open_tensors
-from edgelr.stages.onnx.original import FORMAT, dense_bundle, digest_of, in_one_precision
+from edgelr.stages.onnx.original import dense_bundle, digest_of, in_one_precision
 from edgelr.stages.onnx.source import open_source
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Listener
 
 SELECTED = 0.25  # share of the deciding samples that judge plans while they are made
 RANDOM = "random inputs"
@@ -97,10 +94,10 @@ class Subject:
     def key(self) -> str:
         """Hash of the graph and the inputs that decide."""
         deciding = (self.calibration, self.selection)
-        return digest(FORMAT, self.digest, *map(digest_of, deciding))
+        return digest(self.digest, *map(digest_of, deciding))
 
 
-def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: Listener) -> Subject:
+def examine(settings: Settings, device: DeviceProfile, run: Run) -> Subject:
     """Open the graph, choose its inputs, and write it as a bundle to compare with.
 
     Raises:
@@ -108,12 +105,12 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             factorized, or the inputs do not fit it.
     """
     _require_settings(settings)
-    source = open_source(settings.model, cache)
+    source = open_source(settings.model, run)
     path, inputs = source.graph, read_inputs(open_foreign(source.graph))
     deciding, held_out, names = choose_samples(settings, inputs, source.inputs)
     drawn = names[0].startswith(RANDOM)
     calibration, selection = divide(deciding)
-    dense = dense_bundle(path, cache)
+    dense = dense_bundle(path, run)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
@@ -129,9 +126,9 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             f"{precision}. A graph keeps its precision: leave --precision away."
         )
     if linears.refused:
-        listener.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
+        run.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
     if drawn:
-        listener.note(RANDOM_NOTE)
+        run.note(RANDOM_NOTE)
     return Subject(
         settings=settings,
         device=device,
