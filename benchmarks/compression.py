@@ -25,11 +25,11 @@ from edgelr.data import calibration
 from edgelr.device.profile import load_profile
 from edgelr.model.losses import named_inputs
 from edgelr.stages import calibration_data as material
-from edgelr.stages import subject as planning
-from edgelr.stages.subject import Subject
+from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.sources.transformers import ModelSource
 
 
-def bare_passes(subject: Subject, parts: list[calibration.Calibration], clock: Clock) -> None:
+def bare_passes(subject: ModelSubject, parts: list[calibration.Calibration], clock: Clock) -> None:
     """Read the texts as the statistics do, and watch nothing."""
     model = subject.model
     base = getattr(model.module, "base_model", model.module)
@@ -65,11 +65,11 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         run = Run(Cache(Path(folder)))
         device = load_profile(settings.profile)
-        subject = planning.examine(planning.load_model(settings, run), settings, device)
-        dense = planning.dense_export(subject.model, run)
+        subject = examine(load_model(settings, run), settings, device)
+        dense = dense_export(subject.model, run)
         parts = material.calibrate(subject, dense, run)
         bare_passes(subject, parts, needed)
-        pipeline.plan(settings, device, run, model=subject.model)
+        pipeline.plan(settings, device, run, source=ModelSource(subject.model))
     for stage, seconds in {**needed.seconds, **run.clock.seconds}.items():
         print(f"{stage:40} {seconds:7.1f} s")
     stages = ("statistics", "decomposition", "allocation")

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.report import Report
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.device.profile import DeviceProfile
-from edgelr.model.loaded import LoadedModel
-from edgelr.stages.bundle import measure_both, require_provider, validate, write_bundle
+from edgelr.stages.bundle import measure_both, require_provider, validate
 from edgelr.stages.bundle_tests import write_tests
-from edgelr.stages.calibration_data import calibrate
-from edgelr.stages.cost_model import spectra, statistics
-from edgelr.stages.factorize import make_factors
 from edgelr.stages.objectives import allocate
 from edgelr.stages.report import finish, make_report
+from edgelr.stages.source import Source, open_source
 from edgelr.stages.staging import preflight, require_room, staging
-from edgelr.stages.subject import Planned, dense_export, examine, load_model
+from edgelr.stages.subject import Planned
 
 
 def plan(
@@ -28,36 +26,31 @@ def plan(
     run: Run,
     out: Path | None = None,
     given_plan: Path | None = None,
-    model: LoadedModel | None = None,
-) -> Planned:
+    source: Source | None = None,
+) -> Planned[Any, Any]:
     """Decide what every linear becomes: load, calibrate, decompose, allocate.
 
     Args:
         settings: options of the run.
         device: profile that the plan is made for.
-        run: cache, listener, clock and seed.
+        run: cache, listener and clock.
         out: folder where a bundle will be written, if one will.
         given_plan: plan file to follow, possibly edited, instead of the one that is made.
-        model: loaded model that the settings name, if it is loaded already.
+        source: original; None opens the one that the settings name.
     """
     run = replace(run, seed=settings.seed)
+    source = source or open_source(settings)
     with run.time("load"):
-        model = model or load_model(settings, run)
-        subject = examine(model, settings, device)
-    require_room(subject, out, run)
+        subject = source.subject(settings, device, run)
+    require_room(subject.room, out, run)
     with run.time("dense export"):
-        dense = dense_export(model, run)
+        dense = source.dense(subject, run)
     require_provider(settings, dense)
-    with run.time("calibration text"):
-        calibration = calibrate(subject, dense, run)
-    made: Planned | None = None
+    made: Planned[Any, Any] | None = None
     for _ in range(settings.rounds):  # a later round sees the model that the one before compressed
-        with run.time("statistics"):
-            store, key = statistics(subject, calibration, run, made)
-        with run.time("decomposition"):
-            table = spectra(subject, (store, key), run, calibration, made)
+        costs = source.costs(subject, dense, run, made)
         with run.time("allocation"):
-            made = allocate(subject, dense, calibration, store, table, run, given_plan)
+            made = allocate(source, subject, dense, costs, run, given_plan)
     assert made is not None
     run.listener.planned(made.plan, made.budget)
     return made
@@ -70,7 +63,7 @@ def export(
     run: Run,
     force: bool = False,
     given_plan: Path | None = None,
-    model: LoadedModel | None = None,
+    source: Source | None = None,
 ) -> Report:
     """Compress a model for one device, and prove that it still works there.
 
@@ -78,9 +71,9 @@ def export(
     leaves nothing there.
 
     Lifecycle:
-        1. ``plan``: load, calibrate, decompose, allocate (every stage is kept in the cache).
-        2. Factors, refined and healed as the recipe and the settings say.
-        3. The graph, compared with torch, and judged against the original.
+        1. ``plan``: load, calibrate, decompose, allocate; every stage is kept in the cache.
+        2. Factors, refined and healed as the recipe and the settings say, and the graph.
+        3. Parity with what the factors compute, accuracy against the original, the gate.
         4. Latency and memory, in turns with the original.
         5. The report, and the move to ``out``.
 
@@ -88,35 +81,32 @@ def export(
         settings: options of the run.
         device: profile that the bundle is made for.
         out: folder of the bundle.
-        run: cache, listener, clock and seed.
+        run: cache, listener and clock.
         force: whether a bundle that is already there is replaced.
         given_plan: plan file to follow, possibly edited.
-        model: loaded model that the settings name, if it is loaded already.
+        source: original; None opens the one that the settings name.
 
     Raises:
         EdgelrError: something that the user can mend; see ``edgelr.core.errors``.
     """
-    run = replace(run, seed=settings.seed)
     preflight(out, force, run)
-    made = plan(settings, device, run, out, given_plan, model)
+    source = source or open_source(settings)
+    made = plan(settings, device, run, out, given_plan, source)
     with staging(out, force) as place:
-        with run.time("factors"):
-            factored = make_factors(made, run)
-        with run.time("graph"):
-            bundle, twin = write_bundle(made, factored, place)
+        written = source.write(made, place, replace(run, seed=settings.seed))
         with run.time("validation"):
-            validation = validate(made, bundle, twin, place, run)
+            validation = validate(source, made, written, place, run)
         if settings.with_tests:
             with run.time("tests"):
-                text = made.subject.texts.write_judged(place.scratch)
-                write_tests(made.dense.bundle, bundle, text, run)
+                data = made.subject.write_judged(place.scratch)
+                write_tests(made.dense.bundle, written.bundle, data, run)
         with run.time("measurement"):
-            comparison, dense = measure_both(made, bundle, twin, run)
-        report = make_report(made, factored, bundle, validation, comparison, dense, run)
-        finish(made, bundle, report)
+            comparison, dense = measure_both(source, made, written, run)
+        report = make_report(source, made, written, validation, comparison, dense, run)
+        finish(source, made, written.bundle, report)
     return report
 
 
 def dense_bundle(settings: Settings, run: Run) -> ExportBundle:
-    """Export the original model as it is, or find the export: what bundles are compared with."""
-    return dense_export(load_model(settings, run), run).bundle
+    """Export the original as it is, or find the export: what bundles are compared with."""
+    return open_source(settings).dense_bundle(settings, run)

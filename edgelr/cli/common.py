@@ -49,20 +49,6 @@ def run_of(listener: Listener, resume: bool = True, seed: int = 0) -> Run:
     return Run(Cache(default_root(), reuse=resume), listener, seed, command=command_line())
 
 
-def pipeline_of(settings: Settings) -> Any:
-    """Choose the module that tells the story of a source; that of a graph imports no torch.
-
-    Of a torch module that is no model of transformers, the graph is traced.
-    """
-    if settings.model.endswith(".onnx") or settings.task == "tensors":
-        from edgelr.stages.onnx import pipeline as of_a_graph
-
-        return of_a_graph
-    from edgelr import pipeline
-
-    return pipeline
-
-
 def stem_of(model: str) -> str:
     """Name a folder after a model."""
     return Path(model.split(":")[-1]).stem.lower() or "model"

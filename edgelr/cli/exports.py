@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from edgelr.cli.app import app
-from edgelr.cli.common import listener_of, pipeline_of, run_of, settings_of, stem_of
+from edgelr.cli.common import listener_of, run_of, settings_of, stem_of
 from edgelr.cli.options import (
     Allocator,
     AsJson,
@@ -101,6 +101,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Compress MODEL for a device, prove that it works, and write a bundle."""
+    from edgelr import pipeline
     from edgelr.device.profile import load_profile
 
     settings = settings_of(ctx, config)
@@ -109,7 +110,6 @@ def export(
     from edgelr.report.schema import to_json
     from edgelr.report.terminal import print_report
 
-    pipeline = pipeline_of(settings)
     with listener_of(quiet or as_json) as listener:
         if dry_run:
             from edgelr.core.settings import write_settings
@@ -165,13 +165,13 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Decide what every linear becomes, and write plan.json to be read, edited and exported."""
+    from edgelr import pipeline
     from edgelr.device.profile import load_profile
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
     from edgelr.plan.files import write_plan
 
-    pipeline = pipeline_of(settings)
     with listener_of(quiet) as listener:
         made = pipeline.plan(settings, device, run_of(listener, resume))
     write_plan(made.plan, out)

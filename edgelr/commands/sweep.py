@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,9 +23,7 @@ from edgelr.core.run import FORMATS, Run
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
-from edgelr.device.budget import weight_budget
 from edgelr.device.profile import DeviceProfile, load_profile
-from edgelr.model.loaded import LoadedModel
 from edgelr.report.pareto import (
     SCHEMA_VERSION,
     Entry,
@@ -43,11 +40,8 @@ from edgelr.report.plot import write_sweep_plot
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.stages import bundle as delivery
-from edgelr.stages import calibration_data as material
-from edgelr.stages import checks as refusals
 from edgelr.stages import report as reporting
-from edgelr.stages import subject as planning
-from edgelr.stages.baselines import dense_in
+from edgelr.stages.source import open_source
 from edgelr.stages.subject import DenseExport, Subject
 
 _ENTRY = "entry.json"
@@ -86,13 +80,16 @@ class _Maker:
 
     def __init__(self, question: Question, out: Path, run: Run) -> None:
         self._question, self._out, self._run = question, out, run
+        self._source = open_source(question.settings)  # a model is loaded once
 
     def entries(self, name: str) -> Iterator[Entry]:
         """Make everything for one device; its rivals first."""
         device = self._device(name)
         if self._question.rivals:
-            for weights in dict.fromkeys((device.profile.precision, "int8", "int4")):
-                yield self._rival(device, weights)
+            for weights in dict.fromkeys((device.subject.precision, "int8", "int4")):
+                rival = self._rival(device, weights)
+                if rival is not None:
+                    yield rival
         for precision in self._question.precisions:
             for keep in self._question.keeps:
                 yield self._bundle(device, name, precision, keep)
@@ -100,31 +97,25 @@ class _Maker:
     def collect(self, entries: list[Entry]) -> Sweep:
         """Put the entries together with what they depend on."""
         device = self._device(self._question.profiles[0])
-        texts = material.calibrate(device.subject, device.dense, self._run)
+        calibration = self._source.calibrated_on(device.subject, device.dense, self._run)
         return Sweep(
             schema_version=SCHEMA_VERSION,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=self._run.command,
             source=self._question.settings.model,
-            digest=device.subject.model.digest,
-            metric=TASKS.get(device.subject.model.task).metric,
-            text=device.subject.texts.judged_on,
-            calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
+            digest=device.subject.digest,
+            metric=TASKS.get(device.subject.task).metric,
+            text=device.subject.judged_on,
+            calibration=calibration,
             environment=reporting.environment(),
             entries=tuple(entries),
         )
 
     def _device(self, name: str) -> _Device:
         profile = load_profile(name)
-        subject = planning.examine(self._model, self._settings(name, None, None), profile)
-        dense = planning.dense_export(self._model, self._run)
-        return _Device(profile, subject, dense)
-
-    @cached_property
-    def _model(self) -> LoadedModel:
-        model = planning.load_model(self._question.settings, self._run)
-        refusals.refuse_pairs(model, "sweep")
-        return model
+        subject = self._source.subject(self._settings(name, None, None), profile, self._run)
+        self._source.require_one_graph(subject, "sweep")
+        return _Device(profile, subject, self._source.dense(subject, self._run))
 
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
@@ -141,17 +132,17 @@ class _Maker:
         title += ", inside the gate" if keep is None else f", keep {keep:g}"
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
-        model = device.subject.model.digest
-        key = digest(FORMATS["sweep"], settings.model_dump(), device.profile.model_dump(), model)
+        known = (settings.model_dump(), device.profile.model_dump(), device.subject.digest)
+        key = digest(FORMATS["sweep"], *known)
         finished = folder.with_suffix(".json")
         if self._run.cache.reuse and finished.exists():
-            known, _, text = finished.read_text(encoding="utf-8").partition("\n")
-            if known == key and (folder / MANIFEST).exists():
+            found, _, text = finished.read_text(encoding="utf-8").partition("\n")
+            if found == key and (folder / MANIFEST).exists():
                 return read_entry(text.encode())
         self._run.note(f"{device.profile.id}: {title}")
         try:
             report = pipeline.export(
-                settings, device.profile, folder, self._run.timed(), force=True, model=self._model
+                settings, device.profile, folder, self._run.timed(), True, source=self._source
             )
         except (BudgetError, InputError) as error:
             return Entry(device.profile.id, title, problem=str(error))
@@ -161,12 +152,14 @@ class _Maker:
 
     # --- rivals ----------------------------------------------------------------------------
 
-    def _rival(self, device: _Device, weights: WeightPrecision) -> Entry:
+    def _rival(self, device: _Device, weights: WeightPrecision) -> Entry | None:
         profile, subject = device.profile, device.subject
         shipped = self._dense(device, weights, profile.precision)
         runnable = self._dense(device, weights, "float32")  # which is what a CPU computes in
+        if shipped is None or runnable is None:
+            return None
         measured = self._measured(device, runnable, f"dense {weights}")
-        budget = weight_budget(profile, subject.shape, 0, subject.context_tokens, profile.precision)
+        budget = replace(self._source.budget(subject, device.dense), fixed_weight_bytes=0)
         held = shipped.resident_bytes(profile.provider)
         assert held is not None, "dense exports say how their weights are held"
         rest = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
@@ -179,10 +172,11 @@ class _Maker:
             passed=measured.worst_loss <= subject.max_drop,
         )
 
-    def _dense(self, device: _Device, weights: WeightPrecision, values: Precision) -> ExportBundle:
+    def _dense(
+        self, device: _Device, weights: WeightPrecision, values: Precision
+    ) -> ExportBundle | None:
         weights = values if weights in PRECISION_BYTES else weights
-        model = device.subject.model
-        return dense_in(model, device.dense, weights, device.profile, self._run, values)
+        return self._source.baseline(device.subject, device.dense, weights, values, self._run)
 
     def _measured(self, device: _Device, run: ExportBundle, title: str) -> Entry:
         """Judge and time a rival once, for all devices that would run the same file."""
@@ -190,16 +184,16 @@ class _Maker:
 
         def write(folder: Path) -> None:
             self._run.note(f"{device.profile.id}: {title}")
-            text = subject.texts.write_judged(folder)
+            data = subject.write_judged(folder)
             progress = self._run.progress
-            metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
+            metrics = jobs.accuracy(dense, run, data, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             found = measure.measure(dense, run, "cpu", None, lengths, lengths, progress=progress)
             latency = tuple(found.ratios.items())
-            entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
+            entry = judged(Entry("", title, latency=latency), metrics, subject.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
-        parts = (str(run.folder), subject.texts.evaluation, subject.texts.records)
+        parts = (str(run.folder), subject.judged_key)
         return read_entry((self._run.stage("rival", parts, write) / _ENTRY).read_bytes())
 
 

@@ -8,10 +8,12 @@ from edgelr.core.bundle import MANIFEST, ExportBundle, read_bundle
 from edgelr.core.errors import InputError
 from edgelr.core.results import Validation
 from edgelr.core.run import Run
+from edgelr.core.settings import make_settings
 from edgelr.data.labels import truth_notes
 from edgelr.data.text import DEFAULT_TEXT
 from edgelr.device.gate import make_gate
 from edgelr.runtime import calls as jobs
+from edgelr.stages.source import open_source
 
 
 def validate_again(
@@ -35,11 +37,6 @@ def validate_again(
         provider: ``cpu`` or ``cuda``.
         run: cache, listener, clock and seed.
     """
-    if bundle.manifest.task == "tensors":
-        from edgelr.stages.onnx import proof
-
-        options = (against, data, max_drop, provider)
-        return proof.validate_again(bundle, *options, run)
     reference = _reference(bundle, against, run)
     metrics = jobs.accuracy(reference, bundle, data, provider, progress=run.progress)
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
@@ -58,14 +55,10 @@ def _reference(bundle: ExportBundle, against: str | None, run: Run) -> ExportBun
     if against is not None and (Path(against) / MANIFEST).exists():
         return read_bundle(Path(against))
     source = against or bundle.manifest.source
-    # Only an original that is not exported yet needs torch and the exporters.
-    from edgelr.core.settings import make_settings
-    from edgelr.pipeline import dense_bundle
-
     settings = make_settings(
         model=source, revision=bundle.manifest.revision, task=bundle.manifest.task
     )
-    found = dense_bundle(settings, run)
+    found = open_source(settings).dense_bundle(settings, run)
     if against is None and found.manifest.digest != bundle.manifest.digest:
         raise InputError(
             f"{source} has changed since the bundle was made (digest {found.manifest.digest}, then "

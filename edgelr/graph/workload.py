@@ -11,7 +11,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.latency import Product, Workload
 from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
@@ -25,21 +24,21 @@ _FLOATS: dict[ir.DataType, WeightPrecision] = {
 _FREE = ("Constant", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Identity")  # no value moves
 
 
-def read_workload(path: Path, read: ImageInput | SoundInput | None = None) -> Workload:
+def read_workload(path: Path, tokens: int | None = None) -> Workload:
     """List the products of a graph file; its weights are not read.
 
     Args:
         path: of the graph.
-        read: image or sound that it reads: its products may have more positions than that has
-            tokens.
+        tokens: tokens of the image or sound that it reads, whose products may have more positions;
+            None counts one position for each token.
     """
     model, products, others = load_graph(path), [], 0
-    if read is not None:
+    if tokens is not None:
         ShapeInferencePass()(model)
     for node in model.graph:
         product = _product(node)
         if product is not None:
-            often = 1.0 if read is None else _positions(node) / read.tokens
+            often = 1.0 if tokens is None else _positions(node) / tokens
             products.append(replace(product, positions_per_token=often))
         elif node.op_type not in _FREE:
             others += 1

@@ -15,6 +15,8 @@ from edgelr.model.convolutions import features_last, is_convolution, matrix_of
 from edgelr.model.loaded import LoadedModel
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
 
@@ -154,6 +156,12 @@ def weight_of(model: LoadedModel, name: str) -> Tensor:
     linear = model.module.get_submodule(name)
     assert isinstance(linear, (nn.Linear, nn.Conv2d, nn.Embedding))
     return matrix_of(linear)
+
+
+def singular_values(model: LoadedModel, name: str) -> NDArray[np.float64]:
+    """Compute the singular values of a site's weight, descending."""
+    values: NDArray[np.float64] = torch.linalg.svdvals(weight_of(model, name).double()).numpy()
+    return values
 
 
 def _is_ours(name: str, module: AnyLinear, model: LoadedModel) -> bool:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.measurement import OperatorTime
 from edgelr.core.results import Metric, Parity
+from edgelr.data.tensors import SAMPLES
 from edgelr.data.text import EvaluationSize
 from edgelr.runtime.evaluators import Progress
 from edgelr.runtime.worker_client import Worker
@@ -34,6 +35,9 @@ def accuracy(
     progress: Progress | None = None,
 ) -> tuple[Metric, ...]:
     """Run ``validate.accuracy`` in a child."""
+    if candidate.manifest.task == "tensors":
+        inputs = text or candidate.folder / SAMPLES
+        return tensor_accuracy(reference, candidate, inputs, provider, threads, progress)
     arguments = {
         "reference": _path(reference),
         "candidate": _path(candidate),

@@ -19,7 +19,8 @@ from edgelr.data.images import read_pixels
 from edgelr.data.text import split_sentences
 from edgelr.model import generate as targets
 from edgelr.runtime import calls as jobs
-from edgelr.stages.subject import DenseExport, Subject
+from edgelr.stages.model_subject import ModelSubject as Subject
+from edgelr.stages.subject import DenseExport
 
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read

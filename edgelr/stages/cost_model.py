@@ -32,14 +32,14 @@ from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
 from edgelr.model.sites import positions
 from edgelr.stages.loss_correction import corrected
-from edgelr.stages.subject import Planned, Subject
+from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
 
 def statistics(
-    subject: Subject,
+    subject: ModelSubject,
     calibration: list[Calibration],
     run: Run,
-    before: Planned | None = None,
+    before: ModelPlanned | None = None,
 ) -> tuple[statistic.StatisticsStore, str]:
     """Collect what the method needs, or find it; return it with its key.
 
@@ -75,11 +75,11 @@ def statistics(
 
 
 def spectra(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: tuple[statistic.StatisticsStore, str],
     run: Run,
     calibration: Sequence[Calibration] = (),
-    before: Planned | None = None,
+    before: ModelPlanned | None = None,
 ) -> SpectrumTable:
     """Decompose every group, or find the decomposition.
 
@@ -114,7 +114,7 @@ def spectra(
 
 
 def _with_rounding(
-    subject: Subject,
+    subject: ModelSubject,
     store: statistic.StatisticsStore,
     spectra: SpectrumTable,
     run: Run,
@@ -148,7 +148,7 @@ def _with_rounding(
 
 
 def _with_table(
-    subject: Subject,
+    subject: ModelSubject,
     spectra: SpectrumTable,
     rounding: list[WeightPrecision],
     store: statistic.StatisticsStore,
@@ -164,7 +164,7 @@ def _with_table(
 
 
 def _table_statistics(
-    subject: Subject, calibration: list[Calibration], run: Run
+    subject: ModelSubject, calibration: list[Calibration], run: Run
 ) -> TableStatistics:
     """Collect what the rows of the table of embeddings are worth, or find it."""
     model, seed = subject.model, run.seed
@@ -178,10 +178,10 @@ def _table_statistics(
 
 
 def _by_importance(
-    subject: Subject,
+    subject: ModelSubject,
     plain: SpectrumTable,
     calibration: list[Calibration],
-    before: Planned | None,
+    before: ModelPlanned | None,
     run: Run,
 ) -> SpectrumTable:
     """Order and scale the components of every linear by what they are worth, or find it done."""

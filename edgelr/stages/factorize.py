@@ -29,7 +29,7 @@ from edgelr.core.run import Run
 from edgelr.data.calibration import spread
 from edgelr.model.sites import positions, weight_of
 from edgelr.stages.calibration_data import selection, to_heal_on
-from edgelr.stages.subject import Planned, Subject
+from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
@@ -54,7 +54,7 @@ class Factored:
     blocks: Mapping[str, Blocks] = field(default_factory=dict)
 
 
-def make_factors(made: Planned, run: Run) -> Factored:
+def make_factors(made: ModelPlanned, run: Run) -> Factored:
     """Make the factors of a plan. Long steps are kept in the cache, and found again."""
     found = Factored(truncate(made.spectra, made.plan))
     if not found.factors:  # everything stays dense
@@ -67,14 +67,14 @@ def make_factors(made: Planned, run: Run) -> Factored:
     return rounded(made, found)
 
 
-def rounded(made: Planned, found: Factored) -> Factored:
+def rounded(made: ModelPlanned, found: Factored) -> Factored:
     """Round what the plan stores in whole numbers, after everything else was done."""
-    result = rounded_as(made.subject, made.statistics, made.plan, found.factors)
+    result = rounded_as(made.subject, made.costs.statistics, made.plan, found.factors)
     return Factored(result.factors, found.notes, result.blocks)
 
 
 def measured_loss(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: StatisticsStore,
     spectra: SpectrumTable,
     plan: Plan,
@@ -87,7 +87,7 @@ def measured_loss(
 
 
 def rounded_as(
-    subject: Subject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
+    subject: ModelSubject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
 ) -> Rounded:
     """Round what ``plan`` stores in whole numbers, in the metric of the recipe's method."""
     sites = {site.name: site for site in subject.sites}
@@ -99,7 +99,7 @@ def rounded_as(
     return round_factors(subject.model, plan, factors, input_gram_of)
 
 
-def _improvements(made: Planned, run: Run) -> Iterator[tuple[str, Improve]]:
+def _improvements(made: ModelPlanned, run: Run) -> Iterator[tuple[str, Improve]]:
     """What the recipe and the settings ask for, in this order."""
     recipe, asked = made.subject.recipe, healing(made)
     if "basis" in recipe.refine:
@@ -131,7 +131,7 @@ def _kept(name: str, key: str, run: Run, found: Factored, improve: Improve) -> F
     return Factored(read_factors(folder / FILE), (*found.notes, *notes))
 
 
-def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
+def _with_better_bases(made: ModelPlanned, factors: FactorSet) -> Factored:
     """Solve the bases that blocks share, and their coefficients, in turns."""
     method, changed = METHODS.get(made.subject.recipe.method), dict(factors)
     before = after = 0.0
@@ -140,7 +140,7 @@ def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
     groups = [group for group in shared if group.name in chosen]
     for group in groups:
         weights = [weight_of(made.subject.model, site.name).double() for site in group.sites]
-        metrics = [method.metric(made.statistics.of(site)) for site in group.sites]
+        metrics = [method.metric(made.costs.statistics.of(site)) for site in group.sites]
         parts = [factors[site.name] for site in group.sites]
         products = [each for each in parts if isinstance(each, LowRank)]
         ups = torch.cat([each.up for each in products], dim=1)
@@ -160,16 +160,16 @@ def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
     return Factored(changed, (note,))
 
 
-def _refitted(made: Planned, factors: FactorSet, run: Run) -> Factored:
+def _refitted(made: ModelPlanned, factors: FactorSet, run: Run) -> Factored:
     subject = made.subject
     result = refit(
         subject.model,
         made.plan,
         subject.groups,
         factors,
-        made.statistics,
+        made.costs.statistics,
         METHODS.get(subject.recipe.method),
-        spread(made.calibration, REFIT_TOKENS),
+        spread(made.costs.calibration, REFIT_TOKENS),
         selection(subject),
         run.progress,
     )
@@ -180,13 +180,13 @@ def _refitted(made: Planned, factors: FactorSet, run: Run) -> Factored:
     return Factored(result.factors, (note,))
 
 
-def _rescaled(made: Planned, factors: FactorSet, work: Path, run: Run) -> Factored:
+def _rescaled(made: ModelPlanned, factors: FactorSet, work: Path, run: Run) -> Factored:
     """Scale the kept components, as boldly and as often as held-out text shows to be right."""
     subject, unknowns = made.subject, components(factors)
     if not unknowns:
         return Factored(factors)
     tokens = min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns))
-    parts = spread(made.calibration, SCALE_STEPS * tokens)
+    parts = spread(made.costs.calibration, SCALE_STEPS * tokens)
     texts = max(1, sum(part.tokens for part in parts) // tokens)
     compared = min(COMPARED_TOKENS, sum(part.tokens for part in parts))
     increase = loss_increase(subject.model, selection(subject).first(compared))
@@ -235,7 +235,7 @@ def _boldest(
 
 
 def _healed(
-    made: Planned,
+    made: ModelPlanned,
     factors: FactorSet,
     asked: Healing,
     work: Path,
@@ -243,7 +243,7 @@ def _healed(
 ) -> Factored:
     work.mkdir(parents=True, exist_ok=True)
     subject = made.subject
-    texts = to_heal_on(subject, made.dense, made.calibration, run)
+    texts = to_heal_on(subject, made.dense, made.costs.calibration, run)
     held_out = selection(subject).first(JUDGED_TOKENS)
     result = heal(subject.model, factors, texts, held_out, asked, work, run.progress)
     note = (
@@ -254,7 +254,7 @@ def _healed(
     return Factored(result.factors, tuple(filter(None, (note, result.note))))
 
 
-def healing(made: Planned) -> Healing | None:
+def healing(made: ModelPlanned) -> Healing | None:
     """What the settings ask for; None where they ask for no healing."""
     settings = made.subject.settings
     if settings.heal_steps is None and settings.heal_minutes is None:

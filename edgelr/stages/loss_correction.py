@@ -19,14 +19,15 @@ from edgelr.core.run import Run
 from edgelr.plan.search import smallest_within
 from edgelr.stages.calibration_data import selection
 from edgelr.stages.factorize import measured_loss
-from edgelr.stages.subject import Subject, make_search
+from edgelr.stages.model_subject import ModelSubject
+from edgelr.stages.subject import make_search
 
 LEAST_FACTOR = 0.1  # of a measured over a predicted loss: held-out text is a sample
 _FILE = "factors.json"
 
 
 def corrected(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: StatisticsStore,
     spectra: SpectrumTable,
     run: Run,

@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import MANIFEST
 from edgelr.core.cache import replace_folder, require_space, unfinished
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -58,12 +54,16 @@ def _require_writable(out: Path) -> None:
         )
 
 
-def require_room(subject: Subject, out: Path | None, run: Run) -> None:
-    """Refuse to start what the disks cannot hold, now that the size of the model is known."""
-    parameters = sum(p.numel() for p in subject.model.module.parameters())
-    # A dense export (twice while it is written), Grams, factors at full rank; the bundle, its twin.
-    require_space(run.cache.root, 4 * 8 * parameters, "The cache of this model")
-    require_space(out or run.cache.root, 4 * 3 * parameters, "The bundle")
+def require_room(room: tuple[int, int], out: Path | None, run: Run) -> None:
+    """Refuse to start what the disks cannot hold, now that the size of the model is known.
+
+    Args:
+        room: bytes that the cache and the bundle take at most.
+        out: folder of the bundle, if one is written.
+        run: its cache is where stages are kept.
+    """
+    require_space(run.cache.root, room[0], "The cache of this model")
+    require_space(out or run.cache.root, room[1], "The bundle")
 
 
 @contextmanager

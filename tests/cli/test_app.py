@@ -19,7 +19,7 @@ from edgelr.model.exporter import EXPORTERS
 from edgelr.model.loaded import LoadedModel
 from edgelr.plan.files import read_plan
 from edgelr.plan.recipes import RECIPES
-from edgelr.stages.subject import dense_export
+from edgelr.stages.model_subject import dense_export
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, session_cache
 

@@ -26,7 +26,7 @@ from edgelr.graph.workload import read_workload
 from edgelr.runtime import time_probes as probe
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.session import open_session
-from edgelr.stages import subject as planning
+from edgelr.stages import model_subject as planning
 from edgelr.stages.baselines import dense_in
 from tests.helpers.run_exports import Recorder
 from tests.real.test_decoder import model_path

@@ -23,7 +23,7 @@ from edgelr.data.file_lists import listed
 from edgelr.device.profile import load_profile
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.subject import SOUNDS, examine
+from edgelr.stages.model_subject import SOUNDS, examine
 from tests.conftest import write_tiny
 from tests.helpers.audio import chirp, write_sounds, write_wave
 from tests.helpers.paths import SNIPPETS

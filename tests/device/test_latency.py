@@ -28,9 +28,10 @@ from edgelr.device.latency import (
 from edgelr.device.profile import DeviceProfile, Figure, Kernels, load_profile, profile_names
 from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.bundle import write_bundle
 from edgelr.stages.factorize import make_factors
-from edgelr.stages.subject import DenseExport, Planned, dense_export
+from edgelr.stages.model_bundle import write_bundle
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport, Planned
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)
@@ -177,7 +178,7 @@ def test_a_graph_has_a_product_for_every_linear_and_the_head(
 def predicted_ms(made: Planned, folder: Path, cache: Cache) -> float:
     """Predict the graph that a plan becomes."""
     place = make_place(folder)
-    bundle, _ = write_bundle(made, make_factors(made, Run(cache, Recorder())), place)
+    bundle = write_bundle(made, make_factors(made, Run(cache, Recorder())), place).bundle
     subject = made.subject
     clock = LatencyModel(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]

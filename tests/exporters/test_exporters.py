@@ -16,7 +16,8 @@ from edgelr.core.tasks import TASKS
 from edgelr.model.exporter import EXPORTERS, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport
 from tests.conftest import MakeModel
 from tests.helpers import tiny_models as families
 from tests.helpers.method_contract import (

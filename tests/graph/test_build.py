@@ -23,7 +23,8 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
 from edgelr.runtime.runners.decoder import Decoder
 from edgelr.runtime.session import open_session
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport
 from tests.helpers.run_exports import Recorder, session_cache
 
 PROMPTS = [[5, 9, 40, 17, 33], [8, 12, 100, 71, 5, 60, 61, 44, 90], [3, 101]]

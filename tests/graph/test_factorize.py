@@ -22,7 +22,8 @@ from edgelr.graph.factorize import run_length
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport
 from tests.helpers.run_exports import Recorder, batch, run_graph, run_torch, session_cache
 
 FUSED = (

@@ -21,8 +21,8 @@ from edgelr.device.storage import stored
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.plan.recipes import RECIPES
-from edgelr.stages.bundle import write_bundle
 from edgelr.stages.factorize import Factored, make_factors
+from edgelr.stages.model_bundle import write_bundle
 from edgelr.stages.subject import Planned
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import (
@@ -72,7 +72,7 @@ def made(
     planned = pipeline.plan(settings, device, Run(cache, Recorder()))
     factored = make_factors(planned, Run(cache, Recorder()))
     place = make_place(tmp_path_factory.mktemp(recipe) / "made")
-    bundle, _ = write_bundle(planned, factored, place)
+    bundle = write_bundle(planned, factored, place).bundle
     return Made(planned, factored, bundle)
 
 

@@ -21,8 +21,8 @@ from edgelr.graph.save import load_graph
 from edgelr.model.sites import weight_of
 from edgelr.plan.recipes import RECIPES
 from edgelr.runtime import calls as jobs
-from edgelr.stages.bundle import PARITY_LIMIT, write_bundle
 from edgelr.stages.factorize import make_factors
+from edgelr.stages.model_bundle import PARITY_LIMIT, write_bundle
 from edgelr.stages.subject import Planned
 from tests.helpers.run_exports import Recorder, make_place
 from tests.real.test_decoder import model_path
@@ -61,7 +61,8 @@ def make(
     planned = pipeline.plan(settings, device, Run(cache, Recorder()))
     factored = make_factors(planned, Run(cache, Recorder()))
     place = make_place(folder)
-    bundle, twin = write_bundle(planned, factored, place)
+    written = write_bundle(planned, factored, place)
+    bundle, twin = written.bundle, written.twin
     return Made(planned, bundle, twin or bundle, place.scratch / "answers.npz")
 
 
@@ -131,7 +132,7 @@ def errors(cache: Cache) -> torch.Tensor:
     errors = torch.zeros(3)
     for group in [each for each in made.subject.groups if each.kind == "blocks"][::5]:
         weights = [weight_of(model, site.name).double() for site in group.sites]
-        given = [made.statistics.of(site) for site in group.sites]
+        given = [made.costs.statistics.of(site) for site in group.sites]
         metrics = [method.metric(each) for each in given]
         stacked = decompose_group(group, weights, given, method, "stacked")
         fitted = fit_coefficients(stacked, weights, metrics).truncate(ranks[group.name])  # type: ignore[arg-type]

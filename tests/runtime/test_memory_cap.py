@@ -22,7 +22,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import predict_peak, run_under_cap
 from edgelr.runtime.worker_client import Worker
-from edgelr.stages import subject as planning
+from edgelr.stages import model_subject as planning
 from edgelr.stages.baselines import dense_in
 from edgelr.stages.subject import DenseExport
 from tests.helpers.run_exports import Recorder, session_cache

@@ -27,7 +27,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.memory_cap import run_under_cap
 from edgelr.runtime.runners.dual_encoder import Matcher
 from edgelr.runtime.validate import accuracy
-from edgelr.stages.subject import examine
+from edgelr.stages.model_subject import examine
 from tests.conftest import TinyModels
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import MATCH_PIVOT, MATCHERS, Recorder, quick_settings, session_cache

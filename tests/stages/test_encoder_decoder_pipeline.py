@@ -170,7 +170,8 @@ def test_the_errors_of_transcripts_are_counted(exported: Exported) -> None:
 def test_the_first_convolution_of_a_sound_runs_twice_for_every_position(exported: Exported) -> None:
     sound, path = exported.model.sound, exported.bundle.encoder_path
     assert path is not None
-    found = [product.positions_per_token for product in read_workload(path, sound).products]
+    tokens = sound.tokens if sound else None
+    found = [each.positions_per_token for each in read_workload(path, tokens).products]
     assert found == [2.0 if sound else 1.0] + [1.0] * (len(found) - 1)
 
 

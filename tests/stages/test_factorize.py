@@ -127,10 +127,10 @@ def test_what_the_model_writes_is_healed_on_in_longer_rows(
     file = tmp_path / "text.txt"
     file.write_text("a text of its own " * 400, encoding="utf-8")
     made = plan_of(tiny_decoder, Run(cache, Recorder()), calibration=("self", str(file)))
-    texts = to_heal_on(made.subject, made.dense, made.calibration, Run(cache, Recorder()))
-    asked, longest = sum(part.tokens for part in made.calibration), tiny_decoder.longest_text
-    assert texts[1] is made.calibration[1]
-    assert texts[0].length == min(512, longest) > made.calibration[0].length
+    texts = to_heal_on(made.subject, made.dense, made.costs.calibration, Run(cache, Recorder()))
+    asked, longest = sum(part.tokens for part in made.costs.calibration), tiny_decoder.longest_text
+    assert texts[1] is made.costs.calibration[1]
+    assert texts[0].length == min(512, longest) > made.costs.calibration[0].length
     assert asked <= texts[0].tokens < asked + texts[0].length
 
 
@@ -156,7 +156,7 @@ def test_a_second_round_plans_on_the_compressed_model(
     assert second.plan.planned_bytes <= second.plan.budget_bytes
     assert second.spectra.folder != first.spectra.folder
     site = first.subject.sites[-1]
-    dense, compressed = (made.statistics.of(site).input_gram for made in (first, second))
+    dense, compressed = (made.costs.statistics.of(site).input_gram for made in (first, second))
     assert dense is not None
     assert compressed is not None
     assert not torch.allclose(dense, compressed, rtol=1e-3)

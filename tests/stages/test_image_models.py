@@ -45,7 +45,7 @@ from edgelr.runtime.runners.image_encoder import ImageEncoder
 from edgelr.runtime.session import open_session
 from edgelr.runtime.validate import accuracy
 from edgelr.stages.factorize import make_factors
-from edgelr.stages.subject import dense_export, examine
+from edgelr.stages.model_subject import dense_export, examine
 from tests.compress.test_heal import product
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
 from tests.helpers.bundles import run_bundle_tests
@@ -186,7 +186,7 @@ def test_products_are_counted_for_every_position(
     sizes = {site: (site.parameters, 8 * (site.in_features + site.out_features)) for site in sites}
     kept = 3 * 2 * 2 * 24 * 100 / 25 if name == "swin" else 96 * 5 / 9  # patches; the head
     for index, graph in enumerate((dense.bundle.model_path, path)):
-        found = read_workload(graph, model.image).products
+        found = read_workload(graph, model.image.tokens).products
         work = sum(each.inputs * each.outputs * each.positions_per_token for each in found)
         expected = sum(size[index] * site.positions_per_token for site, size in sizes.items())
         assert work == pytest.approx(expected + kept)

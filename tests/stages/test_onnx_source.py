@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgelr import pipeline
 from edgelr.commands.validate import validate_again
 from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.cache import Cache
@@ -26,10 +27,9 @@ from edgelr.graph.open import open_foreign
 from edgelr.report.schema import from_json
 from edgelr.runtime import measure
 from edgelr.runtime.evaluators.tensors import compare_tensors, distance, relative_error
-from edgelr.stages.onnx import pipeline
 from edgelr.stages.onnx.components import decompose, read_components, write_components
-from edgelr.stages.onnx.planning import Planned
 from edgelr.stages.onnx.sensitivity import loss_curve, open_probe
+from edgelr.stages.subject import Planned
 from tests.helpers.bundles import run_bundle_tests
 from tests.helpers.foreign_graphs import Builder, mlp, random, run
 from tests.helpers.paths import ROOT

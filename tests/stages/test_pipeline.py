@@ -26,7 +26,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.plan.files import read_plan
 from edgelr.report.schema import from_json
 from edgelr.runtime import calls as jobs
-from edgelr.stages import bundle as delivery
+from edgelr.stages import model_bundle as delivery
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
 from tests.helpers.bundles import run_bundle_tests
@@ -77,7 +77,7 @@ def exported(
 
 def write(made: Planned, run: Run, folder: Path) -> ExportBundle:
     factored = make_factors(made, run)
-    return delivery.write_bundle(made, factored, make_place(folder))[0]
+    return delivery.write_bundle(made, factored, make_place(folder)).bundle
 
 
 def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
@@ -223,7 +223,7 @@ def test_what_the_lock_names_makes_the_same_bytes_without_any_finished_stage(
     made = pipeline.plan(settings, device, Run(Cache(tmp_path), recorder))
     bundle = write(made, Run(Cache(tmp_path), recorder), tmp_path / "again")
     assert set(recorder.stages) >= STATISTICS - {"sampling text"}
-    assert [part.key for part in made.calibration] == [
+    assert [part.key for part in made.costs.calibration] == [
         part["sha256"] for part in lock["calibration"]
     ]
     assert made.plan == exported.report.plan

@@ -13,8 +13,6 @@ from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.setup import Ground
 from edgelr.compress.compressed_model import all_answers, likeness, mean_loss, multiplied
 from edgelr.compress.factors import FactorSet
-from edgelr.compress.spectra import SpectrumTable
-from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
@@ -26,8 +24,8 @@ from edgelr.report.comparison_tables import row_sentence
 from edgelr.stages import cost_model as costs
 from edgelr.stages import factorize as factoring
 from edgelr.stages import objectives as aims
-from edgelr.stages import subject as planning
-from edgelr.stages.subject import Subject
+from edgelr.stages.model_subject import ModelCosts, ModelSubject, examine
+from edgelr.stages.sources.transformers import ModelSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +37,8 @@ DENSE = "dense"
 class _Ready:
     """One recipe, up to where the share is needed."""
 
-    subject: Subject
-    statistics: StatisticsStore
-    spectra: SpectrumTable
+    subject: ModelSubject
+    costs: ModelCosts
 
 
 class Rows:
@@ -113,20 +110,19 @@ class Rows:
     def _ready(self, recipe: str, keep: float, run: Run) -> _Ready:
         base = self._ground.subject
         settings = _with(base.settings, recipe=recipe, keep=keep)
-        subject = planning.examine(base.model, settings, base.device)
+        subject = examine(base.model, settings, base.device)
         with run.time("statistics"):
             store, key = costs.statistics(subject, self._ground.calibration, run)
         with run.time("decomposition"):
             spectra = costs.spectra(subject, (store, key), run, self._ground.calibration)
-        return _Ready(subject, store, spectra)
+        return _Ready(subject, ModelCosts(self._ground.calibration, store, spectra))
 
     def _figures(self, ready: _Ready, keep: float, judge: _Judge, run: Run) -> Figures:
         ground = self._ground
         subject = replace(ready.subject, settings=_with(ready.subject.settings, keep=keep))
         with run.time("allocation"):
-            made = aims.allocate(
-                subject, ground.dense, ground.calibration, ready.statistics, ready.spectra, run
-            )
+            source = ModelSource(subject.model)
+            made = aims.allocate(source, subject, ground.dense, ready.costs, run)
         with run.time("factors"):
             factored = factoring.make_factors(made, run)
         with run.time(EVALUATION):

@@ -17,9 +17,11 @@ from edgelr.plan.recipes import RECIPES
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
 from edgelr.stages import staging as workplace
-from edgelr.stages import subject as planning
 from edgelr.stages.calibration_data import DECODER_LENGTH
-from edgelr.stages.subject import DenseExport, Subject
+from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.source import open_source
+from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.subject import DenseExport
 
 HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
@@ -28,7 +30,7 @@ HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 class Ground:
     """Made once. ``texts`` maps the name of a column to the tokens that it is judged on."""
 
-    subject: Subject
+    subject: ModelSubject
     dense: DenseExport
     calibration: list[Calibration]
     texts: dict[str, Calibration]
@@ -53,19 +55,25 @@ def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run
     Raises:
         InputError: the settings do not fit the model, or a text is too short.
     """
-    model = planning.load_model(question.settings, run)
+    settings = question.settings
+    if not isinstance(open_source(settings), ModelSource):
+        raise InputError(
+            f"{settings.model} is an ONNX graph, and bench judges models in torch. Give the model "
+            f"that the graph was exported from; export, plan, inspect and sweep take the graph."
+        )
+    model = load_model(settings, run)
     refusals.refuse_pairs(model, "bench")
-    subject = planning.examine(model, question.settings, device)
+    subject = examine(model, settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()
     }
-    workplace.require_room(subject, out, run)
-    dense = planning.dense_export(model, run)
+    workplace.require_room(subject.room, out, run)
+    dense = dense_export(model, run)
     return Ground(subject, dense, material.calibrate(subject, dense, run), texts)
 
 
-def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
+def _judging_texts(question: Question, subject: ModelSubject) -> dict[str, tuple[str, str]]:
     """Source and text of every column; without any, what is left of what calibrates."""
     files, texts = question.evaluation, subject.texts
     sees = subject.model.image is not None
@@ -79,7 +87,7 @@ def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str,
 
 
 def _tokenized(
-    question: Question, subject: Subject, name: str, source: str, text: str
+    question: Question, subject: ModelSubject, name: str, source: str, text: str
 ) -> Calibration:
     """Cut the beginning of a text into rows.
 

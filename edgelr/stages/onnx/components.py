@@ -7,13 +7,14 @@ arXiv:2403.07378). Dropping a component costs the square of its singular value, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelr.core.sites import LinearSite
 from edgelr.data.tensors import Samples
 from edgelr.graph.expose import showing_values
 from edgelr.graph.linears import Linear, Reading, find_linears
@@ -105,6 +106,18 @@ def decompose(weight: Matrix, gram: Matrix | None) -> tuple[Matrix, Matrix, Matr
     squares = np.maximum(squares[::-1], 0.0)
     error = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
     return *_balanced(down, up), error
+
+
+def singular_values(
+    graph: Path,
+) -> tuple[tuple[LinearSite, ...], Callable[[LinearSite], Matrix]]:
+    """List the linears of a graph, and what computes the singular values of each."""
+    linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
+
+    def values(site: LinearSite) -> Matrix:
+        return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)
+
+    return tuple(each.site for each in linears.values()), values
 
 
 def _roots(gram: Matrix) -> tuple[Matrix, Matrix]:

@@ -17,14 +17,14 @@ TRACED_LIMIT = 1e-3  # largest difference to the module, as a share of its large
 
 
 @dataclass(frozen=True)
-class Source:
+class Graph:
     """A graph file, and the inputs that came with it, if any did."""
 
-    graph: Path
+    path: Path
     inputs: Path | None = None
 
 
-def open_source(name: str, run: Run) -> Source:
+def open_graph(name: str, run: Run) -> Graph:
     """Find the graph of ``name``; a module is traced every time: its code may have changed.
 
     Args:
@@ -35,7 +35,7 @@ def open_source(name: str, run: Run) -> Source:
         InputError: the name is neither, or the graph of a module does not answer like it.
     """
     if name.endswith(".onnx"):
-        return Source(Path(name))
+        return Graph(Path(name))
     if ":" not in name:
         raise InputError(
             f"{name} has no inputs and outputs that --task tensors knows; expected an .onnx file, "
@@ -50,7 +50,7 @@ def open_source(name: str, run: Run) -> Source:
 
     folder = run.cache.root / f"module-{digest(name)}"
     write_atomically(folder, write)
-    return Source(folder / GRAPH, folder / INPUTS)
+    return Graph(folder / GRAPH, folder / INPUTS)
 
 
 def _require_equal(graph: Path, inputs: Samples, answers: Path, name: str) -> None:
