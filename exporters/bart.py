@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.encoder_decoder import trace_pair_with_transformers
-from exporters.tracing.inputs import source_and_target_batch
-from exporters.tracing.routes import fuse_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.encoder_decoder import trace_pair_with_transformers
+from .tracing.inputs import source_and_target_batch
+from .tracing.routes import fuse_with_transformers
 
 if TYPE_CHECKING:
     from transformers import BartConfig
@@ -53,3 +54,4 @@ BART = Exporter(
     tied_pairs=(("fc1", "fc2"),),
     intermediate_size="decoder_ffn_dim",
 )
+EXPORTERS.register("bart")(BART)

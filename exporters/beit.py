@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.vit import VIT, tiny_image_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT, tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import BeitConfig
@@ -30,3 +32,4 @@ BEIT = replace(
     tiny_config=tiny_beit,
     load_options=(),
 )
+EXPORTERS.register("beit")(BEIT)

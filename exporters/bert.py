@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import padded_text_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import padded_text_batch
+from .tracing.routes import fuse_with_transformers, trace_with_transformers
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -44,3 +45,4 @@ BERT = Exporter(
     # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("bert")(BERT)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.bert import tiny_sizes
-from exporters.tracing.routes import fuse_with_transformers
-from exporters.tracing.towers import (
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .bert import tiny_sizes
+from .tracing.routes import fuse_with_transformers
+from .tracing.towers import (
     images_and_prompts,
     trace_towers_with_transformers,
     vision_sizes,
 )
-from exporters.vit import tiny_image_sizes
+from .vit import tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
@@ -45,3 +46,4 @@ CLIP = Exporter(
     tied_pairs=(("mlp.fc1", "mlp.fc2"),),
     shape=vision_sizes,
 )
+EXPORTERS.register("clip")(CLIP)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Config
@@ -34,3 +36,4 @@ DEBERTA = replace(
     tiny_config=tiny_deberta,
     load_options=(),  # it has no pooler
 )
+EXPORTERS.register("deberta")(DEBERTA)

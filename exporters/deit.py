@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.vit import VIT, tiny_image_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT, tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import DeiTConfig
@@ -24,3 +26,4 @@ DEIT = replace(
     tiny_config=tiny_deit,
     keep_dense=("classifier", "cls_classifier", "distillation_classifier"),
 )
+EXPORTERS.register("deit")(DEIT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.vit import VIT, tiny_image_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT, tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import Dinov2Config
@@ -33,3 +35,4 @@ DINOV2 = replace(
     intermediate_size=feed_forward_width,
     load_options=(),  # its pooler has no weights
 )
+EXPORTERS.register("dinov2")(DINOV2)

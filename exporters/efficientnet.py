@@ -9,7 +9,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.resnet import RESNET
+from edgelr.model.exporter import EXPORTERS
+
+from .resnet import RESNET
 
 if TYPE_CHECKING:
     from transformers import EfficientNetConfig
@@ -58,3 +60,4 @@ EFFICIENTNET = replace(
     tiny_config=tiny_efficientnet,
     shape=widest_block,
 )
+EXPORTERS.register("efficientnet")(EFFICIENTNET)

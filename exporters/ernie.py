@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Ernie4_5Config
@@ -19,3 +21,4 @@ def tiny_ernie() -> Ernie4_5Config:
 
 
 ERNIE = replace(LLAMA, model_types=("ernie4_5",), tiny_config=tiny_ernie)
+EXPORTERS.register("ernie")(ERNIE)

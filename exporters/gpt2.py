@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import token_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_decoder
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import token_batch
+from .tracing.routes import fuse_with_transformers, trace_decoder
 
 if TYPE_CHECKING:
     from transformers import GPT2Config
@@ -61,3 +62,4 @@ GPT2 = Exporter(
     tied_pairs=(("mlp.c_fc", "mlp.c_proj"),),
     cache_in_place=True,
 )
+EXPORTERS.register("gpt2")(GPT2)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt2 import GPT2
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt2 import GPT2
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXConfig
@@ -41,3 +43,4 @@ GPT_NEOX = replace(
     intermediate_size="intermediate_size",
     tied_pairs=(("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),),
 )
+EXPORTERS.register("gpt_neox")(GPT_NEOX)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import token_batch
-from exporters.tracing.routes import trace_with_genai_builder
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import token_batch
+from .tracing.routes import trace_with_genai_builder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -49,3 +50,4 @@ LLAMA = Exporter(
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
     cache_in_place=True,
 )
+EXPORTERS.register("llama")(LLAMA)

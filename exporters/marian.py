@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bart import BART, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bart import BART, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MarianConfig
@@ -20,3 +22,4 @@ def tiny_marian() -> MarianConfig:
 
 
 MARIAN = replace(BART, model_types=("marian",), tiny_config=tiny_marian)
+EXPORTERS.register("marian")(MARIAN)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.resnet import RESNET
+from edgelr.model.exporter import EXPORTERS
+
+from .resnet import RESNET
 
 if TYPE_CHECKING:
     from transformers import MobileNetV2Config
@@ -37,3 +39,4 @@ MOBILENET_V2 = replace(
     tiny_config=tiny_mobilenet_v2,
     shape=second_block,
 )
+EXPORTERS.register("mobilenet_v2")(MOBILENET_V2)

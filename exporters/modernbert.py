@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import ModernBertConfig
@@ -35,3 +37,4 @@ MODERNBERT = replace(
     tied_pairs=(),
     load_options=(),  # it has no pooler
 )
+EXPORTERS.register("modernbert")(MODERNBERT)

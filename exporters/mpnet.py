@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MPNetConfig
@@ -24,3 +26,4 @@ MPNET = replace(
     tiny_config=tiny_mpnet,
     positions_after_padding=True,
 )
+EXPORTERS.register("mpnet")(MPNET)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.t5 import T5, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .t5 import T5, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MT5Config
@@ -19,3 +21,4 @@ def tiny_mt5() -> MT5Config:
 
 
 MT5 = replace(T5, model_types=("mt5",), tiny_config=tiny_mt5)
+EXPORTERS.register("mt5")(MT5)

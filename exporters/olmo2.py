@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Olmo2Config
@@ -25,3 +27,4 @@ OLMO2 = replace(
     tiny_config=tiny_olmo2,
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
 )
+EXPORTERS.register("olmo2")(OLMO2)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt2 import GPT2
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt2 import GPT2
 
 if TYPE_CHECKING:
     from transformers import OPTConfig
@@ -38,3 +40,4 @@ OPT = replace(
     intermediate_size="ffn_dim",
     tied_pairs=(("fc1", "fc2"),),
 )
+EXPORTERS.register("opt")(OPT)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import PhiConfig
@@ -27,3 +29,4 @@ PHI = replace(
     tiny_config=tiny_phi,
     tied_pairs=(("mlp.fc1", "mlp.fc2"),),
 )
+EXPORTERS.register("phi")(PHI)

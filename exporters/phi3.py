@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Phi3Config
@@ -25,3 +27,4 @@ PHI3 = replace(
     tiny_config=tiny_phi3,
     tied_pairs=(),
 )
+EXPORTERS.register("phi3")(PHI3)

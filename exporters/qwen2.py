@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
@@ -19,3 +21,4 @@ def tiny_qwen2() -> Qwen2Config:
 
 
 QWEN2 = replace(LLAMA, model_types=("qwen2",), tiny_config=tiny_qwen2)
+EXPORTERS.register("qwen2")(QWEN2)

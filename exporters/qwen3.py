@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -19,3 +21,4 @@ def tiny_qwen3() -> Qwen3Config:
 
 
 QWEN3 = replace(LLAMA, model_types=("qwen3",), tiny_config=tiny_qwen3)
+EXPORTERS.register("qwen3")(QWEN3)

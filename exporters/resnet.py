@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import pixel_batch
-from exporters.tracing.routes import trace_pixels_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import pixel_batch
+from .tracing.routes import trace_pixels_with_transformers
 
 if TYPE_CHECKING:
     from transformers import ResNetConfig
@@ -45,3 +46,4 @@ RESNET = Exporter(
     shape=first_stage,
     convolutions=True,
 )
+EXPORTERS.register("resnet")(RESNET)

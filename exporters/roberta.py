@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import RobertaConfig
@@ -24,3 +26,4 @@ ROBERTA = replace(
     tiny_config=tiny_roberta,
     positions_after_padding=True,
 )
+EXPORTERS.register("roberta")(ROBERTA)

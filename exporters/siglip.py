@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.clip import CLIP, tiny_towers
-from exporters.tracing.towers import images_and_prompts, trace_towers_with_transformers
+from edgelr.model.exporter import EXPORTERS
+
+from .clip import CLIP, tiny_towers
+from .tracing.towers import images_and_prompts, trace_towers_with_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,3 +39,4 @@ SIGLIP = replace(
     keep_dense=("head",),
     pads_texts=True,
 )
+EXPORTERS.register("siglip")(SIGLIP)

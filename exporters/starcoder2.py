@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Starcoder2Config
@@ -25,3 +27,4 @@ STARCODER2 = replace(
     tiny_config=tiny_starcoder2,
     tied_pairs=(("mlp.c_fc", "mlp.c_proj"),),
 )
+EXPORTERS.register("starcoder2")(STARCODER2)

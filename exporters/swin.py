@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.vit import VIT
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT
 
 if TYPE_CHECKING:
     from transformers import SwinConfig
@@ -48,3 +50,4 @@ SWIN = replace(
     pooling="mean",
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("swin")(SWIN)

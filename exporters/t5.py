@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.encoder_decoder import trace_pair_with_transformers
-from exporters.tracing.inputs import source_and_target_batch
-from exporters.tracing.routes import fuse_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.encoder_decoder import trace_pair_with_transformers
+from .tracing.inputs import source_and_target_batch
+from .tracing.routes import fuse_with_transformers
 
 if TYPE_CHECKING:
     from transformers import T5Config
@@ -64,3 +65,4 @@ T5 = Exporter(
     intermediate_size="d_ff",
     longest_text=longest_text,
 )
+EXPORTERS.register("t5")(T5)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import pixel_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_images_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import pixel_batch
+from .tracing.routes import fuse_with_transformers, trace_images_with_transformers
 
 if TYPE_CHECKING:
     from transformers import ViTConfig
@@ -44,3 +45,4 @@ VIT = Exporter(
     # The first token's hidden state embeds an image, and not what a pooler makes of it.
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("vit")(VIT)

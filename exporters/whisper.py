@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.bart import BART
-from exporters.tracing.inputs import sound_and_target_batch
+from edgelr.model.exporter import EXPORTERS
+
+from .bart import BART
+from .tracing.inputs import sound_and_target_batch
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig
@@ -52,3 +54,4 @@ WHISPER = replace(
     keep_dense=("proj_out",),
     longest_text=longest_transcript,
 )
+EXPORTERS.register("whisper")(WHISPER)

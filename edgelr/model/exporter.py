@@ -1,7 +1,7 @@
 """What edgelr must know about a model family: a declaration, and nothing else.
 
-The files in ``exporters/`` fill this in; they are reached only through the entry-point group
-``edgelr.exporters``, so that a family can ship in someone else's package.
+The files in ``exporters/`` fill this in and register it in ``EXPORTERS``; other packages add
+families through the entry-point group ``edgelr.exporters``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Exporter:
     cache_in_place: bool = False
 
 
-EXPORTERS: Registry[Exporter] = Registry("exporter", group="edgelr.exporters")
+EXPORTERS: Registry[Exporter] = Registry(
+    "exporter", package="edgelr.exporters", group="edgelr.exporters"
+)
 
 
 def exporter_for(model_type: str) -> Exporter:
@@ -95,6 +97,6 @@ def exporter_for(model_type: str) -> Exporter:
         known += exporter.model_types
     raise InputError(
         f"No exporter knows the model type {model_type!r}. Known model types: "
-        f"{', '.join(sorted(known))}. A family is one small file: see exporters/llama.py, and "
-        f"register yours in the entry-point group 'edgelr.exporters'."
+        f"{', '.join(sorted(known))}. A family is one small file: see the module "
+        f"edgelr.exporters.llama, and name yours in the entry-point group 'edgelr.exporters'."
     )

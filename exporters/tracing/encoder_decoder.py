@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.core.quiet import quiet
-from exporters.tracing.routes import traced_by_transformers
+
+from .routes import traced_by_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

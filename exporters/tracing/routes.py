@@ -80,7 +80,7 @@ def without_mask(module: Any) -> Iterator[None]:
 def trace_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
     """Trace a decoder that no builder knows, with GroupQueryAttention in the place of its own."""
     del folder, example
-    from exporters.tracing.decoder import export_decoder
+    from .decoder import export_decoder
 
     with quiet():
         export_decoder(module, out / "model.onnx")

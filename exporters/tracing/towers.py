@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.core.quiet import quiet
-from exporters.tracing.encoder_decoder import export_as, varying
-from exporters.tracing.inputs import padded_text_batch, pixel_batch
-from exporters.tracing.routes import without_mask
+
+from .encoder_decoder import export_as, varying
+from .inputs import padded_text_batch, pixel_batch
+from .routes import without_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
