@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """One block of an encoder, two of a decoder; no two axes have one size."""
+    """Return sizes of one encoder block and two decoder blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "d_model": 48,
@@ -37,7 +37,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_bart() -> BartConfig:
-    """Of the sizes that BART and its relatives share."""
+    """Configure the sizes that BART and its relatives share."""
     from transformers import BartConfig
 
     return BartConfig(**tiny_sizes())

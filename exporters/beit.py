@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_beit() -> BeitConfig:
-    """The options of the published models."""
+    """Configure the options of the published models."""
     from transformers import BeitConfig
 
     return BeitConfig(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """Two blocks; no two axes have one size."""
+    """Return sizes of two blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "hidden_size": 48,
@@ -27,7 +27,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_bert() -> BertConfig:
-    """Of the sizes that all encoders share."""
+    """Configure the sizes that all encoders share."""
     from transformers import BertConfig
 
     return BertConfig(**tiny_sizes())

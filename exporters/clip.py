@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tiny_towers(**text_changes: Any) -> dict[str, dict[str, Any]]:
-    """Two blocks each; no two axes have one size."""
+    """Return sizes of two blocks in each tower, distinct on every axis."""
     texts = {"hidden_size": 56, "intermediate_size": 88, "num_attention_heads": 7}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     sizes = {**texts, **special, "max_position_embeddings": 30, **text_changes}
@@ -28,7 +28,7 @@ def tiny_towers(**text_changes: Any) -> dict[str, dict[str, Any]]:
 
 
 def tiny_clip() -> CLIPConfig:
-    """Embeddings of a third size."""
+    """Configure embeddings of a third size, beside those of the two towers."""
     from transformers import CLIPConfig
 
     sizes: dict[str, Any] = tiny_towers()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_deberta() -> DebertaV2Config:
-    """The options of the published version 3 models."""
+    """Configure the options of the published version 3 models."""
     from transformers import DebertaV2Config
 
     return DebertaV2Config(

@@ -1,4 +1,4 @@
-"""DeiT: vision transformers with a second token, to which a teacher spoke."""
+"""DeiT: vision transformers with a second token, trained by distillation from a teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_deit() -> DeiTConfig:
-    """Of the sizes that all image models share."""
+    """Configure the sizes that all image models share."""
     from transformers import DeiTConfig
 
     return DeiTConfig(**tiny_image_sizes())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_dinov2() -> Dinov2Config:
-    """Positions of more patches than an image has, so that they are interpolated."""
+    """Configure positions of more patches than an image has, so that they are interpolated."""
     from transformers import Dinov2Config
 
     sizes = tiny_image_sizes(mlp_ratio=2, image_size=28)
@@ -23,7 +23,7 @@ def tiny_dinov2() -> Dinov2Config:
 
 
 def feed_forward_width(config: Any) -> int:
-    """Width inside a feed-forward pair; that of SwiGLU is two thirds, in whole eights."""
+    """Compute the feed-forward width; that of SwiGLU is two thirds, as a multiple of 8."""
     width = int(config.hidden_size * config.mlp_ratio)
     return (int(width * 2 / 3) + 7) // 8 * 8 if config.use_swiglu_ffn else width
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_distilbert() -> DistilBertConfig:
-    """The sizes of the tiny BERT, under the names of this configuration."""
+    """Configure the sizes of the tiny BERT, under the names of this configuration."""
     from transformers import DistilBertConfig
 
     return DistilBertConfig(

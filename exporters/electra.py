@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_electra() -> ElectraConfig:
-    """Embeddings of 32 are widened to 48."""
+    """Configure embeddings of 32, which are widened to 48."""
     from transformers import ElectraConfig
 
     return ElectraConfig(**tiny_sizes(), embedding_size=32)

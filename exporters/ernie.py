@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_ernie() -> Ernie4_5Config:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import Ernie4_5Config
 
     return Ernie4_5Config(**tiny_sizes())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_gemma() -> GemmaConfig:
-    """Heads whose size is not that of the model divided by their number."""
+    """Configure heads whose size is not the hidden size divided by their number."""
     from transformers import GemmaConfig
 
     return GemmaConfig(**tiny_sizes())

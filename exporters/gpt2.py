@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_gpt2() -> GPT2Config:
-    """Two blocks with heads of 16; no two axes have one size."""
+    """Configure two blocks with heads of 16, and a distinct size on every axis."""
     from transformers import GPT2Config
 
     return GPT2Config(
@@ -31,7 +31,7 @@ def tiny_gpt2() -> GPT2Config:
 
 
 def feed_forward_width(config: Any) -> int:
-    """Width inside a feed-forward pair: four times that of the model, where nothing is said."""
+    """Return the feed-forward width: four times the hidden size unless ``n_inner`` is set."""
     return int(config.n_inner or 4 * config.n_embd)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_gpt_neox() -> GPTNeoXConfig:
-    """A quarter of every head turns, and the head has a table of its own, as in Pythia."""
+    """Configure rotary positions in a quarter of every head, and an untied head, as in Pythia."""
     from transformers import GPTNeoXConfig
 
     return GPTNeoXConfig(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_granite() -> GraniteConfig:
-    """All four multipliers differ from one."""
+    """Configure four multipliers that differ from one."""
     from transformers import GraniteConfig
 
     return GraniteConfig(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_hunyuan() -> HunYuanDenseV1Config:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import HunYuanDenseV1Config
 
     return HunYuanDenseV1Config(**tiny_sizes())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """Two blocks with grouped-query attention and a tied head; no two axes have one size."""
+    """Return sizes of two blocks with grouped-query attention, distinct on every axis."""
     return {
         "vocab_size": 160,
         "hidden_size": 48,
@@ -33,7 +33,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_llama() -> LlamaConfig:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import LlamaConfig
 
     return LlamaConfig(**tiny_sizes())

@@ -1,4 +1,4 @@
-"""Marian translators: BART's blocks with fixed positions; the padding is never generated."""
+"""Marian translators: BART's blocks with fixed positions; padding is never generated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_marian() -> MarianConfig:
-    """It starts with the padding."""
+    """Configure a decoder whose texts begin with the padding token."""
     from transformers import MarianConfig
 
     sizes = tiny_sizes(decoder_start_token_id=0, decoder_vocab_size=160)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_mistral() -> MistralConfig:
-    """The window is shorter than what the positions allow."""
+    """Configure a window that is shorter than the longest text."""
     from transformers import MistralConfig
 
     return MistralConfig(**tiny_sizes(), sliding_window=100)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_modernbert() -> ModernBertConfig:
-    """One block of each kind of attention, with a window shorter than a text."""
+    """Configure one block of each kind of attention, with a window shorter than a text."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_mpnet() -> MPNetConfig:
-    """Positions 0 and 1 are kept for padding, whatever its id is configured to be."""
+    """Configure padding with id 1: MPNet keeps positions 0 and 1 for padding, whatever its id."""
     from transformers import MPNetConfig
 
     return MPNetConfig(**tiny_sizes(), pad_token_id=1)

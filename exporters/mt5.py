@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_mt5() -> MT5Config:
-    """Of T5's sizes."""
+    """Configure T5's sizes with a gated feed-forward."""
     from transformers import MT5Config
 
     return MT5Config(**tiny_sizes(feed_forward_proj="gated-gelu"))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_opt() -> OPTConfig:
-    """The sizes of the tiny GPT-2, under the names of this configuration."""
+    """Configure the sizes of the tiny GPT-2, under the names of this configuration."""
     from transformers import OPTConfig
 
     return OPTConfig(

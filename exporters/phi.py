@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_phi() -> PhiConfig:
-    """Heads of 16, and a head with a table of its own."""
+    """Configure attention heads of 16, and an untied output head."""
     from transformers import PhiConfig
 
     return PhiConfig(

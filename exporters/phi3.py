@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_phi3() -> Phi3Config:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import Phi3Config
 
     return Phi3Config(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))

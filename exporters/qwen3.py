@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_qwen3() -> Qwen3Config:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import Qwen3Config
 
     return Qwen3Config(**tiny_sizes())

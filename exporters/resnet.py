@@ -1,4 +1,4 @@
-"""ResNet: convolutions in residual blocks, in stages that halve both edges of what they see."""
+"""ResNet: convolutions in residual blocks, in stages that halve height and width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_resnet() -> ResNetConfig:
-    """Two stages of bottlenecks: kernels of 7, 3 and 1, some of them with strides."""
+    """Configure two stages of bottlenecks: kernels of 7, 3 and 1, some of them with strides."""
     from transformers import ResNetConfig
 
     return ResNetConfig(
@@ -26,7 +26,7 @@ def tiny_resnet() -> ResNetConfig:
 
 
 def first_stage(config: Any) -> dict[str, Any]:
-    """The sizes of the stage that sees most positions; every further one halves both edges."""
+    """Return the sizes of the first stage, which has most positions; later ones have a quarter."""
     return {
         "layers": sum(config.depths),
         "hidden_size": config.hidden_sizes[0],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tiny_roberta() -> RobertaConfig:
-    """Padding has position 0, and tokens begin at 1."""
+    """Configure padding with id 0, so that the positions of tokens begin at 1."""
     from transformers import RobertaConfig
 
     return RobertaConfig(**tiny_sizes(), pad_token_id=0, type_vocab_size=1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tiny_siglip() -> SiglipConfig:
-    """Both towers embed in the size of images."""
+    """Configure text embeddings of the vision tower's size."""
     from transformers import SiglipConfig
 
     sizes: dict[str, Any] = tiny_towers(projection_size=48)
@@ -24,7 +24,7 @@ def tiny_siglip() -> SiglipConfig:
 
 
 def without_padding(config: Any, batch: int, side: int) -> dict[str, Tensor]:
-    """See ``images_and_prompts``; padding is read like any other token."""
+    """Make pixels and prompts without a mask: padding is read like any other token."""
     inputs = images_and_prompts(config, batch, side)
     del inputs["attention_mask"]
     return inputs

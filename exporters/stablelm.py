@@ -1,4 +1,4 @@
-"""StableLM decoders: Llama with LayerNorm, where a quarter of every head turns."""
+"""StableLM decoders: Llama with LayerNorm, and rotary positions in a quarter of every head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_stablelm() -> StableLmConfig:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import StableLmConfig
 
     return StableLmConfig(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_starcoder2() -> Starcoder2Config:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import Starcoder2Config
 
     return Starcoder2Config(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))

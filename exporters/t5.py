@@ -13,11 +13,11 @@ from .tracing.routes import fuse_with_transformers
 if TYPE_CHECKING:
     from transformers import T5Config
 
-TRAINED_TOKENS = 512  # of mT5, whose configuration does not say it
+TRAINED_TOKENS = 512  # mT5: its configuration does not say it
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """One block of an encoder, two of a decoder; no two axes have one size."""
+    """Return sizes of one encoder block and two decoder blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "d_model": 48,
@@ -37,14 +37,14 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_t5() -> T5Config:
-    """With the plain feed-forward of the first T5."""
+    """Configure the plain feed-forward of the first T5."""
     from transformers import T5Config
 
     return T5Config(**tiny_sizes())
 
 
 def longest_text(config: Any) -> int:
-    """The length that it was trained for: relative positions themselves have no end."""
+    """Return the length it was trained for, tokens: relative positions have no limit."""
     return int(getattr(config, "n_positions", None) or TRAINED_TOKENS)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tiny_whisper() -> WhisperConfig:
-    """One block of an encoder, two of a decoder, sounds of 50 positions; no two sizes are one."""
+    """Configure one encoder block, two decoder blocks and sounds of 50 positions."""
     from transformers import WhisperConfig
 
     return WhisperConfig(
@@ -41,7 +41,7 @@ def tiny_whisper() -> WhisperConfig:
 
 
 def longest_transcript(config: Any) -> int:
-    """What the decoder has positions for; the encoder has those of a sound."""
+    """Return the number of the decoder's positions, tokens."""
     return int(config.max_target_positions)
 
 

@@ -38,7 +38,7 @@ def trace_pair_with_transformers(
 
 
 def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) -> None:
-    """Hidden states and what cross attention makes of them; the rest of the decoder is dead."""
+    """Trace hidden states and the cross attention's keys and values; the rest is dead code."""
 
     def encode(**inputs: Tensor) -> dict[str, Tensor]:
         hidden = module.get_encoder()(**inputs).last_hidden_state
@@ -57,7 +57,7 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
 
 
 def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
-    """Logits of new tokens after those of a past, which may be none."""
+    """Trace the logits of new tokens after a past, which may be empty."""
     import torch
 
     with torch.no_grad():
@@ -110,12 +110,12 @@ def export_as(
     """Trace a module with another ``forward``.
 
     Args:
-        module: a model of transformers.
-        forward: gives the outputs, by name.
-        example: arguments of ``forward``.
-        shapes: which of their axes vary; see ``varying``.
+        module: model of transformers.
+        forward: function that returns the outputs by name.
+        example: keyword arguments of ``forward``.
+        shapes: axes of the arguments that vary; see ``varying``.
         out: folder of the graph.
-        names: of inputs that shall have others.
+        names: new names of inputs, by their old ones.
     """
     module.forward = forward
     try:
@@ -134,7 +134,7 @@ def _empty_cache() -> Any:
 
 
 def _named(part: str, cache: Any, prefix: str = "present") -> dict[str, Tensor]:
-    """Keys and values of every block, by optimum's names."""
+    """Name the keys and values of every block as optimum does."""
     return {
         f"{prefix}.{index}.{part}.{kind}": getattr(layer, f"{kind}s")
         for index, layer in enumerate(cache.layers)
@@ -148,7 +148,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def varying(*axes: int) -> dict[int, Any]:
-    """Say which axes of an input have no fixed size."""
+    """Mark the axes of an input that have no fixed size."""
     from torch.export import Dim
 
     return dict.fromkeys(axes, Dim.DYNAMIC)
