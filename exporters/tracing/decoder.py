@@ -53,32 +53,33 @@ def export_decoder(module: Any, path: Path) -> None:
     before = config._attn_implementation
     module.set_attn_implementation(GROUPED)
     try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                traced,
-                (ids, mask, past),
-                dynamo=True,
-                opset_version=18,  # what every fusion pattern expects
-                input_names=[
-                    "input_ids",
-                    "attention_mask",
-                    *map("past_key_values.{}".format, names),
-                ],
-                output_names=["logits", *map("present.{}".format, names)],
-                dynamic_shapes=(
-                    {0: "batch", 1: "tokens"},
-                    {0: "batch", 1: "total"},
-                    [{0: "batch", 2: "capacity"} for _ in names],
-                ),
-                verbose=False,
-            )
+        program = _program(traced, (ids, mask, past), names)
     finally:
         module.set_attn_implementation(before)
-    assert program is not None
     for node in program.model.graph:  # scopes as if nothing were around the model
         for key, value in node.metadata_props.items():
             node.metadata_props[key] = value.replace(f"'{WRAPPER}.", "'")
     program.save(path, external_data=True)
+
+
+def _program(traced: _Traced, inputs: tuple[Any, ...], names: list[str]) -> torch.onnx.ONNXProgram:
+    with torch.no_grad():
+        program = torch.onnx.export(
+            traced,
+            inputs,
+            dynamo=True,
+            opset_version=18,  # what every fusion pattern expects
+            input_names=["input_ids", "attention_mask", *map("past_key_values.{}".format, names)],
+            output_names=["logits", *map("present.{}".format, names)],
+            dynamic_shapes=(
+                {0: "batch", 1: "tokens"},
+                {0: "batch", 1: "total"},
+                [{0: "batch", 2: "capacity"} for _ in names],
+            ),
+            verbose=False,
+        )
+    assert program is not None
+    return program
 
 
 def _require_traceable(config: Any, head_size: int) -> None:

@@ -58,13 +58,7 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
 
 def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
     """Trace the logits of new tokens after a past, which may be empty."""
-    import torch
-
-    with torch.no_grad():
-        cache = module(**example, use_cache=True).past_key_values
-    parts = {"decoder": cache.self_attention_cache, "encoder": cache.cross_attention_cache}
-    named = [_named(name, part, "past_key_values") for name, part in parts.items()]
-    past = dict(sorted((named[0] | named[1]).items(), key=lambda item: _place(item[0])))
+    past = _past(module, example)
     given = {"input_ids": example["decoder_input_ids"][:, :NEW_TOKENS], "past": list(past.values())}
     masked = "attention_mask" in example
     shapes: dict[str, Any] = {"input_ids": varying(0, 1)}
@@ -97,6 +91,17 @@ def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
 
     names = {f"past.{index}": name for index, name in enumerate(past)}
     export_as(module, decode, given, shapes, out, names)
+
+
+def _past(module: Any, example: dict[str, Any]) -> dict[str, Tensor]:
+    """Run the model once for keys and values by name, in the order of blocks."""
+    import torch
+
+    with torch.no_grad():
+        cache = module(**example, use_cache=True).past_key_values
+    parts = {"decoder": cache.self_attention_cache, "encoder": cache.cross_attention_cache}
+    named = [_named(name, part, "past_key_values") for name, part in parts.items()]
+    return dict(sorted((named[0] | named[1]).items(), key=lambda item: _place(item[0])))
 
 
 def export_as(
