@@ -77,5 +77,6 @@ class Registry(Generic[T]):
                     importlib.import_module(module.name)
             if self._group:
                 for entry in entry_points(group=self._group):
-                    self._values.setdefault(entry.name, entry.load())
+                    if entry.name not in self._values:
+                        self._values[entry.name] = entry.load()
         return self._values

@@ -77,6 +77,7 @@ def test_entry_points_add_names_and_replace_none(monkeypatch: pytest.MonkeyPatch
             self.name = name
 
         def load(self) -> str:
+            assert self.name == "theirs", "imported for nothing"
             return f"{self.name} of a plugin"
 
     entries = {"a.group": [Entry("ours"), Entry("theirs")]}
