@@ -100,7 +100,7 @@ def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
     assert found is not None
     assert judged == [("float16", "cuda")]
     assert (found.provider, found.precision) == ("CUDAExecutionProvider", "float16")
-    assert "Accuracy is that of the file that ships, on this machine's GPU." in found.notes[0]
+    assert "Accuracy was measured on the file that ships, on this machine's GPU." in found.notes[0]
     assert found.passed
 
 
