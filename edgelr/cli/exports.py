@@ -170,7 +170,7 @@ def plan(
 
     settings = settings_of(ctx, config)
     device = load_profile(settings.profile)
-    from edgelr.plan.files import write_plan
+    from edgelr.planning.files import write_plan
 
     with listener_of(quiet) as listener:
         made = pipeline.plan(settings, device, run_of(listener, resume))

@@ -8,22 +8,22 @@ from edgelr.core.plan import Choice
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup, SiteSummary
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.candidates import make_options
-from edgelr.plan.recipes import RECIPES
-from edgelr.stages.source import open_source
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.candidates import make_options
+from edgelr.planning.recipes import RECIPES
+from edgelr.stages.source import Source, open_source
 
 SAMPLES = 12  # of a spectrum, to be drawn in a line
 KEEP = 0.8  # share at which components are classified, where none is asked for
 
 
-def inspect_sites(settings: Settings, run: Run) -> list[SiteSummary]:
+def inspect_sites(settings: Settings, run: Run, source: Source | None = None) -> list[SiteSummary]:
     """Summarize every factorizable linear, in the order in which the model runs them.
 
     The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
     normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
     """
-    sites, spectrum_of = open_source(settings).singular_values(settings, run)
+    sites, spectrum_of = (source or open_source(settings)).singular_values(settings, run)
     spectra = {site.name: spectrum_of(site) for site in sites}
     classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
     return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]

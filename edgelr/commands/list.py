@@ -36,13 +36,13 @@ def _methods() -> Iterable[tuple[str, str]]:
 
 
 def _allocators() -> Iterable[tuple[str, str]]:
-    from edgelr.plan.allocators import ALLOCATORS
+    from edgelr.planning.allocators import ALLOCATORS
 
     return ((name, _first_line(allocator)) for name, allocator in ALLOCATORS.items())
 
 
 def _recipes() -> Iterable[tuple[str, str]]:
-    from edgelr.plan.recipes import RECIPES
+    from edgelr.planning.recipes import RECIPES
 
     return ((name, recipe.summary) for name, recipe in RECIPES.items())
 

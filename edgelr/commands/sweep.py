@@ -41,7 +41,7 @@ from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.stages import bundle as delivery
 from edgelr.stages import report as reporting
-from edgelr.stages.source import open_source
+from edgelr.stages.source import Source, open_source
 from edgelr.stages.subject import DenseExport, Subject
 
 _ENTRY = "entry.json"
@@ -78,9 +78,9 @@ class _Device:
 class _Maker:
     """Makes entries, or finds those that are finished."""
 
-    def __init__(self, question: Question, out: Path, run: Run) -> None:
+    def __init__(self, question: Question, out: Path, run: Run, source: Source) -> None:
         self._question, self._out, self._run = question, out, run
-        self._source = open_source(question.settings)  # a model is loaded once
+        self._source = source  # one for all entries: a model is loaded once
 
     def entries(self, name: str) -> Iterator[Entry]:
         """Make everything for one device; its rivals first."""
@@ -216,7 +216,7 @@ def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def sweep(question: Question, out: Path, run: Run) -> Sweep:
+def sweep(question: Question, out: Path, run: Run, source: Source | None = None) -> Sweep:
     """Make every combination, and compare them device by device in ``out``.
 
     Args:
@@ -230,7 +230,7 @@ def sweep(question: Question, out: Path, run: Run) -> Sweep:
     """
     _require_names(question.profiles)
     out.mkdir(parents=True, exist_ok=True)
-    maker = _Maker(question, out, run)
+    maker = _Maker(question, out, run, source or open_source(question.settings))
     entries: list[Entry] = []
     for done, name in enumerate(question.profiles):
         run.progress("devices", done, len(question.profiles))

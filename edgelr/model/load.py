@@ -26,7 +26,7 @@ from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.processors import image_input, sound_input
 from edgelr.model.sites import find_sites
-from edgelr.model.sources import folder_of, quiet_transformers, require_complete
+from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
 from edgelr.model.token_table import find_table
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -56,6 +56,21 @@ def load(
     """
     folder = folder_of(source, cache, revision)
     return _from_folder(folder, source, revision, trust_remote_code, task)
+
+
+def load_in_memory(made: Any, source: str, cache: Cache, task: Task | None = None) -> LoadedModel:
+    """Load a model that is in memory already, through a copy on disk that its tracer reads.
+
+    Args:
+        made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
+        source: name of the two, for reports.
+        cache: where the copy is kept.
+        task: task that it is loaded for; None takes what its configuration tells.
+
+    Raises:
+        InputError: it is something else, or cannot be compressed.
+    """
+    return _from_folder(keep_pair(made, source, cache), source, None, False, task)
 
 
 def _from_folder(

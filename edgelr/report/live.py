@@ -37,7 +37,7 @@ class LiveListener:
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._live = self._console.is_terminal and not quiet
+        self._live = (self._console.is_terminal or self._console.is_jupyter) and not quiet
 
     def __enter__(self) -> LiveListener:
         if self._live:

@@ -16,7 +16,7 @@ from edgelr.compress.spectra import SpectrumTable
 from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
-from edgelr.plan.search import smallest_within
+from edgelr.planning.search import smallest_within
 from edgelr.stages.calibration_data import selection
 from edgelr.stages.factorize import measured_loss
 from edgelr.stages.model_subject import ModelSubject

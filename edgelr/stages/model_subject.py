@@ -36,8 +36,8 @@ from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups
 from edgelr.model.token_table import tied_heads
-from edgelr.plan.allocators import ONE_KNOB
-from edgelr.plan.recipes import RECIPES, changed_recipe
+from edgelr.planning.allocators import ONE_KNOB
+from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.report.card import license_of
 from edgelr.stages import checks as refusals
 from edgelr.stages.subject import DenseExport, Planned, Subject

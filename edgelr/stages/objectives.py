@@ -25,10 +25,10 @@ from edgelr.device.latency import (
 )
 from edgelr.device.storage import stored, tensor_bytes
 from edgelr.graph.save import padding_bytes
-from edgelr.plan.allocate import Search
-from edgelr.plan.allocators import ONE_KNOB
-from edgelr.plan.files import follow_plan, read_plan
-from edgelr.plan.search import Limit, largest_plan, plan_within, smallest_plan
+from edgelr.planning.allocate import Search
+from edgelr.planning.allocators import ONE_KNOB
+from edgelr.planning.files import follow_plan, read_plan
+from edgelr.planning.search import Limit, largest_plan, plan_within, smallest_plan
 from edgelr.stages.source import Source
 from edgelr.stages.subject import Costs, DenseExport, Planned, Subject, make_search
 

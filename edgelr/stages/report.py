@@ -24,7 +24,7 @@ from edgelr.core.settings import write_settings
 from edgelr.device.identity import is_this_machine
 from edgelr.device.latency import PhaseSize, device_runs
 from edgelr.graph.companions import GENAI
-from edgelr.plan.files import write_plan
+from edgelr.planning.files import write_plan
 from edgelr.report.card import model_card
 from edgelr.report.figures import KEPT_SHARES
 from edgelr.report.html import to_html

@@ -16,8 +16,8 @@ from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import Precision, Task, WeightPrecision
 from edgelr.device.gate import profile_drop
 from edgelr.device.profile import DeviceProfile
-from edgelr.plan.allocate import Search, prepare
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.allocate import Search, prepare
+from edgelr.planning.recipes import Recipe
 
 
 @dataclass(frozen=True)

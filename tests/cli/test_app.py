@@ -17,8 +17,8 @@ from edgelr.core.run import Run
 from edgelr.device.profile import profile_names
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import read_plan
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.files import read_plan
+from edgelr.planning.recipes import RECIPES
 from edgelr.stages.model_subject import dense_export
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, session_cache

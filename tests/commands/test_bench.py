@@ -22,7 +22,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.report.comparison import (
     EVALUATION,
     Figures,

@@ -25,8 +25,8 @@ from edgelr.device.profile import load_profile
 from edgelr.device.storage import LEAST_SAVING
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
-from edgelr.plan.allocate import Search, prepare
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.allocate import Search, prepare
+from edgelr.planning.recipes import RECIPES
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache

@@ -18,8 +18,8 @@ from edgelr.core.settings import make_settings
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Form, Grouping
 from edgelr.model.exporter import EXPORTERS, exporter_for
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.recipes import RECIPES, Recipe, changed_recipe
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.recipes import RECIPES, Recipe, changed_recipe
 from tests.helpers.paths import ROOT
 
 REGISTRIES: list[Registry[Any]] = [METHODS, ALLOCATORS, RECIPES, EXPORTERS]
@@ -184,7 +184,7 @@ def test_axes_that_do_not_go_together_are_refused(axes: dict[str, Any], message:
 PLUGIN = """
 from edgelr.compress.methods import Method
 from edgelr.compress.methods.metric import factorize_between
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.recipes import Recipe
 
 
 def metric(statistics):
@@ -209,7 +209,7 @@ outside = plugin_of_another_package:RECIPE
 USE = """
 import torch
 from edgelr.compress.methods import METHODS
-from edgelr.plan.recipes import RECIPES, Recipe, changed_recipe
+from edgelr.planning.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.core.tasks import TASKS
 from edgelr.compress.methods import SiteStatistics
 

@@ -24,7 +24,7 @@ ROOMS = {
     "device": "What a device has, and what anything costs there.",
     "model": "A torch model in memory: loaded, its linears named, run.",
     "compress": "Statistics, decomposition and rounding, factors, refit and healing.",
-    "plan": "Candidates, allocators, and a plan that fits.",
+    "planning": "Candidates, allocators, and a plan that fits.",
     "graph": "Everything that knows ONNX.",
     "runtime": "Everything that knows ONNX Runtime.",
     "report": "Results, for machines and people.",
@@ -35,6 +35,7 @@ ROOMS = {
 DEPTH = {name: depth for depth, name in enumerate(ROOMS)}
 FRONT = {  # files beside the rooms, by the last room that they may import
     "__init__": "commands",
+    "api": "commands",
     "pipeline": "stages",
     "pytest_plugin": "commands",
     "lm_eval": "commands",
@@ -52,7 +53,7 @@ DOORS = {
     "onnxruntime": "runtime compress.block_quantized",  # packs as it reads
     "optimum": "model exporters",
     "peft": "compress",
-    "torch": "model compress exporters stages.factorize stages.baselines commands.inspect",
+    "torch": "model compress exporters stages.factorize stages.baselines",
     "PIL": "data",
     "transformers": "model exporters",
     "sacrebleu": "runtime",

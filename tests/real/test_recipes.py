@@ -19,7 +19,7 @@ from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
 from edgelr.model.sites import weight_of
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.runtime import calls as jobs
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.model_bundle import PARITY_LIMIT, write_bundle

@@ -23,7 +23,7 @@ from edgelr.core.settings import make_settings, read_settings
 from edgelr.core.tasks import TASKS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import read_plan
+from edgelr.planning.files import read_plan
 from edgelr.report.schema import from_json
 from edgelr.runtime import calls as jobs
 from edgelr.stages import model_bundle as delivery

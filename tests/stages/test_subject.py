@@ -18,7 +18,7 @@ from edgelr.core.run import Run
 from edgelr.device.profile import load_profile, profile_path
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import write_plan
+from edgelr.planning.files import write_plan
 from edgelr.stages import model_bundle as delivery
 from edgelr.stages.factorize import Factored
 from edgelr.stages.subject import Planned

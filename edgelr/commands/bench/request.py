@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgelr.core.errors import InputError
 from edgelr.core.settings import Settings
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 
 DEFAULT_RECIPE: str = Settings.model_fields["recipe"].default
 

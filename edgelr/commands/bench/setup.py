@@ -13,7 +13,7 @@ from edgelr.data.calibration import Calibration, encode_prefix
 from edgelr.data.images import list_images
 from edgelr.data.text import DEFAULT_TEXT, read_text
 from edgelr.device.profile import DeviceProfile
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
 from edgelr.stages import staging as workplace

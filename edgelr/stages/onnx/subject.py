@@ -30,7 +30,7 @@ from edgelr.device.profile import DeviceProfile
 from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import open_foreign
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.recipes import Recipe
 from edgelr.runtime.runners.tensors import open_tensors
 from edgelr.stages.onnx.graph import open_graph
 from edgelr.stages.onnx.original import dense_bundle, digest_of, in_one_precision

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from edgelr.core.plan import Plan
-from edgelr.plan.allocate import Search
-from edgelr.plan.search import AIM, MORE_ROUNDS, ROUNDS, Found, smallest_plan
-from tests.plan.test_allocate import make_search
+from edgelr.planning.allocate import Search
+from edgelr.planning.search import AIM, MORE_ROUNDS, ROUNDS, Found, smallest_plan
+from tests.planning.test_allocate import make_search
 
 
 @pytest.fixture(scope="module")

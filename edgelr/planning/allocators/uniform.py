@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgelr.core.plan import Candidate, Choice
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.bisect import loosest
-from edgelr.plan.candidates import Options
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.bisect import loosest
+from edgelr.planning.candidates import Options
 
 
 @ALLOCATORS.register("uniform")

@@ -13,9 +13,9 @@ from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.plan import Candidate, Plan, SitePlan
 from edgelr.core.sites import LinearSite, SiteGroup
-from edgelr.plan.allocate import Search, prepare
-from edgelr.plan.files import follow_plan, read_plan, write_plan
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.allocate import Search, prepare
+from edgelr.planning.files import follow_plan, read_plan, write_plan
+from edgelr.planning.recipes import RECIPES
 
 SHAPES = {"first": (96, 120), "second": (104, 80), "third": (88, 136), "tiny": (5, 6)}
 MULTIPLE = 8

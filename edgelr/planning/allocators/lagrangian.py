@@ -19,9 +19,9 @@ from itertools import pairwise
 
 from edgelr.core.plan import Candidate, Choice
 from edgelr.core.vocabulary import WEIGHT_BITS
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.cover import Cover, components
-from edgelr.plan.candidates import Options
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.cover import Cover, components
+from edgelr.planning.candidates import Options
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgelr.plan.candidates import Options
+from edgelr.planning.candidates import Options
 
 Cover = tuple[Options, ...]
 

@@ -11,9 +11,9 @@ from edgelr.core.plan import Candidate, Choice
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import Form
 from edgelr.device.storage import INDEX_BYTES, stored
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.cover import components, smallest_bytes
-from edgelr.plan.candidates import Options, make_options
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.cover import components, smallest_bytes
+from edgelr.planning.candidates import Options, make_options
 
 MULTIPLE = 4
 FORMS: tuple[Form, ...] = ("dense", "low_rank", "pivoted")

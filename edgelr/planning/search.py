@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from edgelr.core.plan import Candidate, Choice, Plan
 from edgelr.core.sites import SiteGroup
-from edgelr.plan.allocate import BISECTIONS, Price, Search
+from edgelr.planning.allocate import BISECTIONS, Price, Search
 
 FIRST_FACTOR = 2.0  # measured over predicted, where nothing is known yet: typical for decoders
 AIM = 0.9  # share of the limit that is aimed at: held-out text and final text differ

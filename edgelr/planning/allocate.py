@@ -12,10 +12,10 @@ from edgelr.core.errors import BudgetError
 from edgelr.core.plan import Candidate, Choice, Plan, SitePlan
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES, Precision, WeightPrecision
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.cover import smallest_bytes
-from edgelr.plan.candidates import Options, make_options, site_candidates, site_residency
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.cover import smallest_bytes
+from edgelr.planning.candidates import Options, make_options, site_candidates, site_residency
+from edgelr.planning.recipes import Recipe
 
 Price: TypeAlias = Callable[[SiteGroup, Candidate], int]
 

@@ -18,7 +18,7 @@ from edgelr.core.vocabulary import (
     Importance,
     Refinement,
 )
-from edgelr.plan.allocators import ALLOCATORS, ONE_KNOB
+from edgelr.planning.allocators import ALLOCATORS, ONE_KNOB
 
 if TYPE_CHECKING:
     from edgelr.core.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from edgelr.core.plan import Candidate, Choice
-from edgelr.plan.candidates import Options
+from edgelr.planning.candidates import Options
 
 if TYPE_CHECKING:
     import numpy as np

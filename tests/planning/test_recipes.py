@@ -20,7 +20,7 @@ from edgelr.device.profile import load_profile
 from edgelr.device.storage import stored
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.stages.factorize import Factored, make_factors
 from edgelr.stages.model_bundle import write_bundle
 from edgelr.stages.subject import Planned

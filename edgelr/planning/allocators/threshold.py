@@ -7,9 +7,9 @@ values of WeLore they are not normalized per linear.
 from __future__ import annotations
 
 from edgelr.core.plan import Candidate, Choice
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.bisect import one_threshold
-from edgelr.plan.candidates import Options
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.bisect import one_threshold
+from edgelr.planning.candidates import Options
 
 
 @ALLOCATORS.register("threshold")

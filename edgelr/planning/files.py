@@ -14,8 +14,8 @@ from edgelr.core.plan import Plan, SitePlan
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.device.storage import largest_rank
-from edgelr.plan.allocate import Search
-from edgelr.plan.candidates import (
+from edgelr.planning.allocate import Search
+from edgelr.planning.candidates import (
     CONVOLUTION_FORMS,
     QUANTIZED_FORMS,
     make_candidate,

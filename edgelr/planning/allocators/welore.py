@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelr.core.plan import Candidate, Choice
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.allocators.bisect import one_threshold
-from edgelr.plan.candidates import Options
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.allocators.bisect import one_threshold
+from edgelr.planning.candidates import Options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

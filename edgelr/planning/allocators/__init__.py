@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edgelr.core.registry import Registry
-from edgelr.plan.candidates import Allocator
+from edgelr.planning.candidates import Allocator
 
 ALLOCATORS: Registry[Allocator] = Registry(
-    "allocator", package="edgelr.plan.allocators", group="edgelr.allocators"
+    "allocator", package="edgelr.planning.allocators", group="edgelr.allocators"
 )
 
 ONE_KNOB = frozenset({"threshold", "uniform", "welore"})
