@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -129,7 +129,7 @@ class _Maker:
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
     ) -> Settings:
-        given = self._question.settings.model_dump(exclude_defaults=True)
+        given = self._question.settings.given()
         return make_settings(**{**given, "profile": profile, "precision": precision, "keep": keep})
 
     # --- bundles ---------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class _Maker:
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
         model = device.subject.model.digest
-        key = digest(FORMATS["sweep"], settings.model_dump(), device.profile.model_dump(), model)
+        key = digest(FORMATS["sweep"], asdict(settings), device.profile.model_dump(), model)
         finished = folder.with_suffix(".json")
         if self._run.cache.reuse and finished.exists():
             known, _, text = finished.read_text(encoding="utf-8").partition("\n")

@@ -229,7 +229,7 @@ def _lock(made: Planned) -> dict[str, object]:
             {"text": part.description, "tokens": part.tokens, "sha256": part.key}
             for part in made.calibration
         ],
-        "settings": made.subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "settings": made.subject.settings.given(),
         "recipe": asdict(made.subject.recipe),
     }
 

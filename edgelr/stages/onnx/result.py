@@ -76,7 +76,7 @@ def _lock(made: Planned) -> dict[str, object]:
         "model": {"digest": subject.digest},
         "seed": subject.settings.seed,
         "calibration": [{"inputs": subject.calibrated_on, "sha256": subject.key}],
-        "settings": subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "settings": subject.settings.given(),
         "recipe": asdict(subject.recipe),
     }
 
