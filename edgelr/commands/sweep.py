@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -120,7 +120,7 @@ class _Maker:
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
     ) -> Settings:
-        given = self._question.settings.model_dump(exclude_defaults=True)
+        given = self._question.settings.given()
         return make_settings(**{**given, "profile": profile, "precision": precision, "keep": keep})
 
     # --- bundles ---------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class _Maker:
         title += ", inside the gate" if keep is None else f", keep {keep:g}"
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
-        known = (settings.model_dump(), device.profile.model_dump(), device.subject.digest)
+        known = (asdict(settings), device.profile.model_dump(), device.subject.digest)
         key = digest(FORMATS["sweep"], *known)
         finished = folder.with_suffix(".json")
         if self._run.cache.reuse and finished.exists():

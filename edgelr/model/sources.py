@@ -17,6 +17,7 @@ import transformers
 
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
+from edgelr.core.quiet import is_verbose
 from edgelr.model.torch_modules import call_factory
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ def require_complete(found: dict[str, Any], source: str, has_head: bool = False)
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence progress bars that would break ours, and reports of weights that nobody asked for."""
+    if is_verbose():
+        yield
+        return
     logging = transformers.utils.logging
     before = logging.get_verbosity()
     logging.disable_progress_bar()

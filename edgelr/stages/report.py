@@ -189,7 +189,7 @@ def _lock(source: Source, made: Made) -> dict[str, object]:
         "environment": environment(),
         **source.lock(made),
         "seed": made.subject.settings.seed,
-        "settings": made.subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "settings": made.subject.settings.given(),
         "recipe": asdict(made.subject.recipe),
     }
 

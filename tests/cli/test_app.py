@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from edgelr.cli import app
 from edgelr.compress.methods import METHODS
+from edgelr.core.quiet import is_verbose
 from edgelr.core.run import Run
 from edgelr.device.profile import profile_names
 from edgelr.model.exporter import EXPORTERS
@@ -150,6 +152,11 @@ def test_an_interrupt_that_a_library_made_its_own_error_of_is_still_one(
         (["export", "MODEL", "--method", "fishr"], "fisher"),
         (["export", "MODEL", "--allocator", "lagrangean"], "lagrangian"),
         (["list", "profile"], "profiles"),
+        (["export", "MODEL", "--precision", "int3"], "int4"),
+        (["export", "MODEL", "--grouping", "imput"], "input"),
+        (["export", "MODEL", "--forms", "dense,pivot"], "pivoted"),
+        (["measure", "DIR", "--provider", "cudo"], "cuda"),
+        (["report", "DIR", "--format", "htm"], "html"),
         (["profiles", "show", "generic-gpu"], "generic-cpu"),
     ],
 )
@@ -183,6 +190,12 @@ def test_every_choice_is_listed_with_a_word_about_it(
     assert {name for name, _ in lines} >= set(names)
 
 
+def test_profiles_are_listed_in_two_ways(run: Invoke) -> None:
+    done = run("profiles", "list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == profile_names()
+    assert done.stdout == run("list", "profiles").stdout
+
+
 def test_a_profile_is_shown_with_its_sources(run: Invoke) -> None:
     assert "source: " in run("profiles", "show", "jetson").stdout
     shown = json.loads(run("profiles", "show", "jetson", "--json").stdout)
@@ -212,6 +225,22 @@ def test_an_option_wins_over_the_file(
     run("export", tiny_decoder_folder, *QUICK, "--keep", "0.6", "--dry-run", "-q")
     assert run("plan", "-c", "edgelr.yaml", "--keep", "0.9").exit_code == 0
     assert 0.6 < read_plan(tmp_path / "plan.json").kept <= 0.9
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_the_traceback_of_an_error_is_for_those_who_ask(run: Invoke, verbose: bool) -> None:
+    done = run("measure", "/nowhere", *["--verbose"] * verbose)
+    assert done.exit_code == 2
+    assert ("Traceback" in done.stderr) == verbose
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert not is_verbose()
+
+
+def test_a_verbose_command_tells_the_seconds_of_its_stages(run: Invoke, dense_folder: Path) -> None:
+    words = ["measure", dense_folder, "--tokens", "16", "--repetitions", "3", "--json", "-v"]
+    done = run(*words)
+    assert json.loads(done.stdout)
+    assert re.search(r"^ +\d+\.\d s  measure prefill 16: \d+\.\d s$", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["inspect", "measure", "validate"])

@@ -22,6 +22,8 @@ INTRODUCTION = """# Command line
 
 Written from the commands themselves by `python -m tests.helpers.reference`. Every command has
 `--help`. [README.md](../README.md) has the examples, and says what the exit codes mean.
+`edgelr --install-completion` lets the shell complete options, their choices, and the names of
+profiles, recipes, methods and allocators.
 """
 
 
@@ -76,7 +78,7 @@ def _row(parameter: Any, context: Any) -> str:
     if parameter.opts[0][0] != "-":
         return f"| `{_argument(parameter)}` | {_escaped(parameter.help or '')} |"
     names, told = parameter.get_help_record(context)
-    return f"| `{names}` | {_escaped(told)} |"
+    return f"| `{_escaped(names)}` | {_escaped(told)} |"
 
 
 def _escaped(text: str) -> str:

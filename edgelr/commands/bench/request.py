@@ -8,7 +8,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.settings import Settings
 from edgelr.planning.recipes import RECIPES
 
-DEFAULT_RECIPE: str = Settings.model_fields["recipe"].default
+DEFAULT_RECIPE = Settings.recipe
 
 
 @dataclass(frozen=True)

@@ -192,4 +192,4 @@ def _figures(plan: Plan, scores: tuple[Score, ...], notes: tuple[str, ...]) -> F
 
 
 def _with(settings: Settings, **changes: object) -> Settings:
-    return make_settings(**{**settings.model_dump(exclude_defaults=True), **changes})
+    return make_settings(**{**settings.given(), **changes})

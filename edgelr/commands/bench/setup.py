@@ -44,7 +44,7 @@ class Ground:
             (subject.device.id, subject.precision, subject.device.rank_multiple),
             [part.key for part in self.calibration],
             [(name, text.key) for name, text in self.texts.items()],
-            subject.settings.model_dump(include={"seed", *HEALING}),
+            {name: getattr(subject.settings, name) for name in ("seed", *HEALING)},
             None if keep is None else (asdict(RECIPES.get(recipe)), keep),
         )
 

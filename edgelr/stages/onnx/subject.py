@@ -227,8 +227,7 @@ def divide(deciding: Samples) -> tuple[Samples, Samples]:
 def _require_settings(settings: Settings) -> None:
     if settings.task not in (None, "tensors"):
         raise InputError(f"--task is {settings.task}, and an ONNX graph has the task tensors.")
-    fields = Settings.model_fields
-    given = [name for name in FOREIGN if getattr(settings, name) != fields[name].default]
+    given = [name for name in FOREIGN if name in settings.given()]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(
