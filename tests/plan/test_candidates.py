@@ -102,6 +102,13 @@ def test_every_rank_that_pays_is_listed_for_every_form() -> None:
     assert ("low_rank", 6) not in listed
 
 
+@pytest.mark.parametrize("components", [MULTIPLE, 5 * MULTIPLE, 5 * MULTIPLE + 1])
+def test_all_components_that_a_method_made_may_be_kept(components: int) -> None:
+    loss = np.linspace(1, 0, components + 1)
+    found = make_options(make_group("a", 96, 120), loss, ("low_rank",), "float32", MULTIPLE)
+    assert found.compressed[-1].rank == components // MULTIPLE * MULTIPLE
+
+
 def test_kronecker_terms_are_counted_from_one_to_the_last_that_pays() -> None:
     """Any number of terms may be kept: their factors have shapes of their own."""
     group, terms = make_group("a", 24, 36), 4
