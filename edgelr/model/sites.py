@@ -123,8 +123,10 @@ def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[
     found = {(_stack(site), site.block, site.role): site for site in sites}
     groups = []
     for (stack, block, role), first in found.items():
-        for second_role in (second for wanted, second in pairs if wanted == role):
-            second = found.get((stack, block, second_role))
+        for wanted, other in pairs:
+            if not f".{role}".endswith(f".{wanted}"):  # a stage may have several blocks
+                continue
+            second = found.get((stack, block, role.removesuffix(wanted) + other))
             if second and (second.out_features, second.in_features) == (
                 first.in_features,
                 first.out_features,

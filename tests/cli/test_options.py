@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.recipes import RECIPES
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -25,6 +23,8 @@ from edgelr.compress.methods import METHODS
 from edgelr.core.settings import Settings, read_settings
 from edgelr.core.tasks import TASKS
 from edgelr.device.profile import profile_names
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.recipes import RECIPES
 from tests.core.test_settings import EVERYTHING
 from tests.helpers.paths import ROOT
 

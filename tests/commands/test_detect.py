@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from edgelr import cli
 from edgelr.commands import detect
 from edgelr.core.cache import Cache
+from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
@@ -150,7 +151,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> DeviceProfile:
 @pytest.mark.real
 @pytest.mark.slow
 def test_larger_products_take_longer(here: DeviceProfile) -> None:
-    clock = LatencyModel(here, planning.ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
+    clock = LatencyModel(here, ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
     times = [clock.product_seconds(Product(576, n, "float32"), 128) for n in (144, 576, 2304)]
     assert times[0] < times[1] < times[2]
 

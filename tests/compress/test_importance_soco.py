@@ -22,7 +22,6 @@ from edgelr.core.plan import Plan
 from edgelr.core.run import Run
 from edgelr.data.calibration import from_samples
 from edgelr.device.profile import load_profile
-from edgelr.device.storage import LEAST_SAVING
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
 from edgelr.planning.allocate import Search, prepare
@@ -228,33 +227,3 @@ def test_importance_is_found_again_and_learned_anew_for_another_share(
         assert planned.spectra.folder.name.startswith("importance-")
         assert planned.plan.kept <= keep
     assert worked == [True, False, depends]
-
-
-# --- components side by side ---------------------------------------------------------------------
-
-
-def test_a_site_that_would_not_be_smaller_counts_as_dense(plain: SpectrumTable) -> None:
-    components = side_by_side(plain)
-    everything = torch.ones(len(components.owner), dtype=torch.bool)
-    assert components.dense_sites(everything).all()
-    assert components.parameters(everything) == float(components.dense.sum())
-    name, site = next(iter(components.sites.items()))
-    inputs, outputs = len(site.down), site.up.shape[1]
-    most = int((1 - LEAST_SAVING) * inputs * outputs / (inputs + outputs))
-    for rank, expected in ((most, most * (inputs + outputs)), (most + 1, inputs * outputs)):
-        kept = torch.zeros(len(components.owner), dtype=torch.bool)
-        kept[:rank] = True
-        assert components.parameters(kept) == expected
-        assert bool(components.dense_sites(kept)[0]) == (rank > most)
-    assert list(components.split(everything)) == list(plain.loss)
-    assert name in components.factors(everything.float(), components.dense_sites(~everything))
-
-
-def test_the_threshold_is_the_lowest_that_fits(plain: SpectrumTable) -> None:
-    components = side_by_side(plain)
-    scores = torch.rand(len(components.owner), generator=torch.Generator().manual_seed(0))
-    for share in (0.2, 0.5, 0.8):
-        allowed = share * float(components.dense.sum())
-        threshold = components.threshold(scores, allowed)
-        assert components.parameters(scores > threshold) <= allowed
-        assert components.parameters(scores > threshold - 2e-3) > 0.97 * allowed

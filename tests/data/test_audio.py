@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import transformers
 
-from edgelr.core.cache import Cache
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.core.inputs import SoundInput
 from edgelr.core.settings import Settings
@@ -21,10 +20,8 @@ from edgelr.data import audio as sounds
 from edgelr.data.audio import list_sounds, log_mel, mel_filters, read_sounds, read_wave, transcripts
 from edgelr.data.file_lists import listed
 from edgelr.device.profile import load_profile
-from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.model_subject import SOUNDS, examine
-from tests.conftest import write_tiny
 from tests.helpers.audio import chirp, write_sounds, write_wave
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import quick_settings
@@ -182,37 +179,6 @@ def test_what_counts_errors_is_named_where_it_is_missing(monkeypatch: pytest.Mon
     assert transcripts("a.wav\t1\t2") == []
     with pytest.raises(EnvironmentProblem, match=r"jiwer.*edgelr\[metrics\]"):
         transcripts("a.wav\t1\t2\tOne")
-
-
-# --- what a folder says --------------------------------------------------------------------------
-
-
-def test_a_model_says_how_its_sounds_are_prepared(tiny_models: dict[str, LoadedModel]) -> None:
-    assert tiny_models["whisper"].sound == TINY
-    assert tiny_models["whisper"].image is None
-    assert tiny_models["bert"].sound is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"chunk_length": 2}, r"200 frames.*expected 20 and 100"),
-        ({"feature_size": 24}, r"24 mel bins"),
-        ({"dither": 0.1}, r"dither 0\.1"),
-        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "names the extractor Wav2Vec2"),
-        (None, "does not tell how its sounds are prepared"),
-    ],
-)
-def test_sounds_that_cannot_be_prepared_alike_are_refused(
-    tmp_path: Path, changes: dict[str, Any] | None, message: str
-) -> None:
-    path = write_tiny(tmp_path / "model", "whisper") / "preprocessor_config.json"
-    if changes is None:
-        path.unlink()
-    else:
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(InputError, match=message):
-        load(str(tmp_path / "model"), Cache(tmp_path / "cache"))
 
 
 # --- lengths -------------------------------------------------------------------------------------

@@ -30,8 +30,7 @@ from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.model_bundle import write_bundle
-from edgelr.stages.model_subject import dense_export
-from edgelr.stages.subject import DenseExport, Planned
+from edgelr.stages.subject import Planned
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)
@@ -40,13 +39,6 @@ MATRIX = Product(1000, 500, "float16")
 GRID = (64, 256, 1024)
 
 every_profile = pytest.mark.parametrize("name", profile_names())
-
-
-@pytest.fixture(scope="module")
-def decoder_export(
-    tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
-) -> DenseExport:
-    return dense_export(tiny_decoder, Run(session_cache(tmp_path_factory), Recorder()))
 
 
 @pytest.fixture
@@ -156,20 +148,6 @@ def test_every_node_costs_what_a_node_costs(jetson: DeviceProfile) -> None:
     clock = LatencyModel(measured(jetson), DECODER, "float32")
     found = clock.milliseconds(Workload((), 500), PhaseSize(1, 1, 0))
     assert found == pytest.approx(500 * 2.0 / 1e3, rel=1e-3)
-
-
-# --- graphs --------------------------------------------------------------------------------------
-
-
-def test_a_graph_has_a_product_for_every_linear_and_the_head(
-    tiny_decoder: LoadedModel, decoder_export: DenseExport
-) -> None:
-    found = read_workload(decoder_export.bundle.model_path)
-    config = tiny_decoder.module.config
-    assert len(found.products) == 7 * config.num_hidden_layers + 1
-    assert Product(config.hidden_size, config.vocab_size, "float32") in found.products
-    assert Product(config.intermediate_size, config.hidden_size, "float32") in found.products
-    assert found.other_nodes > 2 * config.num_hidden_layers
 
 
 # --- latency as a budget -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from edgelr.cli import app
+from edgelr.core.errors import EdgelrError
 from tests.helpers.paths import ROOT
 
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -21,9 +22,7 @@ PLAIN = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "du
 INTRODUCTION = """# Command line
 
 Written from the commands themselves by `python -m tests.helpers.reference`. Every command has
-`--help`. [README.md](../README.md) has the examples, and says what the exit codes mean.
-`edgelr --install-completion` lets the shell complete options, their choices, and the names of
-profiles, recipes, methods and allocators.
+`--help`, and [README.md](../README.md) has the examples.
 """
 
 
@@ -56,7 +55,8 @@ def golden(words: tuple[str, ...]) -> Path:
 
 def reference() -> str:
     """Write docs/cli.md."""
-    return INTRODUCTION + "".join(f"\n{_section(words, each)}" for words, each in commands())
+    sections = "".join(f"\n{_section(words, each)}" for words, each in commands())
+    return f"{INTRODUCTION}{sections}\n{_exit_codes()}"
 
 
 def _section(words: tuple[str, ...], command: Any) -> str:
@@ -67,6 +67,13 @@ def _section(words: tuple[str, ...], command: Any) -> str:
         rows = [row for each in command.params if (row := _row(each, context))]
     parts.append("| | |\n|:--|:--|\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _exit_codes() -> str:
+    codes = {kind.exit_code: kind.__doc__ for kind in EdgelrError.__subclasses__()}
+    rows = [f"| {code} | {_escaped(codes[code] or '')} |" for code in sorted(codes)]
+    head = "| 0 | Everything went well. |\n| 1 | A bug: what is printed is for its report. |"
+    return "\n".join(("## Exit codes\n", "| | |", "|:--|:--|", head, *rows)) + "\n"
 
 
 def _argument(parameter: Any) -> str:

@@ -1,4 +1,4 @@
-"""Plans: what every recipe makes of a budget, and plans as files that people edit."""
+"""Plans: what every recipe makes of a budget."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from edgelr.compress.spectra import SpectrumTable
-from edgelr.core.errors import BudgetError, InputError
-from edgelr.core.plan import Candidate, Plan, SitePlan
+from edgelr.core.errors import BudgetError
+from edgelr.core.plan import Candidate, Plan
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.planning.allocate import Search, prepare
-from edgelr.planning.files import follow_plan, read_plan, write_plan
 from edgelr.planning.recipes import RECIPES
 
 SHAPES = {"first": (96, 120), "second": (104, 80), "third": (88, 136), "tiny": (5, 6)}
@@ -33,10 +32,6 @@ def spectra() -> dict[str, np.ndarray]:
     return loss
 
 
-def followed(plan: Plan, search: Search) -> Plan:
-    return follow_plan(plan, search, SpectrumTable(Path("nowhere"), spectra()))
-
-
 def make_search(recipe: str = "edgelr", multiple: int = MULTIPLE) -> Search:
     groups = [
         SiteGroup(name, (LinearSite(name, *shape, False, name, None, name),))
@@ -48,15 +43,6 @@ def make_search(recipe: str = "edgelr", multiple: int = MULTIPLE) -> Search:
 
 def half(search: Search) -> Plan:
     return search.plan((search.smallest_bytes + search.dense_bytes) // 2)
-
-
-def changed(plan: Plan, **changes: object) -> Plan:
-    """Change the first site of a plan."""
-    return replace(plan, sites=(replace(plan.sites[0], **changes), *plan.sites[1:]))
-
-
-def with_rank(site: SitePlan, rank: int) -> SitePlan:
-    return replace(site, candidate=replace(site.candidate, rank=rank))
 
 
 @every_recipe
@@ -136,54 +122,3 @@ def test_where_nothing_is_smaller_the_only_share_is_one() -> None:
     with pytest.raises(BudgetError, match=r"--keep 1\.000"):
         search.plan(search.dense_bytes - 1)
     assert {site.candidate.form for site in search.plan(search.dense_bytes).sites} == {"dense"}
-
-
-@every_recipe
-def test_a_plan_survives_its_file(recipe: str, tmp_path: Path) -> None:
-    search = make_search(recipe)
-    plan = half(search)
-    write_plan(plan, tmp_path / "plan.json")
-    assert read_plan(tmp_path / "plan.json") == plan
-    assert followed(plan, search) == plan
-
-
-def test_a_plan_of_another_model_is_refused() -> None:
-    search = make_search()
-    plan = half(search)
-    for other, message in (
-        (changed(plan, name="renamed"), "renamed"),
-        (replace(plan, sites=plan.sites[1:]), "3 sites and the model 4; they differ in first"),
-        (changed(plan, in_features=97), r"\(97, 120\), the model as \(96, 120\)"),
-    ):
-        with pytest.raises(InputError, match=message):
-            followed(other, search)
-
-
-@pytest.mark.parametrize("rank", [-1, 0, 97])
-def test_an_impossible_rank_is_refused(rank: int) -> None:
-    search = make_search()
-    plan = half(search)
-    edited = replace(plan, sites=(with_rank(plan.sites[0], rank), *plan.sites[1:]))
-    with pytest.raises(InputError, match=rf"rank {rank} as \w+; expected 1 to 9\d"):
-        followed(edited, search)
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"sites": 3}'])
-def test_what_is_no_plan_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(InputError, match="is not a plan"):
-        read_plan(tmp_path / "plan.json")
-
-
-def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a plan"):
-        read_plan(tmp_path / "none.json")
-
-
-def test_an_unknown_field_in_a_plan_is_not_ignored(tmp_path: Path) -> None:
-    """A typing error in an edited plan must not go unnoticed."""
-    write_plan(half(make_search()), tmp_path / "plan.json")
-    text = (tmp_path / "plan.json").read_text().replace('"rank"', '"ranks"', 1)
-    (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(InputError, match="rank"):
-        read_plan(tmp_path / "plan.json")

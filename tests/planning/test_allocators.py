@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
+from edgelr.compress.block_quantized import QuantizedLoss
 from edgelr.core.plan import Candidate, Choice
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import Form
-from edgelr.device.storage import INDEX_BYTES, stored
 from edgelr.planning.allocators import ALLOCATORS
 from edgelr.planning.allocators.cover import components, smallest_bytes
 from edgelr.planning.candidates import Options, make_options
@@ -80,41 +80,6 @@ def spent(choices: dict[str, Choice]) -> int:
 
 def lost(choices: dict[str, Choice]) -> float:
     return sum(choice.candidate.predicted_loss for choice in choices.values())
-
-
-# --- candidates ------------------------------------------------------------------------------
-
-
-@every_form_set
-def test_candidates_are_smaller_than_dense_and_multiples_of_the_step(
-    forms: tuple[Form, ...],
-) -> None:
-    for each in every_kind(forms):
-        for candidate in each.compressed:
-            assert candidate.bytes < each.dense.bytes
-            assert candidate.rank % MULTIPLE == 0
-            assert candidate.form in forms
-
-
-def test_what_may_stay_dense_is_not_split_for_little() -> None:
-    group, loss = make_group("a", 256, 256), np.zeros(257)
-    ranks = {
-        forms: make_options(group, loss, forms, "float32", MULTIPLE).compressed[-1].rank
-        for forms in (("low_rank",), ("dense", "low_rank"))
-    }
-    assert ranks == {("low_rank",): 124, ("dense", "low_rank"): 112}
-
-
-def test_a_candidate_costs_its_parameters_and_indices() -> None:
-    (each,) = (option("a", (40, 96), SPECTRA["steep"]),)
-    for candidate in (each.dense, *each.compressed):
-        kept = stored(candidate.form, make_group("a", 40, 96), candidate.rank)
-        assert candidate.bytes == 2 * kept.parameters + INDEX_BYTES * kept.indices
-        assert candidate.flops == 2 * kept.parameters
-
-
-def test_the_spectrum_is_read_back_from_the_losses() -> None:
-    np.testing.assert_allclose(option("a", (40, 96), SPECTRA["steep"]).sigma, SPECTRA["steep"])
 
 
 # --- contract --------------------------------------------------------------------------------
@@ -194,6 +159,21 @@ def test_no_allocator_beats_lagrangian_at_a_vertex(name: str, seed: int) -> None
         budget = sum(each.bytes for each in vertex)
         best, other = (ALLOCATORS.get(each)(options, budget) for each in ("lagrangian", name))
         assert lost(best) <= lost(other) + 1e-12
+
+
+def test_lagrangian_says_what_a_group_became() -> None:
+    """A rank only where there is one, and the precision where that is another."""
+    group = SiteGroup("qk", tuple(site(name, 96, 48) for name in "qk"), "input")
+    loss, rounded = np.linspace(1, 0, 97), {"int8": QuantizedLoss(1e-3, np.full(97, np.inf))}
+    only_ranks = make_options(group, loss, FORMS, "float16", 16)
+    with_bits = make_options(group, loss, FORMS, "float16", 16, ("float16", "int8"), rounded)
+    for made, reason in (
+        (only_ranks, "low_rank rank 16 for 2 linears costs its loss least"),
+        (with_bits, "dense in int8 for 2 linears costs its loss least"),
+    ):
+        budget = 2 * 16 * (96 + 96) if made is only_ranks else with_bits.dense.bytes * 2 // 3
+        (choice,) = ALLOCATORS.get("lagrangian")([made], budget).values()
+        assert choice.reason == reason
 
 
 def test_lagrangian_says_why_a_group_is_dense() -> None:
