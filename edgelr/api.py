@@ -43,7 +43,7 @@ def export(
         out: folder of the bundle; None names it after model and profile, as the command line does.
         plan: plan file to follow, possibly edited.
         force: whether a bundle that is already there is replaced.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
         options: further options of ``edgelr export`` by their names, such as ``keep=0.8``,
             ``max_size="60MB"``, ``precision="int8"`` or ``calibration=("text.txt",)``; and
             ``resume=False`` to use no finished stages of earlier runs.
@@ -76,10 +76,10 @@ def plan(
     """Decide what every linear becomes.
 
     Args:
-        model: see ``export``.
+        model: original, as ``export`` takes it.
         profile: name of a device, or a ``.yaml`` file.
         out: file to write the plan to, to be edited and exported; None writes none.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
         options: further options of ``edgelr plan``; see ``export``.
     """
     from edgelr import pipeline
@@ -98,8 +98,8 @@ def inspect(model: Any, listener: Listener | None = None, **options: Any) -> lis
     """Summarize the linears of a model: shapes, shared inputs, spectra, and which are low-rank.
 
     Args:
-        model: see ``export``.
-        listener: hears of progress.
+        model: original, as ``export`` takes it.
+        listener: receiver of progress and notes.
         options: options of ``edgelr inspect``: ``task``, ``keep``, ``revision`` and so on.
     """
     from edgelr.commands.inspect import inspect_sites
@@ -125,7 +125,7 @@ def validate(
         data: evaluation text, images or samples; None takes what the command line does.
         max_drop: limit that replaces the bundle's own.
         provider: ``"cpu"`` or ``"cuda"``.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
     """
     from edgelr.commands.validate import validate_again
     from edgelr.core.bundle import read_bundle
@@ -187,12 +187,12 @@ def sweep(
     """Compress a model for several devices, precisions and sizes, and compare the bundles.
 
     Args:
-        model: see ``export``.
+        model: original, as ``export`` takes it.
         profiles: names of devices, or ``.yaml`` files.
         keeps: shares to keep; none takes the smallest plan inside the gate.
         precisions: precisions of the weights; none takes the device's.
         out: folder of bundles and tables; None names it after the model.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
         options: further options of ``edgelr sweep``; ``rivals=False`` leaves the original in int8
             and int4 out.
     """

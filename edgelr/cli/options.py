@@ -28,7 +28,7 @@ def option(
         flags: names of the option; without any, that of the parameter.
         default: default in words.
         known: words that complete it, or the kind of ``edgelr list`` that lists them.
-        rest: what typer takes besides.
+        rest: further arguments of typer's option.
     """
     rest |= {"show_default": default or True, "autocompletion": complete(known) if known else None}
     return typer.Option(*flags, help=text, **rest)

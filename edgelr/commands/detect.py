@@ -60,9 +60,9 @@ def detect(
         base: profile whose other numbers are kept; None takes the board that this machine is, or
             the generic one.
         provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
+        threads: threads of one operator; None takes every core.
         out: a ``.yaml`` file; it is not overwritten.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
 
     Raises:
         InputError: ``out`` exists, or is no ``.yaml`` file.

@@ -52,9 +52,9 @@ class Question:
     """What is made, for every combination.
 
     Attributes:
-        settings: what the entries have in common.
+        settings: options that the entries share.
         profiles: names of devices, or files.
-        precisions: of the weights; None takes the one of each device.
+        precisions: precisions of the weights; None takes the one of each device.
         keeps: shares of the planned weights; None takes the smallest plan inside the gate.
         rivals: whether the original model at full rank is measured in every precision too.
     """
@@ -220,7 +220,7 @@ def sweep(question: Question, out: Path, run: Run, source: Source | None = None)
     """Make every combination, and compare them device by device in ``out``.
 
     Args:
-        question: what is made.
+        question: devices, precisions and sizes to make.
         out: the folder of all bundles; finished ones in it are not made again.
         run: cache, listener, clock and seed; a cache that is not reused makes finished entries
             again, too.

@@ -27,7 +27,7 @@ def validate_again(
     """Compare a bundle with its original.
 
     Args:
-        bundle: what is judged, as it was written: a float16 file is judged in float16.
+        bundle: bundle to judge, as it was written: a float16 file in float16.
         against: the original model, or a folder with its dense export; None takes the bundle's
             own source.
         data: evaluation text, or images, and their true labels (``edgelr.data.labels``); None

@@ -21,7 +21,7 @@ class Run:
 
     Attributes:
         cache: finished stages; what is there is not computed again.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
         seed: random seed of sampled texts, labels and probes.
         clock: seconds of each stage.
         command: command that started the run, for the report.

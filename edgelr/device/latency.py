@@ -71,8 +71,8 @@ class LatencyModel:
     """Predicts how long a device computes.
 
     Args:
-        device: gives rates, and tables where it was measured.
-        shape: of the model.
+        device: profile with rates, and with tables where it was measured.
+        shape: sizes of the model.
         values: precision of the arithmetic; without any in it, the device's float32 rate counts.
 
     Raises:
@@ -204,12 +204,13 @@ def predict(
     """Predict the latency of two graphs on a device, and the memory of one; never a measurement.
 
     Args:
-        device: whose rates count.
-        shape: of the model; encoders have no cache.
+        device: profile whose rates count.
+        shape: sizes of the model; encoders have no cache.
         values: precision of the arithmetic.
         dense: the graph of the original.
         bundle: the graph of the bundle.
-        runs: of one token in a decoder with a cache, a decode; any other, a prefill or forward.
+        runs: sizes of the calls; one token in a decoder with a cache is a decode, others a
+            prefill or forward.
         resident_bytes: memory of the process with the bundle loaded.
 
     Returns:

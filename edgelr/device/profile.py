@@ -183,7 +183,7 @@ class DeviceProfile(_Section):
 
     @property
     def accuracy_level(self) -> int:
-        """What MatMulNBits multiplies weights of whole numbers in: 1 float32, 4 eight bits."""
+        """What MatMulNBits multiplies quantized weights in: 1 float32, 4 eight bits."""
         return self.layout.accuracy_level.value
 
     @property

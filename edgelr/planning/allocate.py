@@ -149,9 +149,9 @@ class PricedSearch:
     """A search whose budget is a sum of prices.
 
     Attributes:
-        search: what is searched.
-        options: of every group, with prices in the place of bytes.
-        originals: by group, what every priced candidate is.
+        search: search whose candidates are priced.
+        options: options of every group, with prices in the place of bytes.
+        originals: unpriced candidate of every priced one, by group.
     """
 
     search: Search

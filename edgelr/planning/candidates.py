@@ -45,8 +45,8 @@ class Options:
     """The candidates of one group, and the spectrum that predicted their losses.
 
     Attributes:
-        name: of the group.
-        sites: that it factorizes; groups that share a site exclude each other.
+        name: name of the group.
+        sites: linears that it factorizes; groups that share one exclude each other.
         dense: stay as it is, or be no more than rounded where nothing may stay as it is.
         compressed: every smaller candidate; those of a precision are ordered by rank.
         sigma: singular values in the method's metric, descending, ``(k,)``.
@@ -114,9 +114,9 @@ def site_residency(
     """Bytes in memory of what each site of a group becomes.
 
     Args:
-        group: what is planned together.
-        candidate: what it becomes.
-        values: what weights are multiplied with.
+        group: linears that are planned together.
+        candidate: form, rank and precision that it gets.
+        values: precision of what weights are multiplied with.
         packs: whether the provider copies constant matrices into layouts of its own, once for
             every product, as that of the CPU does.
     """
@@ -157,15 +157,15 @@ def make_options(
     smaller by more than its further nodes cost in time: no site is split for nothing.
 
     Args:
-        group: what is factorized together.
+        group: linears that are factorized together.
         loss: predicted loss by number of kept components, ``(k + 1,)``; infinite where the method
             made no factors.
-        forms: which forms are allowed.
+        forms: allowed forms.
         values: precision of what weights are multiplied with.
         rank_multiple: ranks are multiples of this, as the device's kernels like them.
         weights: precisions that weights may have, none for ``values``. The first is that of a
             group that stays as it is.
-        quantized: what is lost in the precisions of whole numbers.
+        quantized: losses in int8 and int4.
     """
     if group.sites[0].kernel:  # two convolutions are all that one becomes
         forms = tuple(form for form in forms if form in CONVOLUTION_FORMS)

@@ -51,9 +51,9 @@ def smallest_plan(
     """Find the smallest plan with a measured loss of at most ``limit``.
 
     Args:
-        search: makes plans.
-        limit: of the loss that ``measure`` returns, in the units of the predicted loss.
-        measure: measures a plan on held-out text.
+        search: maker of plans.
+        limit: largest loss that ``measure`` may return, in units of the predicted loss.
+        measure: function that measures a plan on held-out text.
         largest_bytes: the device's budget; plans do not exceed it.
 
     Returns:

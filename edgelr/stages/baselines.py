@@ -36,12 +36,12 @@ def dense_in(
     """Export the original model at full rank.
 
     Args:
-        model: in float32.
-        dense: its export in float32.
-        weights: of every linear, and of the table of embeddings where that can be stored.
-        device: whose operators are used, and whose accuracy level.
-        run: keeps the export.
-        values: what whole numbers are multiplied with; None takes the device's precision.
+        model: original in float32.
+        dense: export of the original in float32.
+        weights: precision of every linear, and of the table of embeddings where it has one.
+        device: profile with operator set and accuracy level.
+        run: cache that keeps the export.
+        values: precision that int8 and int4 are multiplied with; None takes the device's.
     """
     if weights == "float32":
         return dense.bundle

@@ -19,8 +19,8 @@ def write_tests(original: ExportBundle, bundle: ExportBundle, text: Path | None,
 
     Args:
         original: the dense export.
-        bundle: what ships.
-        text: what it was judged on; None for a graph, whose inputs are in the bundle.
+        bundle: bundle that gets the tests.
+        text: file that it was judged on; a graph's inputs are in the bundle.
         run: cache, listener, clock and seed.
     """
     folder = bundle.folder / FOLDER

@@ -84,8 +84,8 @@ def spectra(
     """Decompose every group, or find the decomposition.
 
     Args:
-        subject: what is compressed.
-        statistics: of the linears, with their key.
+        subject: model and settings.
+        statistics: Grams of the linears, with their key.
         run: cache, listener, clock and seed.
         calibration: texts for a recipe that asks for the importance of components, and for the
             precision of the table of embeddings; others need none here.
@@ -120,7 +120,7 @@ def _with_rounding(
     run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Predict what weights in whole numbers would lose, where these may be taken."""
+    """Predict what weights in int8 and int4 would lose, where these may be taken."""
     rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
     if not rounding:
         return spectra
@@ -155,7 +155,7 @@ def _with_table(
     run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Add what the table of embeddings loses in whole numbers."""
+    """Add what the table of embeddings loses in int8 and int4."""
     assert subject.table is not None
     known = _table_statistics(subject, list(calibration), run)
     model = subject.model

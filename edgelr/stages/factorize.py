@@ -68,7 +68,7 @@ def make_factors(made: ModelPlanned, run: Run) -> Factored:
 
 
 def rounded(made: ModelPlanned, found: Factored) -> Factored:
-    """Round what the plan stores in whole numbers, after everything else was done."""
+    """Round what the plan stores in int8 or int4, after everything else was done."""
     result = rounded_as(made.subject, made.costs.statistics, made.plan, found.factors)
     return Factored(result.factors, found.notes, result.blocks)
 
@@ -89,7 +89,7 @@ def measured_loss(
 def rounded_as(
     subject: ModelSubject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
 ) -> Rounded:
-    """Round what ``plan`` stores in whole numbers, in the metric of the recipe's method."""
+    """Round what ``plan`` stores in int8 or int4, in the metric of the recipe's method."""
     sites = {site.name: site for site in subject.sites}
     method = METHODS.get(subject.recipe.method)
 

@@ -201,7 +201,7 @@ def _with_prompts(model: LoadedModel, settings: Settings, texts: Texts) -> Loade
 def _precisions(
     asked: AskedPrecision | None, device: DeviceProfile
 ) -> tuple[Precision, tuple[WeightPrecision, ...]]:
-    """Precision of the values, and those of the weights. Whole numbers are for weights alone."""
+    """Precision of the values, and those of the weights; int8 and int4 are for weights alone."""
     if asked == "float32" or asked == "float16":
         return asked, (asked,)
     if asked == "int8" or asked == "int4":

@@ -47,9 +47,9 @@ def allocate(
 
     Args:
         source: prices and measures plans of the original.
-        subject: what is compressed.
+        subject: original and settings.
         dense: original as ONNX.
-        costs: what its linears cost.
+        costs: predicted losses of its linears.
         run: cache, listener, clock and seed.
         given_plan: plan file to follow, possibly edited.
 

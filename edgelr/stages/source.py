@@ -36,7 +36,7 @@ class Written:
     """A bundle that was written, and what is told about it.
 
     Attributes:
-        bundle: what ships.
+        bundle: bundle that ships.
         twin: the same plan in float32, which can be compared to the last digits; None where the
             bundle itself can.
         notes: sentences about how it was made, for the report.
@@ -72,8 +72,8 @@ class Source(Protocol):
         """Predict what every form and rank of the linears loses.
 
         Args:
-            subject: what is compressed.
-            dense: its export.
+            subject: original and settings.
+            dense: export of the original.
             run: cache, listener, clock and seed.
             before: plan of the round before, whose model is looked at; None in the first.
         """
@@ -98,9 +98,9 @@ class Source(Protocol):
         """Predict the latency of both graphs on the device; None without rates.
 
         Args:
-            subject: what is compressed.
+            subject: original and settings.
             dense: original in the precision that ships.
-            bundle: what ships.
+            bundle: bundle that ships.
             phases: sizes of the calls that are predicted.
             resident_bytes: memory of the process with the bundle loaded.
         """
@@ -161,8 +161,8 @@ class SourceKind:
     """A kind of source.
 
     Attributes:
-        accepts: tells whether settings name such an original.
-        open: makes the source; imports nothing heavy before its methods are called.
+        accepts: function that tells whether settings name such an original.
+        open: maker of the source, which imports nothing heavy before its methods run.
     """
 
     accepts: Callable[[Settings], bool]

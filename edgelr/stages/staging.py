@@ -60,7 +60,7 @@ def require_room(room: tuple[int, int], out: Path | None, run: Run) -> None:
     Args:
         room: bytes that the cache and the bundle take at most.
         out: folder of the bundle, if one is written.
-        run: its cache is where stages are kept.
+        run: cache of the stages.
     """
     require_space(run.cache.root, room[0], "The cache of this model")
     require_space(out or run.cache.root, room[1], "The bundle")

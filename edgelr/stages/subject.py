@@ -146,10 +146,10 @@ class Planned(Generic[S, C]):
     """A plan, and everything that it came from.
 
     Attributes:
-        subject: what is compressed.
+        subject: original and settings.
         dense: original as ONNX.
-        costs: what its linears cost.
-        search: makes plans.
+        costs: predicted losses of its linears.
+        search: maker of plans.
         budget: ledger of the device's memory.
         plan: form, rank and precision of every linear.
         loss_factor: measured over predicted loss of the plan; None where it was not measured.

@@ -35,7 +35,7 @@ def bench_methods(
     """Measure every recipe at every share, and write tables and curves into ``out``.
 
     Args:
-        question: what is compared.
+        question: recipes, shares and texts to compare.
         device: decides precision and ranks; its memory limits every plan.
         out: the folder; finished rows in it are not measured again.
         run: cache, listener, clock and seed; a cache that is not reused measures finished rows

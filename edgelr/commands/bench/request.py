@@ -16,11 +16,11 @@ class Question:
     """What is compared.
 
     Attributes:
-        settings: what the rows have in common; recipe and share are set row by row.
+        settings: options that the rows share; recipe and share are set row by row.
         recipes: names, in the order of the tables.
         keeps: shares of the factorizable weights.
         evaluation: files to judge on; without any, the text that ships with Python.
-        tokens: of each text, from its beginning.
+        tokens: number of tokens of each text, from its beginning.
         length: tokens of a row; None takes the usual number.
     """
 

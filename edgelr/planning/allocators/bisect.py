@@ -35,10 +35,10 @@ def one_threshold(
     """Keep the components whose score is above one threshold, the lowest that fits the budget.
 
     Args:
-        options: of every group.
-        budget_bytes: for all of them.
-        score: of the components of a group, in [0, 1].
-        reason: tells why a group becomes a candidate at a threshold.
+        options: candidates of every group.
+        budget_bytes: bytes for all of them.
+        score: function that scores the components of a group, in [0, 1].
+        reason: function that says why a group becomes a candidate at a threshold.
     """
     if spent(option.dense for option in options) <= budget_bytes:
         return {

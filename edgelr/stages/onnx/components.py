@@ -56,10 +56,10 @@ def write_components(graph: Path, samples: Samples, folder: Path, progress: Prog
     """Decompose every linear of a graph into a folder that ``read_components`` reads.
 
     Args:
-        graph: in a folder that can be written.
+        graph: graph file, in a folder that can be written.
         samples: inputs to calibrate on.
         folder: empty.
-        progress: called after each linear.
+        progress: function called after each linear.
     """
     linears = find_linears(open_foreign(graph)).found
     index = {linear.site.name: position for position, linear in enumerate(linears)}

@@ -29,7 +29,7 @@ def open_graph(name: str, run: Run) -> Graph:
 
     Args:
         name: an ``.onnx`` file, or ``package.module:factory``.
-        run: keeps a traced graph in its cache.
+        run: cache that keeps a traced graph.
 
     Raises:
         InputError: the name is neither, or the graph of a module does not answer like it.
