@@ -30,7 +30,7 @@ class TaskTraits:
         architecture: part of the names in ``config.architectures``; empty where none tells.
         output: name of the graph's output.
         loss: loss that calibration differentiates. ``next_token``: cross entropy against labels
-            sampled from the model; ``target_token``: of what a decoder makes of what its encoder read.
+            sampled from the model; ``target_token``: the same of a decoder beside an encoder.
             ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
             each token, or for each that is masked. ``embedding``: squared distance of the pooled,
             normalized embedding. ``choice``: of a prompt, for an image. ``outputs``: of no

@@ -258,7 +258,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
 def _catalogue() -> Registry[Path]:
     packaged = Path(__file__).parents[1] / "_profiles"
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "profiles"
-    catalogue: Registry[Path] = Registry("profile")
+    catalogue: Registry[Path] = Registry("profile", group="edgelr.profiles")
     for path in folder.glob("*.yaml"):
         catalogue.register(path.stem)(path)
     return catalogue
