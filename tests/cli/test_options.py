@@ -27,6 +27,7 @@ from edgelr.planning.allocators import ALLOCATORS
 from edgelr.planning.recipes import RECIPES
 from tests.core.test_settings import EVERYTHING
 from tests.helpers.paths import ROOT
+from tests.helpers.reference import help_text
 
 SETTINGS = {each.name: each for each in fields(Settings)}
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "scipy", "matplotlib"}
@@ -132,12 +133,6 @@ def test_other_spellings_of_an_option(words: list[str], name: str, value: Any) -
 # --- help ----------------------------------------------------------------------------------------
 
 
-def help_of(*words: str) -> str:
-    """Return a help text as one line, without its frames."""
-    wide = {"COLUMNS": "400", "TERMINAL_WIDTH": "400", "NO_COLOR": "1", "TERM": "dumb"}
-    return " ".join(CliRunner(env=wide).invoke(app, [*words, "--help"]).stdout.split())
-
-
 @pytest.mark.parametrize(
     "shown",
     [
@@ -150,7 +145,7 @@ def help_of(*words: str) -> str:
     ],
 )
 def test_help_shows_panels_choices_and_defaults(shown: str) -> None:
-    text = re.sub(r"\s*│\s*│\s*", " ", help_of("export"))
+    text = re.sub(r"[│╭╮╰╯─\s]+", " ", help_text(("export",)))
     assert shown in text
 
 
