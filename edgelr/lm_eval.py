@@ -107,7 +107,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     ) -> list[tuple[float, bool]]:
         """Sum the logarithms of probabilities, and tell whether each token is the likeliest."""
         answers = []
-        for key, context, following in _told(requests, "Likelihoods", disable_tqdm):
+        for key, context, following in _with_progress(requests, "Likelihoods", disable_tqdm):
             answers.append(self._likelihood(context, following))
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, answers[-1])
@@ -128,7 +128,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     ) -> list[float]:
         """Sum the logarithms of the probabilities of whole texts, in pieces of the context."""
         answers = []
-        for (text,) in _told([each.args for each in requests], "Texts", disable_tqdm):
+        for (text,) in _with_progress([each.args for each in requests], "Texts", disable_tqdm):
             windows = get_rolling_token_windows(
                 self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1
             )
@@ -140,7 +140,9 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Write greedily behind every context, up to a text that stops it, or the end."""
         answers = []
-        for context, options in _told([each.args for each in requests], "Answers", disable_tqdm):
+        for context, options in _with_progress(
+            [each.args for each in requests], "Answers", disable_tqdm
+        ):
             answers.append(self._written(context, **options))
             self.cache_hook.add_partial("generate_until", (context, options), answers[-1])
         return answers
@@ -176,7 +178,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return text[: min(found, default=len(text))]
 
 
-def _told(items: Sequence[Any], what: str, quiet: bool) -> Any:
+def _with_progress(items: Sequence[Any], what: str, quiet: bool) -> Any:
     """Show how far the work is, as lm-eval does."""
     from tqdm import tqdm
 

@@ -78,8 +78,9 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what changed between two bundles: linears, size, accuracy, latency, settings."""
-    from edgelr.report.diff import make_diff, to_json
+    from edgelr.report.diff import make_diff
     from edgelr.report.diff_tables import print_diff
+    from edgelr.report.schema import to_json
 
     found = make_diff(*_sides(before, after))
     if as_json:
@@ -131,7 +132,7 @@ def _document(found: tuple[Path, Report] | Sweep, kind: Format) -> str:
 
 
 def _comparison(found: Sweep, kind: Format) -> str:
-    from edgelr.report import pareto, pareto_html, pareto_tables
+    from edgelr.report import pareto_html, pareto_tables, schema
 
     if kind is Format.card:
         raise InputError(
@@ -141,7 +142,7 @@ def _comparison(found: Sweep, kind: Format) -> str:
         return pareto_html.to_html(found)
     if kind is Format.markdown:
         return pareto_tables.to_markdown(found, plot="")
-    return pareto.to_json(found)
+    return schema.to_json(found)
 
 
 def _format_of(path: Path) -> Format:

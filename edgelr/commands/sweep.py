@@ -27,18 +27,17 @@ from edgelr.device.budget import weight_budget
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.report.pareto import (
-    SCHEMA_VERSION,
     Entry,
     Sweep,
     entry_of,
     judged,
     read_entry,
-    to_json,
     write_entry,
 )
 from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.stages import bundle as delivery

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 
 from edgelr.core.tasks import MetricName
 
-SCHEMA_VERSION = 1
 EVALUATION = "evaluation"  # the stage whose seconds are not those of making
 
 
@@ -84,12 +83,7 @@ class JudgedText:
 
 @dataclass(frozen=True)
 class MethodBench:
-    """``methods.json``: all rows, the dense model's first, and what they depend on.
-
-    Infinite and undefined figures are written as strings, as in ``report.json``.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+    """``methods.json``: all rows, the dense model's first, and what they depend on."""
 
     schema_version: int
     created: str
@@ -129,8 +123,3 @@ class MethodBench:
         text = self.texts[0].name
         best = self.best(keep, text)
         return next((row for row in self.at(keep) if row.figures and row.value(text) == best), None)
-
-
-def to_json(found: MethodBench) -> str:
-    """Write a bench as JSON, in the order of its fields."""
-    return TypeAdapter(MethodBench).dump_json(found, indent=2).decode() + "\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.report.comparison import MethodBench, Row
 from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
-from edgelr.report.markdown import draw, fence
+from edgelr.report.markdown import bullets, draw, fence
 from edgelr.report.terminal import MAX_COLUMNS
 
 if TYPE_CHECKING:
@@ -48,10 +48,14 @@ def keep_table(found: MethodBench, keep: float) -> Table:
 
 def to_markdown(found: MethodBench) -> str:
     """Write the tables of every share, and how they were made."""
-    sections = [f"# Methods on {model_name(found.source)}", _told(found), "![](methods.svg)"]
+    sections = [
+        f"# Methods on {model_name(found.source)}",
+        _introduction(found),
+        "![](methods.svg)",
+    ]
     for keep in found.keeps:
         sections += [f"## keep {keep:g}", draw(keep_table(found, keep)), _problems(found, keep)]
-    sections += ["## How it was made", fence("bash", found.command), _bullets(_facts(found))]
+    sections += ["## How it was made", fence("bash", found.command), bullets(_facts(found))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -125,7 +129,7 @@ def _print_table(console: Console, title: str, table: Table) -> None:
     console.print(drawn)
 
 
-def _told(found: MethodBench) -> str:
+def _introduction(found: MethodBench) -> str:
     return (
         f"{TOLD[found.metric]} The best of every column is bold. Measured in torch and float32; "
         f"*kept* and *MiB* count the factorizable weights as `{found.profile}` stores them. "
@@ -159,7 +163,7 @@ def _cells(row: Row, best: dict[str, float | None], metric: str) -> tuple[str, .
 
 def _problems(found: MethodBench, keep: float) -> str:
     rows = [row for row in found.at(keep) if row.problem is not None]
-    return _bullets(f"{row.recipe}: {_one_line(row.problem or '')}" for row in rows)
+    return bullets(f"{row.recipe}: {_one_line(row.problem or '')}" for row in rows)
 
 
 def _ratio(value: float) -> str:
@@ -168,7 +172,3 @@ def _ratio(value: float) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _bullets(lines: Iterator[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from pydantic import ConfigDict, TypeAdapter
+from typing import Literal
 
 from edgelr.core.measurement import Comparison
 from edgelr.core.plan import SitePlan
 from edgelr.core.report import Report
 from edgelr.report.figures import model_name
+from edgelr.report.schema import SCHEMA_VERSION
 
 Origin = Literal["counted", "measured", "predicted"]
-SCHEMA_VERSION = 1
 SETTINGS = ("settings.", "recipe.", "seed", "calibration", "model.")  # in the lock
 FOLDER = "settings.out"  # which says nothing of the bundle
 
@@ -62,8 +60,6 @@ class Diff:
         notes: what a reader should know before comparing.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
-
     schema_version: int
     before: str
     after: str
@@ -108,11 +104,6 @@ def make_diff(before: Side, after: Side) -> Diff:
         environment=environment,
         notes=tuple(_notes(before.report, after.report)),
     )
-
-
-def to_json(found: Diff) -> str:
-    """Write a diff as JSON, in the order of its fields."""
-    return TypeAdapter(Diff).dump_json(found, indent=2).decode() + "\n"
 
 
 def _sites(before: Report, after: Report) -> Iterator[SiteChange]:

@@ -42,7 +42,13 @@ def print_diff(found: Diff, every: bool = False, console: Console | None = None)
 def figure_table(found: Diff) -> Table:
     """Set every figure beside the other bundle's."""
     rows = tuple(
-        (each.name, each.origin, _told(each, each.before), _told(each, each.after), _change(each))
+        (
+            each.name,
+            each.origin,
+            _value_text(each, each.before),
+            _value_text(each, each.after),
+            _change(each),
+        )
         for each in found.figures
     )
     return Table(("figure", "origin", "before", "after", "change"), rows)
@@ -63,7 +69,7 @@ def word_table(words: tuple[WordChange, ...]) -> Table:
     return Table(("name", "before", "after"), rows)
 
 
-def _told(change: FigureChange, value: float | None) -> str:
+def _value_text(change: FigureChange, value: float | None) -> str:
     if value is None:
         return ABSENT
     if change.unit == "bytes":

@@ -36,7 +36,7 @@ def size_chart(report: Report) -> Bars:
     plan = report.plan
     files = _sizes("model files", report.dense_file_bytes, report.bundle_file_bytes)
     weights = _sizes("factorizable weights", plan.dense_bytes, plan.planned_bytes)
-    return Bars("Files and weights", _told((files, weights)), (files, weights), one_scale=True)
+    return Bars("Files and weights", _in_words((files, weights)), (files, weights), one_scale=True)
 
 
 def role_chart(plan: Plan) -> Bars:
@@ -52,7 +52,7 @@ def role_chart(plan: Plan) -> Bars:
         )
         for role, sites in roles.items()
     )
-    return Bars("Where the bytes are, by role", _told(groups), groups, one_scale=True)
+    return Bars("Where the bytes are, by role", _in_words(groups), groups, one_scale=True)
 
 
 def loss_chart(loss: LossCheck) -> Bars:
@@ -62,7 +62,7 @@ def loss_chart(loss: LossCheck) -> Bars:
         Bar("on the evaluation text, measured", loss.measured, figure(loss.measured), "bundle"),
     )
     groups = (BarGroup(f"loss, {loss.unit}", bars),)
-    return Bars("Predicted and measured loss", _told(groups), groups)
+    return Bars("Predicted and measured loss", _in_words(groups), groups)
 
 
 def latency_chart(report: Report) -> Bars:
@@ -71,7 +71,7 @@ def latency_chart(report: Report) -> Bars:
         *_measured_phases(report.comparison, measured_heading(report)),
         *_predicted_phases(report.prediction, report.profile_title),
     ]
-    return Bars("Latency", _told(groups), tuple(groups))
+    return Bars("Latency", _in_words(groups), tuple(groups))
 
 
 def memory_chart(report: Report) -> Bars:
@@ -91,7 +91,7 @@ def memory_chart(report: Report) -> Bars:
     if report.prediction is not None:
         bar = _size_bar("bundle", report.prediction.resident_bytes, "bundle", predicted=True)
         groups.append(BarGroup("resident", (bar,), f"Predicted for {report.profile_title}"))
-    return Bars("Memory", _told(groups), tuple(groups), one_scale=True)
+    return Bars("Memory", _in_words(groups), tuple(groups), one_scale=True)
 
 
 def budget_chart(report: Report) -> Waterfall:
@@ -244,7 +244,7 @@ def _size_bar(label: str, size: int, kind: str, predicted: bool = False, share_o
     return Bar(label, size, text, kind, predicted)
 
 
-def _told(groups: Iterable[BarGroup]) -> str:
+def _in_words(groups: Iterable[BarGroup]) -> str:
     """Say in words what bars show."""
     return " ".join(
         f"{group.title}{f' ({group.note})' if group.note else ''}: "

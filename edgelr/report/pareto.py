@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
@@ -15,8 +14,7 @@ from edgelr.core.results import Metric
 from edgelr.core.tasks import METRICS
 from edgelr.core.vocabulary import Task
 from edgelr.device.gate import make_gate
-
-SCHEMA_VERSION = 1
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,6 @@ class Entry:
 @dataclass(frozen=True)
 class Sweep:
     """``sweep.json``: every entry, device by device, and what they depend on."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
 
     schema_version: int
     created: str
@@ -200,11 +196,6 @@ def from_json(text: str) -> Sweep:
         ) from error
 
 
-def to_json(found: Sweep) -> str:
-    """Write a sweep as JSON, in the order of its fields."""
-    return TypeAdapter(Sweep).dump_json(found, indent=2).decode() + "\n"
-
-
 def read_entry(text: bytes) -> Entry:
     """Read an entry that ``write_entry`` wrote."""
     return TypeAdapter(Entry).validate_json(text)
@@ -212,4 +203,4 @@ def read_entry(text: bytes) -> Entry:
 
 def write_entry(entry: Entry) -> bytes:
     """Write one entry as JSON."""
-    return TypeAdapter(Entry).dump_json(entry, indent=2)
+    return to_json(entry).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
-from edgelr.report.markdown import draw, fence
+from edgelr.report.markdown import bullets, draw, fence
 from edgelr.report.pareto import Entry, Sweep
 from edgelr.report.terminal import MAX_COLUMNS, draw_table
 
@@ -59,8 +59,8 @@ def to_markdown(found: Sweep, plot: str = "sweep.svg") -> str:
     ]
     for profile in found.profiles:
         sections += [f"## {profile}", draw(device_table(found, profile))]
-        sections.append(_bullets(problems(found, profile)))
-    sections += ["## How it was made", fence("bash", found.command), _bullets(facts(found))]
+        sections.append(bullets(problems(found, profile)))
+    sections += ["## How it was made", fence("bash", found.command), bullets(facts(found))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -114,7 +114,3 @@ def facts(found: Sweep, quote: str = "`") -> list[str]:
         *calibrated,
         f"created: {found.created}; weights: {quote}{found.digest}{quote}",
     ]
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
