@@ -77,8 +77,9 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         self.tokenizer = read_tokenizer(opened)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.max_length = min(max_length or opened.manifest.context_tokens,
-                              opened.manifest.context_tokens)  # fmt: skip
+        self.max_length = min(
+            max_length or opened.manifest.context_tokens, opened.manifest.context_tokens
+        )
         self.max_gen_toks = max_gen_toks
         self._first: int | None = self.decoder.config.get("bos_token_id")
 

@@ -159,11 +159,11 @@ def _format_of(path: Path) -> Format:
 
 
 def _drawings(found: tuple[Path, Report] | Sweep) -> dict[str, Chart]:
-    from edgelr.report import drawings, pareto_html
+    from edgelr.report import drawings, pareto_charts
 
     if isinstance(found, tuple):
         return drawings.drawings(found[1])
-    return pareto_html.drawings(found)
+    return pareto_charts.drawings(found)
 
 
 def _write_plots(charts: dict[str, Chart], folder: Path) -> None:

@@ -12,8 +12,16 @@ from edgelr.data.tensors import GraphInput
 _TABLES = {"Gather": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4}}
 """By operator: inputs that are indices, and the input that holds their table."""
 
-_SAME_VALUES = ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose",
-                "Unsqueeze")  # fmt: skip
+_SAME_VALUES = (
+    "Cast",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def read_inputs(model: ir.Model) -> list[GraphInput]:

@@ -73,9 +73,12 @@ def write_norms(path: Path, width: int, nodes: int, values: Precision) -> None:
     scale, value = constant(graph, "scale", np.ones(width, dtype.numpy())), x
     for index in range(nodes):
         node = ir.node(
-            "SkipSimplifiedLayerNormalization", [value, y, scale], {"epsilon": 1e-5},
-            domain=MICROSOFT, name=f"norm{index}",
-        )  # fmt: skip
+            "SkipSimplifiedLayerNormalization",
+            [value, y, scale],
+            {"epsilon": 1e-5},
+            domain=MICROSOFT,
+            name=f"norm{index}",
+        )
         graph.append(node)
         value = _named(node, f"z{index}")
     _finish(graph, value, dtype, shape, path)
@@ -112,9 +115,13 @@ def write_decoding(
     sizes, value = {"num_heads": heads, "kv_num_heads": heads}, x
     for index in range(nodes):
         node = ir.node(
-            "GroupQueryAttention", [value, value, value, *known], sizes,
-            domain=MICROSOFT, name=f"decoding{index}", num_outputs=3,
-        )  # fmt: skip
+            "GroupQueryAttention",
+            [value, value, value, *known],
+            sizes,
+            domain=MICROSOFT,
+            name=f"decoding{index}",
+            num_outputs=3,
+        )
         graph.append(node)
         value = _named(node, f"z{index}")
     _finish(graph, value, dtype, shape, path)

@@ -25,9 +25,20 @@ def site_table(plan: Plan) -> Table:
     """Show what every linear becomes, and why; groups only where there are any."""
     grouped = any(site.group for site in plan.sites)
     columns = (
-        "linear", "in", "out", "form", "precision", "rank", "of", "original MiB", "MiB", "kept",
-        "PREDICTED loss", *(["with"] if grouped else []), "reason",
-    )  # fmt: skip
+        "linear",
+        "in",
+        "out",
+        "form",
+        "precision",
+        "rank",
+        "of",
+        "original MiB",
+        "MiB",
+        "kept",
+        "PREDICTED loss",
+        *(["with"] if grouped else []),
+        "reason",
+    )
     rows = tuple(
         (
             site.name,

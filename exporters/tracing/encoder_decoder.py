@@ -50,8 +50,10 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
         )
         return {"last_hidden_state": hidden} | _named("encoder", cache.cross_attention_cache)
 
-    shapes = {name: varying(0) if each.is_floating_point() else varying(0, 1)
-              for name, each in source.items()}  # fmt: skip
+    shapes = {
+        name: varying(0) if each.is_floating_point() else varying(0, 1)
+        for name, each in source.items()
+    }
     export_as(module, encode, source, shapes, out)
 
 
@@ -67,8 +69,7 @@ def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
     given = {"input_ids": example["decoder_input_ids"][:, :NEW_TOKENS], "past": list(past.values())}
     masked = "attention_mask" in example
     shapes: dict[str, Any] = {"input_ids": varying(0, 1)}
-    shapes["past"] = [varying(0, 2) if masked or "decoder" in name else varying(0)
-                      for name in past]  # fmt: skip
+    shapes["past"] = [varying(0, 2) if masked or "decoder" in name else varying(0) for name in past]
     if masked:  # sounds have one length, and no mask
         given["encoder_attention_mask"] = example["attention_mask"]
         shapes["encoder_attention_mask"] = varying(0, 1)
