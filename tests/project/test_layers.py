@@ -52,6 +52,7 @@ DOORS = {
     "peft": "compress",
     "torch": "model compress exporters stages.factorize stages.baselines commands.inspect",
     "PIL": "data",
+    "soundfile": "data",
     "transformers": "model exporters",
     "sacrebleu": "runtime",
     "lm_eval": "lm_eval",
