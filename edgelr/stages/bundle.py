@@ -23,7 +23,7 @@ from edgelr.core.vocabulary import Precision
 from edgelr.data.labels import truth_notes
 from edgelr.data.text import PROMPTS, EvaluationSize
 from edgelr.device.gate import make_gate
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls as jobs
@@ -84,17 +84,11 @@ def write_bundle(
     def write(folder: Path, precision: Precision, accuracy_level: int) -> ExportBundle:
         name = graph_file(model.task, precision)
         (folder / "onnx").mkdir(parents=True)
+        newest = min(device.max_opset, settings.opset or device.max_opset)
+        target = GraphTarget(precision, newest, device.ir_version, accuracy_level)
+        traced, path = made.dense.traced, folder / "onnx" / name
         opset, ir_version = build(
-            model,
-            made.dense.traced,
-            subject.sites,
-            factors,
-            folder / "onnx" / name,
-            precision,
-            min(device.max_opset, settings.opset or device.max_opset),
-            device.ir_version,
-            factored.blocks,
-            accuracy_level,
+            model, traced, subject.sites, factors, path, target, factored.blocks
         )
         copy_companions(model.folder, folder)
         manifest = dense_manifest(model, precision, opset, ir_version, folder / "onnx" / name)

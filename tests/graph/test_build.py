@@ -14,9 +14,9 @@ from edgelr.core.errors import EdgelrError, InputError
 from edgelr.core.sites import LinearSite
 from edgelr.data.padding import left_padded
 from edgelr.graph.bind import Binding, bind
-from edgelr.graph.cleanup import rename_norms
-from edgelr.graph.factorize import factorize_linears
-from edgelr.graph.float16 import LARGEST, to_float16
+from edgelr.graph.cleanup import RenameNorms
+from edgelr.graph.factorize import FactorizeLinears
+from edgelr.graph.float16 import LARGEST, ToFloat16
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
@@ -148,7 +148,7 @@ def test_the_renamed_norm_is_the_builders_norm(tmp_path: Path) -> None:
     )
     model = one_node(node, {"scale": RANDOM.standard_normal(48).astype(np.float32)}, 48)
     ir.save(model, tmp_path / "builder.onnx")
-    rename_norms(model.graph)
+    RenameNorms()(model)
     save_graph(model, tmp_path / "tidy.onnx", NEWEST, NEWEST)
     x = RANDOM.standard_normal((30, 48)).astype(np.float32)
     expected = outputs_of(tmp_path / "builder.onnx", x)
@@ -220,7 +220,7 @@ def test_a_gemm_keeps_its_bias(tmp_path: Path) -> None:
     assert bindings[0].transposed
     ir.save(model, tmp_path / "dense.onnx")
     u, s, v = torch.linalg.svd(torch.tensor(weight).T, full_matrices=False)
-    factorize_linears(model, bindings, {"head": LowRank(u * s, v)})
+    FactorizeLinears(bindings, {"head": LowRank(u * s, v)})(model)
     save_graph(model, tmp_path / "split.onnx", NEWEST, NEWEST)
     x = RANDOM.standard_normal((7, 12)).astype(np.float32)
     expected = outputs_of(tmp_path / "dense.onnx", x)
@@ -234,7 +234,7 @@ def test_a_gemm_that_scales_is_refused() -> None:
     model, bindings, weight = gemm(alpha=2.0)
     factors = LowRank(torch.tensor(weight.T[:, :4]), torch.tensor(weight[:4]))
     with pytest.raises(EdgelrError, match=r"Gemm of head has alpha=2\.0"):
-        factorize_linears(model, bindings, {"head": factors})
+        FactorizeLinears(bindings, {"head": factors})(model)
 
 
 # --- precision and operator sets ------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_gemm_that_scales_is_refused() -> None:
 def test_a_weight_too_large_for_float16_is_refused(tmp_path: Path) -> None:
     weight = np.full((48, 8), 1e6, np.float32)
     model = one_node(helper.make_node("MatMul", ["x", "w"], ["y"]), {"w": weight}, 48)
-    to_float16(model)
+    ToFloat16()(model)
     with pytest.raises(EdgelrError, match=r"weight w reaches 1e\+06; float16 ends at 65504"):
         save_graph(model, tmp_path / "half.onnx", NEWEST, NEWEST)
 
@@ -266,7 +266,7 @@ def test_angles_keep_their_digits_in_float16(tmp_path: Path) -> None:
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(made))
-    to_float16(model)
+    ToFloat16()(model)
     save_graph(model, tmp_path / "model.onnx", NEWEST, NEWEST)
     session = open_session(tmp_path / "model.onnx", "cpu", 1)
     ((found,), _) = session.run({"positions": positions[:, None]}, ["y"])
@@ -279,7 +279,7 @@ def test_angles_keep_their_digits_in_float16(tmp_path: Path) -> None:
 def test_minus_infinity_of_a_mask_becomes_the_lowest_float16(tmp_path: Path) -> None:
     lowest = np.array(np.finfo(np.float32).min)
     model = one_node(helper.make_node("Add", ["x", "m"], ["y"]), {"m": lowest}, 48)
-    to_float16(model)
+    ToFloat16()(model)
     save_graph(model, tmp_path / "half.onnx", NEWEST, NEWEST)
     found = outputs_of(tmp_path / "half.onnx", np.zeros((1, 48), np.float32))
     np.testing.assert_array_equal(found, np.full((1, 48), -LARGEST, np.float16))

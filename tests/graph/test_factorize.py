@@ -16,7 +16,7 @@ from edgelr.compress.factors import Factors, FactorSet, LowRank, Pivoted
 from edgelr.compress.forms import pivot
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.factorize import run_length
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
@@ -75,7 +75,7 @@ def write(
     precision: Precision = "float32",
 ) -> Path:
     path = folder / f"{precision}.onnx"
-    build(model, dense.traced, find_sites(model), factors, path, precision, 23, 11)
+    build(model, dense.traced, find_sites(model), factors, path, GraphTarget(precision, 23, 11))
     onnx.checker.check_model(str(path), full_check=True)
     return path
 

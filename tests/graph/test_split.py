@@ -15,26 +15,26 @@ from edgelr.core.errors import InputError
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.save import save_graph
-from edgelr.graph.split import Product, split_linears
+from edgelr.graph.split import ArrayLowRank, SplitLinears
 from tests.helpers.foreign_graphs import IR_VERSIONS, Builder, mlp, random, run
 
 NEWEST = 1000
 
 
-def products(linears: Linears, share: float) -> dict[str, Product]:
+def products(linears: Linears, share: float) -> dict[str, ArrayLowRank]:
     """Plain truncated SVDs of all linears, of a share of the full rank."""
     found = {}
     for linear in linears.found:
         u, s, v = np.linalg.svd(linear.read_weight().astype(np.float64), full_matrices=False)
         rank = max(1, round(share * len(s)))
-        found[linear.site.name] = Product(v[:rank].T, (u[:, :rank] * s[:rank]).T)
+        found[linear.site.name] = ArrayLowRank(v[:rank].T, (u[:, :rank] * s[:rank]).T)
     return found
 
 
 def split(source: Path, share: float) -> Path:
     model = open_foreign(source)
     linears = find_linears(model)
-    split_linears(model, linears, products(linears, share))
+    SplitLinears(linears, products(linears, share))(model)
     path = source.with_name(f"split-{share}.onnx")
     save_graph(model, path, NEWEST, NEWEST, check=False)
     return path
@@ -272,6 +272,29 @@ def test_bodies_of_if_are_split_with_the_rest(condition: bool, tmp_path: Path) -
     (dense,) = run(source, **feeds)
     np.testing.assert_allclose(run(split(source, 1.0), **feeds)[0], dense, atol=1e-4)
     assert np.abs(run(split(source, 0.5), **feeds)[0] - dense).max() > 0.1
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_branch_may_return_an_outer_value(condition: bool, tmp_path: Path) -> None:
+    """ONNX wants an Identity there, and a graph without it is refused."""
+    output = helper.make_tensor_value_info("same", TensorProto.FLOAT, None)
+    identity = helper.make_node("Identity", ["h"], ["same"])
+    build = Builder()
+    build.weight("w", 12, 12)
+    build.node("MatMul", ["x", "w"], "h", name="only")
+    build.node(
+        "If",
+        ["condition"],
+        "y",
+        then_branch=helper.make_graph([identity], "then", [], [output]),
+        else_branch=branch("else", "", True),
+    )
+    types = {"condition": TensorProto.BOOL}
+    inputs: dict[str, list[int | str]] = {"x": [3, 12], "condition": []}
+    source = build.save(tmp_path / "outer.onnx", inputs, ["y"], types=types)
+    feeds = {"x": random(3, 12), "condition": np.array(condition)}
+    (dense,) = run(source, **feeds)
+    np.testing.assert_allclose(run(split(source, 1.0), **feeds)[0], dense, atol=1e-4)
 
 
 def test_a_linear_in_a_loop_is_split(tmp_path: Path) -> None:

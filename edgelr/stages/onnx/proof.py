@@ -19,7 +19,7 @@ from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.save import save_graph
-from edgelr.graph.split import split_linears
+from edgelr.graph.split import SplitLinears
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.runtime.runners import tensors
@@ -42,7 +42,7 @@ def write_bundle(made: Planned, folder: Path) -> ExportBundle:
     model = open_foreign(subject.dense.model_path)
     components = made.weights.components
     factors = {name: components.truncate(name, rank) for name, rank in made.ranks.items()}
-    split_linears(model, find_linears(model), factors)
+    SplitLinears(find_linears(model), factors)(model)
     graph = folder / subject.dense.manifest.model_file
     graph.parent.mkdir(parents=True)
     newest = min(device.max_opset, subject.settings.opset or device.max_opset)
