@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
 SOUNDS = 128  # the same; half a minute each, and every token of its transcript has a loss
 FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
-DENSE_FORMAT = 7  # of the dense export
+DENSE_FORMAT = 8  # of the dense export
 
 
 class Listener(Protocol):

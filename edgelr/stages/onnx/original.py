@@ -17,7 +17,7 @@ from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import read_versions, save_graph
 
-FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
+FORMAT = 2  # of the cached stages; raise it when what they hold changes its meaning
 NEWEST = 1000  # no limit: the graph keeps its operator set and its file format
 KEPT_BYTES = 2**20  # of held-out samples in a bundle
 
