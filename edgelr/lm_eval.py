@@ -1,4 +1,4 @@
-"""Bundles in lm-evaluation-harness: its tasks, on the file that ships, in ONNX Runtime.
+"""The model ``edgelr`` of lm-evaluation-harness: its tasks run on a bundle, in ONNX Runtime.
 
     python -m edgelr.lm_eval run --model edgelr --model_args bundle=DIR --tasks hellaswag
 
@@ -34,25 +34,24 @@ except ImportError as error:
     )
     raise (SystemExit(str(problem)) if __name__ == "__main__" else problem) from error
 
-Pair = tuple[
-    Any, list[int], list[int]
-]  # the texts, or None; tokens of the context; of what follows
+FROM_HARNESS = {"batch_size", "max_batch_size", "device"}
+Request = tuple[Any, list[int], list[int]]  # key in the cache, or None; context; continuation
 
 
 @register_model("edgelr")
 class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked into
-    """A decoder's bundle.
+    """A model of lm-eval that runs a decoder's bundle, one text at a time.
 
     Args:
-        bundle: a folder that ``edgelr export`` wrote.
+        bundle: folder that ``edgelr export`` wrote.
         provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
-        max_length: tokens that are read at once; None takes the model's context.
-        max_gen_toks: tokens to write, where a task does not say.
-        batch_size, max_batch_size, device: are given by lm-eval and not used: texts run one by one.
+        threads: threads of one operator; None takes every core.
+        max_length: longest context, tokens; None takes the model's.
+        max_gen_toks: longest answer of tasks that do not set one, tokens.
+        others: arguments that lm-eval itself adds; they are not used.
 
     Raises:
-        InputError: the bundle generates no text.
+        InputError: the bundle generates no text, or an argument is unknown.
     """
 
     def __init__(
@@ -62,11 +61,14 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         threads: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
-        batch_size: object = 1,
-        max_batch_size: object = None,
-        device: object = None,
+        **others: object,
     ) -> None:
         super().__init__()
+        if unknown := sorted(others.keys() - FROM_HARNESS):
+            raise InputError(
+                f"--model_args has {', '.join(unknown)}; expected bundle, provider, threads, "
+                f"max_length and max_gen_toks. Leave the others away."
+            )
         opened = read_bundle(Path(bundle))
         if opened.manifest.task != "text-generation":
             raise InputError(
@@ -104,7 +106,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return ids
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Pair], disable_tqdm: bool = False, **_: object
+        self, requests: Sequence[Request], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """Sum the logarithms of probabilities, and tell whether each token is the likeliest."""
         answers = []

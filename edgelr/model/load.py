@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -24,9 +24,6 @@ from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.processors import image_input, sound_input
 from edgelr.model.sources import folder_of, quiet_transformers, require_complete
-
-if TYPE_CHECKING:
-    pass
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
