@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgelr.model.exporter import Exporter
-from exporters.tracing.encoder_decoder import trace_pair_with_transformers
+from exporters.tracing.encoder_decoder import trace_encoder_decoder
 from exporters.tracing.inputs import source_and_target_batch
 from exporters.tracing.routes import fuse_with_transformers
 
@@ -45,7 +45,7 @@ def tiny_bart() -> BartConfig:
 BART = Exporter(
     model_types=("bart",),
     tasks=("text2text-generation",),
-    trace=trace_pair_with_transformers,
+    trace=trace_encoder_decoder,
     fuse=fuse_with_transformers,
     example_inputs=source_and_target_batch,
     tiny_config=tiny_bart,

@@ -1,4 +1,4 @@
-"""Recipes beside each other: one row per recipe and share, and what they depend on."""
+"""Results of a bench: one row per recipe and share, and the inputs that they depend on."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a plan keeps, and what that does to the model.
+    """Size of a plan, and accuracy of the model that follows it.
 
     Attributes:
         kept: share of the factorizable weights' bytes that are stored.
-        planned_bytes: of the factorizable weights, in the precision of the profile.
-        dense_sites: linears that stay as they are; ``compressed_sites``: all others.
-        predicted_loss: in the method's metric; 0 for the dense model.
-        scores: one per text, measured.
-        notes: what a refit, a better basis or healing did.
+        planned_bytes: bytes of the factorizable weights, in the precision of the profile.
+        dense_sites: number of linears that stay as they are.
+        compressed_sites: number of all other linears.
+        predicted_loss: loss in the method's metric; 0 for the dense model.
+        scores: measured accuracy, one score per text.
+        notes: sentences on the effect of a refit, a better basis or healing.
     """
 
     kept: float
@@ -46,10 +47,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe at one share, or the dense model, whose ``keep`` is None.
+    """One recipe at one share, or the dense model.
 
-    ``key`` is the hash of everything that decides the row, ``seconds`` what its stages took. A row
-    that cannot be made has a ``problem`` instead of figures.
+    Attributes:
+        key: hash of everything that decides the row.
+        recipe: name of the recipe.
+        keep: share that was asked for; None for the dense model.
+        seconds: time of every stage.
+        figures: size and accuracy; None where there is a problem.
+        problem: reason why the row cannot be made.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
@@ -73,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class JudgedText:
-    """A text and how much of its beginning was read; ``rows`` are chunks or sentences."""
+    """An evaluation text: tokens read from its beginning, in rows of chunks or sentences."""
 
     name: str
     source: str
@@ -83,7 +89,7 @@ class JudgedText:
 
 @dataclass(frozen=True)
 class MethodBench:
-    """``methods.json``: all rows, the dense model's first, and what they depend on."""
+    """Content of ``methods.json``: rows, the dense model's first, and what they depend on."""
 
     schema_version: int
     created: str

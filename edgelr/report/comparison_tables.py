@@ -73,7 +73,7 @@ def print_bench(found: MethodBench, console: Console | None = None) -> None:
 
 
 def row_sentence(row: Row) -> str:
-    """Say what one row found."""
+    """Write the figures of one row, or its problem, as a sentence."""
     name = row.recipe if row.keep is None else f"{row.recipe}, keep {row.keep:g}"
     if row.figures is None:
         return f"{name}: {_one_line(row.problem or '')}"
@@ -84,7 +84,7 @@ def row_sentence(row: Row) -> str:
 
 
 def dense_sentence(found: MethodBench) -> str:
-    """Say what the dense model is and does."""
+    """Write size and accuracy of the dense model as a sentence."""
     dense = found.dense
     scores = ", ".join(f"{figure(score.value)} on {score.text}" for score in dense.scores)
     return (
@@ -94,11 +94,13 @@ def dense_sentence(found: MethodBench) -> str:
 
 
 def next_command(found: MethodBench, profile: str) -> str:
-    """Export with the recipe that is best at the first share, or ask for larger ones.
+    """Write the command that exports with the best recipe at the first share.
+
+    Where no recipe has a figure, it is the command for a bench with larger shares.
 
     Args:
-        found: the rows.
-        profile: as the user named it: a name or a file.
+        found: results of the bench.
+        profile: name or file of the profile, as the user gave it.
     """
     row = found.winner(found.keeps[0])
     source = shlex.quote(found.source)

@@ -1,4 +1,4 @@
-"""What changed from one bundle to another: layers, figures, settings and environment."""
+"""Differences between two bundles: layers, figures, settings and environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "settings.out"  # which says nothing of the bundle
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """One figure of both bundles, in one unit; None where one of them does not have it."""
+    """One figure of both bundles, in one unit; None where a bundle does not have it."""
 
     name: str
     unit: str
@@ -30,7 +30,7 @@ class FigureChange:
 
 @dataclass(frozen=True, slots=True)
 class SiteChange:
-    """What a linear became in both bundles; None where one of them does not have it."""
+    """The plan of one linear in both bundles; None where a bundle does not have it."""
 
     name: str
     before: SitePlan | None
@@ -40,7 +40,7 @@ class SiteChange:
 
 @dataclass(frozen=True, slots=True)
 class WordChange:
-    """A setting, or a version; empty where one of the bundles does not have it."""
+    """A setting or a version in both bundles; empty where a bundle does not have it."""
 
     name: str
     before: str
@@ -52,12 +52,12 @@ class Diff:
     """Everything that differs between two bundles.
 
     Attributes:
-        before, after: folders.
+        before, after: folders of the bundles.
         same_model: whether both were made from the same weights.
         figures: totals, accuracy, latency and memory, changed or not.
-        sites: linears that became something else, the largest difference in bytes first.
-        unchanged_sites: how many did not.
-        notes: what a reader should know before comparing.
+        sites: linears whose plans differ, the largest difference in bytes first.
+        unchanged_sites: number of linears whose plans are equal.
+        notes: sentences to read before comparing.
     """
 
     schema_version: int

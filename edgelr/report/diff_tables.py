@@ -55,7 +55,7 @@ def figure_table(found: Diff) -> Table:
 
 
 def site_table(sites: tuple[SiteChange, ...]) -> Table:
-    """Say what each of the linears was, what it is, and the difference in bytes."""
+    """Show the plan of each linear in both bundles, and the difference in bytes."""
     rows = tuple(
         (each.name, _became(each.before), _became(each.after), f"{each.bytes / 2**10:+,.1f}")
         for each in sites
@@ -64,7 +64,7 @@ def site_table(sites: tuple[SiteChange, ...]) -> Table:
 
 
 def word_table(words: tuple[WordChange, ...]) -> Table:
-    """Set words beside each other."""
+    """Set settings or versions beside the other bundle's."""
     rows = tuple((each.name, each.before or ABSENT, each.after or ABSENT) for each in words)
     return Table(("name", "before", "after"), rows)
 

@@ -1,4 +1,4 @@
-"""What there is to draw of one report: sizes, ranks, spectra, losses, latency and memory."""
+"""The charts of one report: sizes, ranks, spectra, losses, latency and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_IN_A_BLOCK = "–"
 
 
 def drawings(report: Report) -> dict[str, Chart]:
-    """Make every chart that the report has figures for, by a name that files can have."""
+    """Make every chart that the report has figures for, by a name that is valid for a file."""
     found: dict[str, Chart] = {"size": size_chart(report), "roles": role_chart(report.plan)}
     if report.loss is not None:
         found["loss"] = loss_chart(report.loss)
@@ -40,7 +40,7 @@ def size_chart(report: Report) -> Bars:
 
 
 def role_chart(plan: Plan) -> Bars:
-    """Compare what the sites of each role had with what they keep."""
+    """Compare the original bytes of each role with the bytes that are kept."""
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         roles.setdefault(role_of(site), []).append(site)
@@ -75,7 +75,7 @@ def latency_chart(report: Report) -> Bars:
 
 
 def memory_chart(report: Report) -> Bars:
-    """Compare peaks of fresh processes with what was predicted for them, and for the device."""
+    """Compare measured peaks of fresh processes with predicted ones, also for the device."""
     groups = []
     if report.comparison is not None:
         bars = []
@@ -183,7 +183,7 @@ def _grid(
     share: Callable[[SitePlan], float],
     high: str,
 ) -> HeatMap:
-    """Lay the sites out by layer and role; what is in no layer has a row of its own."""
+    """Lay the sites out by layer and role; sites outside of any layer have a row of their own."""
     roles = list(dict.fromkeys(role_of(site) for site in plan.sites))
     places: dict[str, dict[str, SitePlan]] = {}
     for site in plan.sites:
@@ -245,7 +245,7 @@ def _size_bar(label: str, size: int, kind: str, predicted: bool = False, share_o
 
 
 def _in_words(groups: Iterable[BarGroup]) -> str:
-    """Say in words what bars show."""
+    """Describe bars in words."""
     return " ".join(
         f"{group.title}{f' ({group.note})' if group.note else ''}: "
         + ", ".join(

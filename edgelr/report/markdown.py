@@ -1,4 +1,4 @@
-"""A report as Markdown. What was not measured is said, never hidden."""
+"""A report as Markdown, in which every missing measurement is named as missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that are one file: style, script and drawings inside, nothing to load, nothing to trust.
+"""Pages that are one file: style, script and drawings are inside, and nothing is loaded.
 
 The policy in the head lets a browser run the one script of the page, and load nothing at all.
 """
@@ -83,8 +83,8 @@ def drawn_table(
     """Show a table.
 
     Args:
-        table: what it shows.
-        caption: what it is called.
+        table: columns and rows.
+        caption: title of the table.
         sortable: whether its headings sort it, with mouse or keyboard.
         total: whether its last row is the sum of the others, and stays there.
         tall: whether it scrolls on its own.
@@ -157,7 +157,7 @@ def bullets(lines: list[str]) -> Markup:
 
 
 def facts(pairs: dict[str, str]) -> Markup:
-    """List names and what they are."""
+    """List names and their values."""
     return element(
         "dl", (joined(element("dt", k), element("dd", v)) for k, v in pairs.items()), class_="facts"
     )

@@ -1,4 +1,4 @@
-"""One model on many devices: every bundle and every rival, and which of them to ship."""
+"""Results of a sweep: every bundle and baseline on every device, and the one to ship."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from edgelr.report.schema import SCHEMA_VERSION, to_json
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one file is on one device.
+    """Figures of one file on one device.
 
     Attributes:
-        profile: of the device.
-        name: ``edgelr int4, keep 0.5``, or ``dense int8`` for a rival.
-        folder: of the bundle.
-        file_bytes: graph and sidecar.
-        memory_bytes: predicted for the device, with the context of its profile.
-        fits: whether the device has them.
-        value: accuracy, measured on this machine; ``baseline`` is the original's, and ``worst`` the
-            bad end of its interval, by which the gate decides; None where it has none.
-        passed: whether the gate of the profile lets it through, and parity with torch.
-        latency: by phase, over that of the original in float32: measured in turns with it, on this
-            machine and not on the device.
-        problem: why there are no figures; empty where there are.
-        original_bytes: of the original's file, in the precision of the graph; 0 where unknown.
+        profile: id of the device's profile.
+        name: title, such as ``edgelr int4, keep 0.5``, or ``dense int8`` for a rival.
+        folder: folder of the bundle.
+        file_bytes: bytes of graph and sidecar.
+        memory_bytes: memory predicted for the device, with the context of its profile.
+        fits: whether the device has that memory.
+        value: accuracy, measured on this machine.
+        baseline: accuracy of the original.
+        passed: whether the gate of the profile and parity with torch are passed.
+        latency: time of every phase over that of the original in float32, measured in turns with
+            it, on this machine and not on the device.
+        problem: reason why there are no figures; empty where there are.
+        original_bytes: bytes of the original's file, in the graph's precision; 0 where unknown.
+        worst: bad end of the interval of ``value``, by which the gate decides; None without one.
     """
 
     profile: str
@@ -53,12 +54,12 @@ class Entry:
 
     @property
     def loss(self) -> float:
-        """How much worse than the original: relative for perplexities, absolute for cosines."""
+        """Loss of accuracy: relative for perplexities, absolute for cosines."""
         return self._loss(self.value)
 
     @property
     def worst_loss(self) -> float:
-        """The same at the bad end."""
+        """Loss of accuracy at the bad end of the interval."""
         return self._loss(self.value if self.worst is None else self.worst)
 
     def _loss(self, value: float) -> float:
@@ -67,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sweep:
-    """``sweep.json``: every entry, device by device, and what they depend on."""
+    """Content of ``sweep.json``: entries, device by device, and what they depend on."""
 
     schema_version: int
     created: str
@@ -82,7 +83,7 @@ class Sweep:
 
     @property
     def profiles(self) -> list[str]:
-        """Devices, in the order of the question."""
+        """Devices, in the order in which they were asked for."""
         return list(dict.fromkeys(entry.profile for entry in self.entries))
 
     def at(self, profile: str) -> list[Entry]:
@@ -90,7 +91,7 @@ class Sweep:
         return [each for each in self.entries if each.profile == profile and not each.problem]
 
     def best(self, profile: str) -> Entry | None:
-        """The smallest file that fits the device and passes its gate; of equals the most exact."""
+        """Choose the smallest file that fits the device and passes its gate."""
         usable = [entry for entry in self.at(profile) if entry.fits and entry.passed]
         return min(usable, key=lambda entry: (entry.file_bytes, entry.loss), default=None)
 
@@ -113,10 +114,10 @@ def _beats(ours: Entry, theirs: Entry) -> bool:
 
 
 def entry_of(report: Report, title: str, folder: Path) -> Entry:
-    """Take from a report what is compared.
+    """Take the compared figures from a report.
 
     Raises:
-        InputError: the bundle was never validated, so that there is nothing to compare.
+        InputError: the bundle was never validated.
     """
     if report.validation is None:
         raise InputError(
@@ -139,7 +140,7 @@ def entry_of(report: Report, title: str, folder: Path) -> Entry:
 
 
 def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
-    """Add the figure that the gate judges, and the original's."""
+    """Add the figure by which the gate decides, and the original's."""
     (found,) = (metric for metric in metrics if metric.name == METRICS[task])
     baseline = 1.0 if found.baseline is None else found.baseline  # one is like oneself
     worst = make_gate(task, metrics, max_drop=0.0).worst
@@ -147,10 +148,10 @@ def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
 
 
 def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:
-    """Put finished bundles beside each other, as a sweep does with those that it makes.
+    """Make a sweep of bundles that are finished.
 
     Raises:
-        InputError: their accuracy is not measured by one metric.
+        InputError: the bundles were judged by different metrics.
     """
     first = reports[0][1]
     metrics = {METRICS[report.task]: folder for folder, report in reports}
@@ -185,7 +186,7 @@ def from_json(text: str) -> Sweep:
     """Read a sweep that ``to_json`` wrote.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is no sweep.
     """
     try:
         return TypeAdapter(Sweep).validate_json(text)

@@ -11,7 +11,7 @@ from edgelr.report.pareto import Entry, Sweep
 
 
 def drawings(found: Sweep) -> dict[str, Chart]:
-    """Make the charts of every device, by a name that files can have."""
+    """Make the charts of every device, by a name that is valid for a file."""
     return {
         f"{profile}-{name}": chart
         for profile in found.profiles

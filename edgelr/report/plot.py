@@ -45,9 +45,9 @@ def write_plot(found: MethodBench, highlighted: str, path: Path) -> None:
     """Draw the curves of every recipe into ``path``, ``.svg`` or ``.png``.
 
     Args:
-        found: the rows.
+        found: results of the bench.
         highlighted: recipe whose line is thick.
-        path: where to; the same rows give the same bytes.
+        path: picture that is written; the same rows give the same bytes.
     """
     with rc_context(STABLE):
         drawn = draw_bench(found, highlighted)
@@ -77,7 +77,7 @@ def scatter_height(chart: Scatter) -> float:
 
 
 def draw_scatter(panel: Axes, chart: Scatter) -> None:
-    """Draw numbered points, and what they are below: squares are rivals, usable ones are filled."""
+    """Draw numbered points, with their labels below: rivals are squares, usable points filled."""
     front = sorted((point.x, point.y) for point in chart.points if point.front)
     panel.plot([x for x, _ in front], [y for _, y in front], linestyle="--", color="0.6")
     panel.axhline(0.0, color="0.6", linewidth=1.0, linestyle=":")

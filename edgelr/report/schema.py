@@ -1,4 +1,4 @@
-"""The JSON of every result, and how report.json is read.
+"""Write every result as JSON, and read report.json.
 
 Infinite and undefined numbers become the strings ``"Infinity"``, ``"-Infinity"`` and ``"NaN"``,
 because JSON has no word for them; reading turns them back into numbers.

@@ -1,1 +1,1 @@
-"""How families are traced: routes, example inputs, one module per kind of graph."""
+"""Tracing of model families: routes, example inputs, one module per kind of graph."""

@@ -33,8 +33,8 @@ def export_decoder(module: Any, path: Path) -> None:
     """Write the graph of a causal language model.
 
     Args:
-        module: of transformers, with attention that can be replaced by name.
-        path: of the graph file; the weights are beside it.
+        module: causal language model of transformers, whose attention is replaced by name.
+        path: graph file; the weights are beside it.
 
     Raises:
         InputError: its heads or its rotary positions cannot be traced.
@@ -96,12 +96,12 @@ def _require_traceable(config: Any, head_size: int) -> None:
 
 
 class _Cache:
-    """What a model takes for its cache: it keeps nothing, because the operator does.
+    """Stands for the cache of transformers, and keeps nothing: the operator has its own.
 
     Args:
         past: keys and values of every block, ``(batch, heads, capacity, head_size)`` each.
         last: place of every row's last token, ``(batch,)`` int32.
-        length: tokens of a row, with padding.
+        length: length of a row with padding, tokens.
     """
 
     is_compileable = False
@@ -130,9 +130,9 @@ class _Traced(nn.Module):
         """Compute the logits, and the keys and values of every block.
 
         Args:
-            input_ids: ``(batch, tokens)``.
-            attention_mask: ``(batch, total)``, 1 for real tokens; the last ``tokens`` are new.
-            past: see ``_Cache``.
+            input_ids: ids of the new tokens, ``(batch, tokens)``.
+            attention_mask: mask ``(batch, total)``, 1 for real tokens; the last ``tokens`` are new.
+            past: keys and values of every block; see ``_Cache``.
         """
         tokens, total = input_ids.shape[1], attention_mask.shape[1]
         steps = torch.arange(tokens)

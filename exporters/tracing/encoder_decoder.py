@@ -1,4 +1,4 @@
-"""The route of sequence-to-sequence models: one graph for the encoder, one for the decoder.
+"""The route of encoder-decoder models: one graph for the encoder, one for the decoder.
 
 The encoder's graph also computes the keys and values of every cross attention, once for each text,
 and the decoder's graph takes them as ``past_key_values.N.encoder``. It serves the first step, with
@@ -22,7 +22,7 @@ NEW_TOKENS = 3  # of the example; neither 0 nor 1, which tracing would specializ
 _PER_BLOCK = 4  # key and value of the decoder itself, key and value of the encoder's output
 
 
-def trace_pair_with_transformers(
+def trace_encoder_decoder(
     module: Any, folder: Path, out: Path, example: dict[str, Any]
 ) -> None:
     """Trace both graphs, unfused, so that scopes bind their linears.
@@ -37,7 +37,7 @@ def trace_pair_with_transformers(
 
 
 def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) -> None:
-    """Hidden states and what cross attention makes of them; the rest of the decoder is dead."""
+    """Trace hidden states, and keys and values of cross attention; nothing else is an output."""
 
     def encode(**inputs: Tensor) -> dict[str, Tensor]:
         hidden = module.get_encoder()(**inputs).last_hidden_state
@@ -58,7 +58,7 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
 
 
 def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
-    """Logits of new tokens after those of a past, which may be none."""
+    """Trace the logits of new tokens behind a past, which may be empty."""
     import torch
 
     with torch.no_grad():
@@ -110,12 +110,12 @@ def export_as(
     """Trace a module with another ``forward``.
 
     Args:
-        module: a model of transformers.
-        forward: gives the outputs, by name.
+        module: model of transformers.
+        forward: function of the example that returns the outputs, by name.
         example: arguments of ``forward``.
-        shapes: which of their axes vary; see ``varying``.
+        shapes: axes of the arguments that vary; see ``varying``.
         out: folder of the graph.
-        names: of inputs that shall have others.
+        names: other names of inputs, by the traced name.
     """
     module.forward = forward
     try:
@@ -134,7 +134,7 @@ def _empty_cache() -> Any:
 
 
 def _named(part: str, cache: Any, prefix: str = "present") -> dict[str, Tensor]:
-    """Keys and values of every block, by optimum's names."""
+    """Name keys and values of every block as optimum does."""
     return {
         f"{prefix}.{index}.{part}.{kind}": getattr(layer, f"{kind}s")
         for index, layer in enumerate(cache.layers)
@@ -148,7 +148,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def varying(*axes: int) -> dict[int, Any]:
-    """Say which axes of an input have no fixed size."""
+    """Mark the axes of an input that have no fixed size."""
     from torch.export import Dim
 
     return dict.fromkeys(axes, Dim.DYNAMIC)

@@ -102,7 +102,7 @@ def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> No
 
 
 def traced_by_transformers(module: Any, example: dict[str, Any], **shapes: Any) -> Any:
-    """Trace a module; see ``OnnxConfig`` for what may be said of shapes."""
+    """Trace a module; ``shapes`` are fields of transformers' ``OnnxConfig``."""
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects

@@ -1,4 +1,4 @@
-"""The route of models that compare texts with images: one graph for each.
+"""The route of dual encoders, which compare texts with images: one graph for each.
 
 An application embeds its texts once, and images ever after.
 """
@@ -58,7 +58,7 @@ def images_and_prompts(config: Any, batch: int, side: int) -> dict[str, Tensor]:
 
 
 def vision_sizes(config: Any) -> dict[str, Any]:
-    """The sizes of what reads images: that runs, where texts are embedded before."""
+    """Read the sizes of the image encoder, which runs more often: texts are embedded once."""
     sizes = config.vision_config
     return {
         "layers": sizes.num_hidden_layers,
