@@ -67,7 +67,7 @@ class Run:
     context_tokens: int
 
 
-class Clock:
+class LatencyPredictor:
     """Predicts how long a device computes.
 
     Args:
@@ -217,7 +217,7 @@ def predict(
     """
     if not can_predict(device):
         return None
-    clock = Clock(device, shape, values)
+    clock = LatencyPredictor(device, shape, values)
     return Prediction(
         phases=tuple(
             PredictedPhase(
@@ -248,7 +248,7 @@ def slower_than_dense(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyPredictor(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def slower(group: SiteGroup, candidate: Candidate) -> bool:
@@ -272,7 +272,7 @@ def bytes_and_time(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyPredictor(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def price(group: SiteGroup, candidate: Candidate) -> int:

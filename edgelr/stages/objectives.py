@@ -19,7 +19,7 @@ from edgelr.data.calibration import Calibration
 from edgelr.device.budget import require_feasible, weight_budget
 from edgelr.device.gate import loss_limit
 from edgelr.device.latency import (
-    Clock,
+    LatencyPredictor,
     Product,
     bytes_and_time,
     can_predict,
@@ -215,7 +215,7 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
             f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
             f"--profile."
         )
-    clock = Clock(subject.device, subject.shape, subject.precision)
+    clock = LatencyPredictor(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
     rows = run.batch * run.tokens
 

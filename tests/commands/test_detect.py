@@ -18,7 +18,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.settings import make_settings
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.identity import is_this_machine
-from edgelr.device.latency import Clock, Product, Run, can_predict
+from edgelr.device.latency import LatencyPredictor, Product, Run, can_predict
 from edgelr.device.profile import DeviceProfile, load_profile, profile_path
 from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
 from edgelr.graph.workload import read_workload
@@ -149,7 +149,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> DeviceProfile:
 @pytest.mark.real
 @pytest.mark.slow
 def test_larger_products_take_longer(here: DeviceProfile) -> None:
-    clock = Clock(here, planning.ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
+    clock = LatencyPredictor(here, planning.ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
     times = [clock.product_seconds(Product(576, n, "float32"), 128) for n in (144, 576, 2304)]
     assert times[0] < times[1] < times[2]
 
@@ -166,7 +166,7 @@ def test_real_models_take_as_long_as_predicted(
     bundle = dense_in(model, planning.dense_export(model, cache, Recorder()), weights, here, cache)
     shape = bundle.manifest.shape
     assert shape is not None
-    clock, workload = Clock(here, shape, "float32"), read_workload(bundle.model_path)
+    clock, workload = LatencyPredictor(here, shape, "float32"), read_workload(bundle.model_path)
     for phase in measure_one(bundle, repetitions=7).phases:
         context = phase.context_tokens or phase.tokens
         predicted = clock.milliseconds(workload, Run(phase.batch, phase.tokens, context))

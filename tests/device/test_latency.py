@@ -15,7 +15,7 @@ from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.measurement import Prediction
 from edgelr.core.plan import Plan
 from edgelr.device.latency import (
-    Clock,
+    LatencyPredictor,
     Product,
     Run,
     Workload,
@@ -91,7 +91,7 @@ def test_there_is_a_prediction_exactly_where_the_rates_are_known(name: str) -> N
 
 
 def test_one_token_is_bound_by_reading_and_a_prompt_by_arithmetic(jetson: DeviceProfile) -> None:
-    clock = Clock(jetson, DECODER, "float16")
+    clock = LatencyPredictor(jetson, DECODER, "float16")
     assert clock.product_seconds(MATRIX, 1) == pytest.approx(2 * 1000 * 500 / 68e9)
     assert clock.product_seconds(MATRIX, 512) == pytest.approx(2 * 512 * 500e3 / 2.56e12)
 
@@ -113,7 +113,7 @@ def test_equal_graphs_take_equal_time_and_encoders_do_not_decode(jetson: DeviceP
 
 
 def test_a_longer_context_takes_longer(jetson: DeviceProfile) -> None:
-    clock, nothing = Clock(jetson, DECODER, "float16"), Workload((), 0)
+    clock, nothing = LatencyPredictor(jetson, DECODER, "float16"), Workload((), 0)
     short, long = (clock.milliseconds(nothing, Run(1, 1, context)) for context in (100, 1000))
     assert long == pytest.approx(10 * short)
     # keys and values of 30 layers, 3 heads of 64, 2 bytes each
@@ -121,7 +121,7 @@ def test_a_longer_context_takes_longer(jetson: DeviceProfile) -> None:
 
 
 def test_whole_numbers_read_less(jetson: DeviceProfile) -> None:
-    clock = Clock(jetson, DECODER, "float16")
+    clock = LatencyPredictor(jetson, DECODER, "float16")
     times = [
         clock.product_seconds(Product(1024, 512, weights), 1)
         for weights in ("float16", "int8", "int4")
@@ -138,20 +138,20 @@ def test_whole_numbers_read_less(jetson: DeviceProfile) -> None:
 def test_tables_give_back_what_follows_a_power_law(
     jetson: DeviceProfile, rows: int, inputs: int, outputs: int
 ) -> None:
-    clock = Clock(measured(jetson), DECODER, "float32")
+    clock = LatencyPredictor(measured(jetson), DECODER, "float32")
     found = clock.product_seconds(Product(inputs, outputs, "float32"), rows)
     assert found == pytest.approx(rows * inputs * outputs * 1e-9)
 
 
 def test_between_the_points_tables_are_interpolated(jetson: DeviceProfile) -> None:
-    clock = Clock(measured(jetson, exponent=0.5), DECODER, "float32")
+    clock = LatencyPredictor(measured(jetson, exponent=0.5), DECODER, "float32")
     times = [clock.product_seconds(Product(64, out, "float32"), 1) for out in (64, 128, 256)]
     assert times[0] < times[1] < times[2]
     assert times[1] == pytest.approx((64 * 128) ** 0.5 * 1e-9)  # a power law stays one
 
 
 def test_every_node_costs_what_a_node_costs(jetson: DeviceProfile) -> None:
-    clock = Clock(measured(jetson), DECODER, "float32")
+    clock = LatencyPredictor(measured(jetson), DECODER, "float32")
     found = clock.milliseconds(Workload((), 500), Run(1, 1, 0))
     assert found == pytest.approx(500 * 2.0 / 1e3, rel=1e-3)
 
@@ -178,7 +178,7 @@ def predicted_ms(made: Planned, folder: Path, cache: Cache) -> float:
     place = make_place(folder)
     bundle, _ = write_bundle(made, make_factors(made, cache, Recorder()), place)
     subject = made.subject
-    clock = Clock(subject.device, subject.shape, subject.precision)
+    clock = LatencyPredictor(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
     return clock.milliseconds(read_workload(bundle.model_path), run)
 
@@ -297,7 +297,7 @@ def test_time_is_weighed_with_bytes_where_the_device_was_measured(
     settings = quick_settings(tiny_encoder.folder, keep=0.5, precision="float32")
     found = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
     by_bytes = replace(found.search, price=None).plan(found.plan.budget_bytes)
-    clock = Clock(device, found.subject.shape, found.subject.precision)
+    clock = LatencyPredictor(device, found.subject.shape, found.subject.precision)
     groups = {group.name: group for group in found.search.groups}
 
     def seconds(plan: Plan) -> float:
