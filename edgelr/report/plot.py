@@ -117,8 +117,14 @@ def draw_bench(found: MethodBench, highlighted: str) -> Figure:
     for panel in list(panels)[len(found.texts) :]:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    place = "outside lower center"
-    figure.legend(handles, labels, loc=place, ncols=keys_per_line, frameon=False, handlelength=3)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=keys_per_line,
+        frameon=False,
+        handlelength=3,
+    )
     return figure
 
 

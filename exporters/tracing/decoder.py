@@ -46,39 +46,41 @@ def export_decoder(module: Any, path: Path) -> None:
     blocks = range(config.num_hidden_layers)
     names = [f"{block}.{kind}" for block in blocks for kind in ("key", "value")]
     past = [torch.zeros(ROWS, heads, CAPACITY, size) for _ in names]
-    ids = torch.ones(ROWS, TOKENS, dtype=torch.long)
-    mask = torch.ones(ROWS, TOTAL, dtype=torch.long)
     traced = _Traced(module)
     AttentionInterface.register(GROUPED, traced.attend)
     before = config._attn_implementation
     module.set_attn_implementation(GROUPED)
     try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                traced,
-                (ids, mask, past),
-                dynamo=True,
-                opset_version=18,  # what every fusion pattern expects
-                input_names=[
-                    "input_ids",
-                    "attention_mask",
-                    *map("past_key_values.{}".format, names),
-                ],
-                output_names=["logits", *map("present.{}".format, names)],
-                dynamic_shapes=(
-                    {0: "batch", 1: "tokens"},
-                    {0: "batch", 1: "total"},
-                    [{0: "batch", 2: "capacity"} for _ in names],
-                ),
-                verbose=False,
-            )
+        program = _export(traced, names, past)
     finally:
         module.set_attn_implementation(before)
-    assert program is not None
     for node in program.model.graph:  # scopes as if nothing were around the model
         for key, value in node.metadata_props.items():
             node.metadata_props[key] = value.replace(f"'{WRAPPER}.", "'")
     program.save(path, external_data=True)
+
+
+def _export(traced: _Traced, names: list[str], past: list[Tensor]) -> torch.onnx.ONNXProgram:
+    """Trace with an example whose axes all have different sizes."""
+    ids = torch.ones(ROWS, TOKENS, dtype=torch.long)
+    mask = torch.ones(ROWS, TOTAL, dtype=torch.long)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            traced,
+            (ids, mask, past),
+            dynamo=True,
+            opset_version=18,  # what every fusion pattern expects
+            input_names=["input_ids", "attention_mask", *map("past_key_values.{}".format, names)],
+            output_names=["logits", *map("present.{}".format, names)],
+            dynamic_shapes=(
+                {0: "batch", 1: "tokens"},
+                {0: "batch", 1: "total"},
+                [{0: "batch", 2: "capacity"} for _ in names],
+            ),
+            verbose=False,
+        )
+    assert program is not None
+    return program
 
 
 def _require_traceable(config: Any, head_size: int) -> None:

@@ -22,9 +22,7 @@ NEW_TOKENS = 3  # of the example; neither 0 nor 1, which tracing would specializ
 _PER_BLOCK = 4  # key and value of the decoder itself, key and value of the encoder's output
 
 
-def trace_encoder_decoder(
-    module: Any, folder: Path, out: Path, example: dict[str, Any]
-) -> None:
+def trace_encoder_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
     """Trace both graphs, unfused, so that scopes bind their linears.
 
     The model runs with another ``forward``, and not inside another module: scopes keep its names.
