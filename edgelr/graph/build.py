@@ -32,7 +32,7 @@ EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 12  # neither 0 nor 1, which tracing would spe
 def trace(model: LoadedModel, folder: Path) -> None:
     """Write the dense float32 graph into ``folder``; linears are unpacked.
 
-    Of an encoder-decoder model, both graphs.
+    Of an encoder-decoder model and of a dual encoder, both graphs.
     """
     traced = folder / "traced"
     traced.mkdir()
@@ -85,7 +85,7 @@ def build(
     """Write the graph in which the sites of ``factors`` are factorized; none gives dense.
 
     Of an encoder-decoder model, both graphs: ``traced`` and ``path`` are the decoder's, and the
-    encoder's are beside.
+    encoder's are beside. Of a dual encoder, those of images, and those of texts are beside.
 
     Args:
         model: torch model, whose weights verify the binding.

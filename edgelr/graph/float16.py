@@ -27,14 +27,14 @@ class ToFloat16(InPlacePass):
     def call(self, model: ir.Model) -> PassResult:
         """Convert the main graph; a weight that is too large for float16 is found on saving."""
         graph = model.graph
-        exact = _angles(graph)
+        exact = _angles(graph)  # case 3
         kept = {value for node in exact for value in (*node.inputs, *node.outputs)}
-        _cast_behind(graph, exact)
+        _cast_behind(graph, exact)  # case 4
         others = [node for node in graph if node not in exact]
         weights = [value for value in graph.initializers.values() if value not in kept]
         outputs = [value for node in others for value in node.outputs]
         changed = [
-            *[_convert_weight(value) for value in weights],
+            *[_convert_weight(value) for value in weights],  # case 1, and below case 2
             *[_retype(value) for value in (*graph.inputs, *graph.outputs, *outputs)],
             *[_convert_attributes(node) for node in others],
         ]
