@@ -1,4 +1,4 @@
-"""Bundles in lm-evaluation-harness: its tasks, on the file that ships, in ONNX Runtime.
+"""The model ``edgelr`` of lm-evaluation-harness: its tasks run on a bundle, in ONNX Runtime.
 
     python -m edgelr.lm_eval run --model edgelr --model_args bundle=DIR --tasks hellaswag
 
@@ -34,25 +34,24 @@ except ImportError as error:
     )
     raise (SystemExit(str(problem)) if __name__ == "__main__" else problem) from error
 
-Pair = tuple[
-    Any, list[int], list[int]
-]  # the texts, or None; tokens of the context; of what follows
+FROM_HARNESS = {"batch_size", "max_batch_size", "device"}
+Request = tuple[Any, list[int], list[int]]  # key in the cache, or None; context; continuation
 
 
 @register_model("edgelr")
 class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked into
-    """A decoder's bundle.
+    """A model of lm-eval that runs a decoder's bundle, one text at a time.
 
     Args:
-        bundle: a folder that ``edgelr export`` wrote.
+        bundle: folder that ``edgelr export`` wrote.
         provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
-        max_length: tokens that are read at once; None takes the model's context.
-        max_gen_toks: tokens to write, where a task does not say.
-        batch_size, max_batch_size, device: are given by lm-eval and not used: texts run one by one.
+        threads: threads of one operator; None takes every core.
+        max_length: longest context, tokens; None takes the model's.
+        max_gen_toks: longest answer of tasks that do not set one, tokens.
+        others: arguments that lm-eval itself adds; they are not used.
 
     Raises:
-        InputError: the bundle generates no text.
+        InputError: the bundle generates no text, or an argument is unknown.
     """
 
     def __init__(
@@ -62,11 +61,14 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         threads: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
-        batch_size: object = 1,
-        max_batch_size: object = None,
-        device: object = None,
+        **others: object,
     ) -> None:
         super().__init__()
+        if unknown := sorted(others.keys() - FROM_HARNESS):
+            raise InputError(
+                f"--model_args has {', '.join(unknown)}; expected bundle, provider, threads, "
+                f"max_length and max_gen_toks. Leave the others away."
+            )
         opened = read_bundle(Path(bundle))
         if opened.manifest.task != "text-generation":
             raise InputError(
@@ -77,8 +79,9 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         self.tokenizer = read_tokenizer(opened)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.max_length = min(max_length or opened.manifest.context_tokens,
-                              opened.manifest.context_tokens)  # fmt: skip
+        self.max_length = min(
+            max_length or opened.manifest.context_tokens, opened.manifest.context_tokens
+        )
         self.max_gen_toks = max_gen_toks
         self._first: int | None = self.decoder.config.get("bos_token_id")
 
@@ -103,11 +106,11 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return ids
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Pair], disable_tqdm: bool = False, **_: object
+        self, requests: Sequence[Request], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """Sum the logarithms of probabilities, and tell whether each token is the likeliest."""
         answers = []
-        for key, context, following in _told(requests, "Likelihoods", disable_tqdm):
+        for key, context, following in _with_progress(requests, "Likelihoods", disable_tqdm):
             answers.append(self._likelihood(context, following))
             if key is not None:
                 self.cache_hook.add_partial("loglikelihood", key, answers[-1])
@@ -128,7 +131,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     ) -> list[float]:
         """Sum the logarithms of the probabilities of whole texts, in pieces of the context."""
         answers = []
-        for (text,) in _told([each.args for each in requests], "Texts", disable_tqdm):
+        for (text,) in _with_progress([each.args for each in requests], "Texts", disable_tqdm):
             windows = get_rolling_token_windows(
                 self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1
             )
@@ -140,7 +143,9 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Write greedily behind every context, up to a text that stops it, or the end."""
         answers = []
-        for context, options in _told([each.args for each in requests], "Answers", disable_tqdm):
+        for context, options in _with_progress(
+            [each.args for each in requests], "Answers", disable_tqdm
+        ):
             answers.append(self._written(context, **options))
             self.cache_hook.add_partial("generate_until", (context, options), answers[-1])
         return answers
@@ -176,7 +181,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return text[: min(found, default=len(text))]
 
 
-def _told(items: Sequence[Any], what: str, quiet: bool) -> Any:
+def _with_progress(items: Sequence[Any], what: str, quiet: bool) -> Any:
     """Show how far the work is, as lm-eval does."""
     from tqdm import tqdm
 

@@ -52,8 +52,8 @@ def bench_methods(
 
     device = load_profile(settings.profile)
     from edgelr.commands import bench
-    from edgelr.report.comparison import to_json
     from edgelr.report.comparison_tables import next_command, print_bench
+    from edgelr.report.schema import to_json
 
     question = bench.Question(
         settings,
@@ -111,8 +111,8 @@ def sweep(
     """Compress MODEL for several devices, precisions and sizes, and say what to ship to each."""
     from edgelr.commands import bench
     from edgelr.commands import sweep as sweeps
-    from edgelr.report.pareto import to_json
     from edgelr.report.pareto_tables import print_sweep
+    from edgelr.report.schema import to_json
 
     question = sweeps.Question(
         settings,

@@ -69,8 +69,9 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what changed between two bundles: linears, size, accuracy, latency, settings."""
-    from edgelr.report.diff import make_diff, to_json
+    from edgelr.report.diff import make_diff
     from edgelr.report.diff_tables import print_diff
+    from edgelr.report.schema import to_json
 
     found = make_diff(*_sides(before, after))
     if as_json:
@@ -122,7 +123,7 @@ def _document(found: tuple[Path, Report] | Sweep, kind: str) -> str:
 
 
 def _comparison(found: Sweep, kind: str) -> str:
-    from edgelr.report import pareto, pareto_html, pareto_tables
+    from edgelr.report import pareto_html, pareto_tables, schema
 
     if kind == "card":
         raise InputError(
@@ -132,7 +133,7 @@ def _comparison(found: Sweep, kind: str) -> str:
         return pareto_html.to_html(found)
     if kind == "markdown":
         return pareto_tables.to_markdown(found, plot="")
-    return pareto.to_json(found)
+    return schema.to_json(found)
 
 
 def _format_of(path: Path) -> str:
@@ -149,11 +150,11 @@ def _format_of(path: Path) -> str:
 
 
 def _drawings(found: tuple[Path, Report] | Sweep) -> dict[str, Chart]:
-    from edgelr.report import drawings, pareto_html
+    from edgelr.report import drawings, pareto_charts
 
     if isinstance(found, tuple):
         return drawings.drawings(found[1])
-    return pareto_html.drawings(found)
+    return pareto_charts.drawings(found)
 
 
 def _write_plots(charts: dict[str, Chart], folder: Path) -> None:

@@ -25,18 +25,17 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.report.pareto import (
-    SCHEMA_VERSION,
     Entry,
     Sweep,
     entry_of,
     judged,
     read_entry,
-    to_json,
     write_entry,
 )
 from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.stages import bundle as delivery

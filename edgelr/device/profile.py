@@ -91,7 +91,7 @@ class Layout(_Section):
     accuracy_level: Figure[AccuracyLevel, Literal["level"]]
 
 
-class Workload(_Section):
+class ProfileWorkload(_Section):
     """What a budget leaves room for, unless the user asks for something else."""
 
     context_tokens: Tokens
@@ -144,7 +144,7 @@ class DeviceProfile(_Section):
     compute: Compute
     software: Software
     layout: Layout
-    workload: Workload
+    workload: ProfileWorkload
     gate: AccuracyGate
     detect: Detection = Detection()
     kernels: Kernels | None = None

@@ -1,4 +1,4 @@
-"""What a graph file computes for every token: its products with constants, and its other nodes."""
+"""Work of a graph file for every token: its products with constants, and its other nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_workload(path: Path, tokens: int | None = None) -> Workload:
     """List the products of a graph file; its weights are not read.
 
     Args:
-        path: of the graph.
+        path: graph file.
         tokens: tokens of the image or sound that it reads, whose products may have more positions;
             None counts one position for each token.
     """
@@ -73,13 +73,11 @@ def _product(node: ir.Node) -> Product | None:
 
 
 def _sizes(node: ir.Node, shape: Sequence[int]) -> tuple[int, int]:
-    """Inputs and outputs of a product with a constant of this shape; zeros where it is none."""
+    """Find the inputs and outputs of a product with a constant of this shape; zeros for others."""
     if node.op_type == "Conv":
-        groups = node.attributes.get("group")
-        alone = groups is None or groups.as_int() == 1
+        alone = node.attributes.get_int("group", 1) == 1
         return (math.prod(shape[1:]), shape[0]) if alone else (0, 0)
     if len(shape) != 2:
         return 0, 0
-    transposed = node.attributes.get("transB")
     rows, columns = shape
-    return (columns, rows) if transposed is not None and transposed.as_int() else (rows, columns)
+    return (columns, rows) if node.attributes.get_int("transB", 0) else (rows, columns)

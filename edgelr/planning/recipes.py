@@ -1,4 +1,4 @@
-"""Named combinations of grouping, method, allocator and forms. Papers are points on axes."""
+"""Recipes: named combinations of grouping, method, allocator and forms, one for every paper."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ if TYPE_CHECKING:
     from edgelr.core.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is factorized together, in which metric, how bytes are spread, in which forms.
+    """A point on the axes grouping, method, allocator, forms, and what is done beyond them.
 
     Attributes:
-        name: what ``--recipe`` takes.
-        grouping: which linears may share factors; see ``sites.find_groups``.
-        method: the decomposition.
-        allocator: how the bytes are spread.
-        forms: what a linear may become.
+        name: value of ``--recipe``.
         summary: one line, with the paper.
-        coefficients: of a basis that blocks share; see ``decompose.decompose_group``.
-        refine: what is solved again once the ranks are known. ``basis``: a basis that blocks share,
-            in turns with its coefficients. ``refit``: every block, on the inputs that the
+        method: name of the decomposition.
+        grouping: linears that may share factors; see ``sites.find_groups``.
+        allocator: name of the allocator, which spreads the bytes over the linears.
+        forms: forms that a linear may take.
+        coefficients: fit of the coefficients of a basis that blocks share; see
+            ``decompose.decompose_group``.
+        refine: solutions computed again once the ranks are known. ``basis``: a basis that blocks
+            share, in turns with its coefficients. ``refit``: every block, on the inputs that the
             compressed model gives it. ``scale``: the scale of every component, to make up for those
             that were dropped.
-        heal: which factors train where healing is asked for; ``low_rank`` leaves those of more
-            than half of the full rank alone.
-        importance: how the components of single linears are ordered and scaled anew, by what they
-            are worth to the model: in closed form (``surgery``) or by training (``soco``).
+        heal: factors that train where healing is asked for; ``low_rank`` leaves those of more than
+            half of the full rank alone.
+        importance: measure by which the components of single linears are ordered and scaled anew:
+            the increase of the loss without them (``surgery``) or a trained score (``soco``).
     """
 
     name: str
-    grouping: Grouping
-    method: str
-    allocator: str
-    forms: tuple[Form, ...]
     summary: str
+    method: str
+    grouping: Grouping = "one"
+    allocator: str = "uniform"
+    forms: tuple[Form, ...] = ("low_rank",)
     coefficients: Coefficients = "fitted"
     refine: tuple[Refinement, ...] = ()
     heal: HealedSites = "all"
@@ -124,169 +125,137 @@ def _misfit(recipe: Recipe) -> str | None:
 
 RECIPES: Registry[Recipe] = Registry("recipe", group="edgelr.recipes")
 
-DENSE_OR_LOW_RANK: tuple[Form, ...] = ("dense", "low_rank")
-LOW_RANK: tuple[Form, ...] = ("low_rank",)
-
 for _recipe in (
     Recipe(
-        "edgelr",
-        "one",
-        "fisher",
-        "lagrangian",
-        ("dense", "low_rank", "pivoted"),
-        "two-sided Fisher metric, optimal brain surgery, one budget in units of loss (the default)",
+        name="edgelr",
+        summary=(
+            "two-sided Fisher metric, optimal brain surgery, one budget in units "
+            "of loss (the default)"
+        ),
+        method="fisher",
+        allocator="lagrangian",
+        forms=("dense", "low_rank", "pivoted"),
         refine=("scale",),
         importance="surgery",
     ),
     Recipe(
-        "svd",
-        "one",
-        "svd",
-        "uniform",
-        LOW_RANK,
-        "truncated SVD at one share everywhere: the baseline",
+        name="svd",
+        summary="truncated SVD at one share everywhere: the baseline",
+        method="svd",
     ),
     Recipe(
-        "asvd",
-        "one",
-        "asvd",
-        "uniform",
-        LOW_RANK,
-        "ASVD: inputs scaled by their size (arXiv:2312.05821)",
+        name="asvd",
+        summary="ASVD: inputs scaled by their size (arXiv:2312.05821)",
+        method="asvd",
     ),
     Recipe(
-        "fwsvd",
-        "one",
-        "fwsvd",
-        "uniform",
-        LOW_RANK,
-        "FWSVD: outputs weighed by their Fisher information (arXiv:2207.00112)",
+        name="fwsvd",
+        summary="FWSVD: outputs weighed by their Fisher information (arXiv:2207.00112)",
+        method="fwsvd",
     ),
     Recipe(
-        "svd-llm",
-        "one",
-        "svd_llm",
-        "uniform",
-        LOW_RANK,
-        "SVD-LLM: whitened SVD at one share everywhere (arXiv:2403.07378)",
+        name="svd-llm",
+        summary="SVD-LLM: whitened SVD at one share everywhere (arXiv:2403.07378)",
+        method="svd_llm",
     ),
     Recipe(
-        "mpifa",
-        "one",
-        "svd_llm",
-        "uniform",
-        ("pivoted",),
-        "MPIFA: SVD-LLM in pivoted form, refitted block by block (arXiv:2501.19090)",
+        name="mpifa",
+        summary="MPIFA: SVD-LLM in pivoted form, refitted block by block (arXiv:2501.19090)",
+        method="svd_llm",
+        forms=("pivoted",),
         refine=("refit",),
     ),
     Recipe(
-        "basis-sharing",
-        "blocks",
-        "svd_llm",
-        "uniform",
-        LOW_RANK,
-        "Basis Sharing: one basis for two neighbouring blocks (arXiv:2410.03765)",
+        name="basis-sharing",
+        summary="Basis Sharing: one basis for two neighbouring blocks (arXiv:2410.03765)",
+        grouping="blocks",
+        method="svd_llm",
         coefficients="stacked",
     ),
     Recipe(
-        "input-sharing",
-        "input",
-        "svd_llm",
-        "uniform",
-        LOW_RANK,
-        "one basis for the linears that read the same input",
+        name="input-sharing",
+        summary="one basis for the linears that read the same input",
+        grouping="input",
+        method="svd_llm",
     ),
     Recipe(
-        "basis-sharing-als",
-        "blocks",
-        "svd_llm",
-        "uniform",
-        LOW_RANK,
-        "Basis Sharing with basis and coefficients solved in turns",
+        name="basis-sharing-als",
+        summary="Basis Sharing with basis and coefficients solved in turns",
+        grouping="blocks",
+        method="svd_llm",
         refine=("basis",),
     ),
     Recipe(
-        "welore",
-        "one",
-        "svd",
-        "welore",
-        DENSE_OR_LOW_RANK,
-        "WeLore: one threshold on normalized spectra (arXiv:2407.11239); heals low-rank components",
+        name="welore",
+        summary=(
+            "WeLore: one threshold on normalized spectra (arXiv:2407.11239); heals "
+            "low-rank components"
+        ),
+        method="svd",
+        allocator="welore",
+        forms=("dense", "low_rank"),
         heal="low_rank",
     ),
     Recipe(
-        "spectral-surgery",
-        "one",
-        "fisher",
-        "lagrangian",
-        ("dense", "low_rank", "pivoted"),
-        "SVD-Surgeon: optimal brain surgery on components, the others rescaled (arXiv:2606.23568)",
+        name="spectral-surgery",
+        summary=(
+            "SVD-Surgeon: optimal brain surgery on components, the others rescaled "
+            "(arXiv:2606.23568)"
+        ),
+        method="fisher",
+        allocator="lagrangian",
+        forms=("dense", "low_rank", "pivoted"),
         importance="surgery",
     ),
     Recipe(
-        "soco",
-        "one",
-        "svd",
-        "threshold",
-        DENSE_OR_LOW_RANK,
-        "SoCo: a learned score for every component, one threshold on all (arXiv:2502.15092)",
+        name="soco",
+        summary=(
+            "SoCo: a learned score for every component, one threshold on all (arXiv:2502.15092)"
+        ),
+        method="svd",
+        allocator="threshold",
+        forms=("dense", "low_rank"),
         importance="soco",
     ),
     Recipe(
-        "input-space",
-        "one",
-        "input_space",
-        "uniform",
-        LOW_RANK,
-        "projection on the principal inputs (row space, arXiv:2401.16438)",
+        name="input-space",
+        summary="projection on the principal inputs (row space, arXiv:2401.16438)",
+        method="input_space",
     ),
     Recipe(
-        "output-space",
-        "one",
-        "output_space",
-        "uniform",
-        LOW_RANK,
-        "projection on the outputs that the loss sees (column space, arXiv:2401.16438)",
+        name="output-space",
+        summary="projection on the outputs that the loss sees (column space, arXiv:2401.16438)",
+        method="output_space",
     ),
     Recipe(
-        "tied-pair",
-        "tied",
-        "fisher",
-        "lagrangian",
-        ("dense", "low_rank", "tied"),
-        "one matrix and its transpose for a pair of linears (arXiv:2401.16438)",
+        name="tied-pair",
+        summary="one matrix and its transpose for a pair of linears (arXiv:2401.16438)",
+        grouping="tied",
+        method="fisher",
+        allocator="lagrangian",
+        forms=("dense", "low_rank", "tied"),
     ),
     Recipe(
-        "kronecker",
-        "one",
-        "kronecker",
-        "lagrangian",
-        ("dense", "kronecker"),
-        "sums of Kronecker products (arXiv:2408.05883)",
+        name="kronecker",
+        summary="sums of Kronecker products (arXiv:2408.05883)",
+        method="kronecker",
+        allocator="lagrangian",
+        forms=("dense", "kronecker"),
     ),
     Recipe(
-        "hadamard",
-        "one",
-        "hadamard",
-        "uniform",
-        LOW_RANK,
-        "products of two low-rank matrices, entry by entry (arXiv:2408.05883)",
+        name="hadamard",
+        summary="products of two low-rank matrices, entry by entry (arXiv:2408.05883)",
+        method="hadamard",
     ),
     Recipe(
-        "als",
-        "one",
-        "als",
-        "uniform",
-        LOW_RANK,
-        "alternating least squares in the Fisher metric (arXiv:2408.05883)",
+        name="als",
+        summary="alternating least squares in the Fisher metric (arXiv:2408.05883)",
+        method="als",
     ),
     Recipe(
-        "nmf",
-        "one",
-        "nmf",
-        "uniform",
-        LOW_RANK,
-        "non-negative factors of both signs (arXiv:2408.05883)",
+        name="nmf",
+        summary="non-negative factors of both signs (arXiv:2408.05883)",
+        method="nmf",
     ),
 ):
     RECIPES.register(_recipe.name)(_recipe)

@@ -105,10 +105,10 @@ def model_card(
     """Write the README.md of the bundle that ``report`` is about.
 
     Args:
-        report: its figures.
-        reads_images: whether the model does.
+        report: report of the bundle on one device.
+        reads_images: whether the model reads images.
         in_genai: whether onnxruntime-genai runs the folder of a decoder.
-        has_tests: whether tests travel with it.
+        has_tests: whether the bundle holds its tests.
     """
     sections = [
         _front_matter(report, reads_images),
@@ -130,7 +130,7 @@ def model_card(
 
 
 def license_of(folder: Path) -> str:
-    """Read the license that the card of a model names; nothing where it names none."""
+    """Read the license in the card of a model; empty where the card has none."""
     import yaml
 
     path = folder / "README.md"
@@ -166,7 +166,7 @@ def _front_matter(report: Report, reads_images: bool) -> str:
 
 
 def _precisions(plan: Plan) -> list[str]:
-    """Name the precisions of the weights, those of whole numbers, too."""
+    """List the precisions of the weights: float32, float16, int8, int4."""
     return sorted({site.candidate.precision for site in plan.sites})
 
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class LiveListener:
-    """Draws progress with the time that is left; quiet ones draw nothing."""
+    """Draws progress bars with the time that is left.
+
+    Args:
+        quiet: whether nothing is drawn.
+    """
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console

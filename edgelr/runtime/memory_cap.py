@@ -66,7 +66,7 @@ def predict_peak(
         return None if held is None else GPU_CONTEXT_BYTES + held
     if held is None or residency is None:
         return None
-    extra = WHOLE_NUMBER_BYTES if residency.whole_numbers else 0
+    extra = WHOLE_NUMBER_BYTES if residency.quantized else 0
     return baseline_bytes + SESSION_BYTES + extra + held
 
 

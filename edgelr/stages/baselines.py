@@ -17,7 +17,7 @@ from edgelr.core.graph_files import graph_file
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import WEIGHT_BITS, Precision, WeightPrecision
 from edgelr.device.profile import DeviceProfile
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
@@ -52,10 +52,9 @@ def dense_in(
         (folder / "onnx").mkdir()
         path = folder / "onnx" / graph_file(model.modality, computed)
         factors, blocks = _rounded(model, weights) if whole else ({}, {})
-        opset, ir_version = build(
-            model, dense.traced, model.sites if whole else (), factors, path, computed,
-            device.max_opset, device.ir_version, blocks, device.accuracy_level,
-        )  # fmt: skip
+        sites = model.sites if whole else ()
+        target = GraphTarget(computed, device.max_opset, device.ir_version, device.accuracy_level)
+        opset, ir_version = build(model, dense.traced, sites, factors, path, target, blocks)
         copy_companions(model.folder, folder)
         write_manifest(folder, dense_manifest(model, computed, opset, ir_version, path))
 

@@ -16,7 +16,7 @@ from edgelr.core.graph_files import graph_file
 from edgelr.core.results import Parity
 from edgelr.core.vocabulary import Precision
 from edgelr.data.text import PROMPTS
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls as jobs
@@ -74,18 +74,10 @@ def _write(
     model, device, settings = subject.model, subject.device, subject.settings
     path = folder / "onnx" / graph_file(model.modality, precision)
     path.parent.mkdir(parents=True)
-    opset, ir_version = build(
-        model,
-        made.dense.traced,
-        subject.sites,
-        factors,
-        path,
-        precision,
-        min(device.max_opset, settings.opset or device.max_opset),
-        device.ir_version,
-        factored.blocks,
-        accuracy_level,
-    )
+    newest = min(device.max_opset, settings.opset or device.max_opset)
+    target = GraphTarget(precision, newest, device.ir_version, accuracy_level)
+    traced, blocks = made.dense.traced, factored.blocks
+    opset, ir_version = build(model, traced, subject.sites, factors, path, target, blocks)
     copy_companions(model.folder, folder)
     manifest = dense_manifest(model, precision, opset, ir_version, path)
     manifest = replace(

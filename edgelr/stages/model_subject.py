@@ -241,7 +241,7 @@ def dense_export(model: LoadedModel, run: Run) -> DenseExport:
         bundle = folder / "float32"
         (bundle / "onnx").mkdir(parents=True)
         path = bundle / "onnx" / name
-        opset, ir_version = build(model, folder / name, (), {}, path, "float32")
+        opset, ir_version = build(model, folder / name, (), {}, path)
         if model.exporter.fuse is None:  # the two graphs are one: keep it once
             for file in folder.glob("model.onnx*"):
                 file.unlink()

@@ -30,7 +30,6 @@ from edgelr.report.comparison import (
     MethodBench,
     Row,
     Score,
-    to_json,
 )
 from edgelr.report.comparison_tables import (
     keep_table,
@@ -40,6 +39,7 @@ from edgelr.report.comparison_tables import (
     to_markdown,
 )
 from edgelr.report.plot import write_plot
+from edgelr.report.schema import to_json
 from tests.conftest import SENTENCES
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 

@@ -17,8 +17,9 @@ from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import profile_path
 from edgelr.model.loaded import LoadedModel
-from edgelr.report.pareto import Entry, Sweep, to_json
+from edgelr.report.pareto import Entry, Sweep
 from edgelr.report.pareto_tables import recommendation, to_markdown
+from edgelr.report.schema import to_json
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 pytestmark = pytest.mark.whole

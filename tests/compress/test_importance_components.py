@@ -1,4 +1,4 @@
-"""Components of all linears side by side: what they cost, and which of them a budget can hold."""
+"""AllComponents of all linears side by side: what they cost, and which of them a budget can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from edgelr.compress.factors import Decomposition, Fits
 from edgelr.compress.forms import dense_weight
-from edgelr.compress.importance.components import Components, nested, side_by_side
+from edgelr.compress.importance.components import AllComponents, nested, side_by_side
 from edgelr.compress.spectra import SpectrumTable, read_spectra, write_spectrum
 from edgelr.core.errors import InputError
 from edgelr.device.storage import LEAST_SAVING
@@ -30,11 +30,11 @@ def spectra(tmp_path_factory: pytest.TempPathFactory) -> SpectrumTable:
 
 
 @pytest.fixture(scope="module")
-def components(spectra: SpectrumTable) -> Components:
+def components(spectra: SpectrumTable) -> AllComponents:
     return side_by_side(spectra)
 
 
-def test_a_component_costs_its_two_vectors(components: Components) -> None:
+def test_a_component_costs_its_two_vectors(components: AllComponents) -> None:
     costs = components.split(components.cost)
     assert list(costs) == list(SHAPES)
     for name, (inputs, outputs) in SHAPES.items():
@@ -43,7 +43,7 @@ def test_a_component_costs_its_two_vectors(components: Components) -> None:
 
 
 def test_scaled_components_add_up_to_the_scaled_weight(
-    components: Components, spectra: SpectrumTable
+    components: AllComponents, spectra: SpectrumTable
 ) -> None:
     scales = torch.linspace(0, 2, len(components.owner))
     factors = components.factors(scales, torch.tensor([False, True, False]))
@@ -56,7 +56,7 @@ def test_scaled_components_add_up_to_the_scaled_weight(
             torch.testing.assert_close(dense_weight(factors[name]), expected)
 
 
-def test_a_site_that_would_not_be_smaller_counts_as_dense(components: Components) -> None:
+def test_a_site_that_would_not_be_smaller_counts_as_dense(components: AllComponents) -> None:
     everything = torch.ones(len(components.owner), dtype=torch.bool)
     assert components.dense_sites(everything).all()
     assert components.parameters(everything) == float(components.dense.sum())
@@ -70,7 +70,7 @@ def test_a_site_that_would_not_be_smaller_counts_as_dense(components: Components
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_the_threshold_is_the_lowest_that_fits(components: Components, share: float) -> None:
+def test_the_threshold_is_the_lowest_that_fits(components: AllComponents, share: float) -> None:
     scores = torch.rand(len(components.owner), generator=torch.Generator().manual_seed(0))
     allowed = share * float(components.dense.sum())
     threshold = components.threshold(scores, allowed)

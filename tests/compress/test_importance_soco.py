@@ -15,8 +15,8 @@ from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import mean_distillation_loss, pieces, shuffled_batches
 from edgelr.compress.importance import learn_importance
-from edgelr.compress.importance.components import Components, side_by_side
-from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Training
+from edgelr.compress.importance.components import AllComponents, side_by_side
+from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, ScoreTraining
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
@@ -45,11 +45,11 @@ def learned(
 
 def training(
     model: LoadedModel, plain: SpectrumTable, keep: float = KEEP
-) -> tuple[Training, Components]:
+) -> tuple[ScoreTraining, AllComponents]:
     components = side_by_side(plain)
     rows = pieces(model, [TEXTS], BATCH_TOKENS)
     batches = shuffled_batches([rows], BATCH_TOKENS, 0)
-    return Training(model, components, keep, batches), components
+    return ScoreTraining(model, components, keep, batches), components
 
 
 def search_of(model: LoadedModel, table: SpectrumTable, recipe: str) -> Search:

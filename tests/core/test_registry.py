@@ -173,7 +173,7 @@ def plain(weight, statistics):
 
 
 METHOD = Method(plain, metric, frozenset(), "nobody, 2026")
-RECIPE = Recipe("outside", "one", "outside", "uniform", ("low_rank",), "from another package")
+RECIPE = Recipe(name="outside", method="outside", summary="from another package")
 """
 ENTRY_POINTS = """
 [edgelr.methods]

@@ -19,7 +19,7 @@ from edgelr.compress.forms import pivot
 from edgelr.core.run import Run
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.save import load_graph, read_versions
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
@@ -78,7 +78,7 @@ def write(
     precision: Precision = "float32",
 ) -> Path:
     path = folder / f"{precision}.onnx"
-    build(model, dense.traced, find_sites(model), factors, path, precision, 23, 11)
+    build(model, dense.traced, find_sites(model), factors, path, GraphTarget(precision, 23, 11))
     onnx.checker.check_model(str(path), full_check=True)
     return path
 
@@ -168,7 +168,9 @@ def test_a_file_says_which_versions_were_written(
     model: LoadedModel, dense: DenseExport, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
-    versions = build(model, dense.traced, find_sites(model), {}, path, "float32", 23, 9)
+    versions = build(
+        model, dense.traced, find_sites(model), {}, path, GraphTarget("float32", 23, 9)
+    )
     written = onnx.load(path, load_external_data=False)
     assert versions == read_versions(path)
     assert versions == (written.opset_import[0].version, written.ir_version)
@@ -194,7 +196,7 @@ def test_rounded_linears_answer_like_torch_with_the_rounded_weights(
         blocks[f"{site.name}.weight"] = stored
         factors[site.name] = DenseFactors(torch.from_numpy(stored.dense()))
     path = tmp_path / "model.onnx"
-    build(model, dense.traced, find_sites(model), factors, path, "float32", blocks=blocks)
+    build(model, dense.traced, find_sites(model), factors, path, blocks=blocks)
     assert operators(path)["MatMulNBits"] == len(sites) > 0
     with installed(model.module, factors):
         expected = run_torch(model, *padded(model))

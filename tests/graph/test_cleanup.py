@@ -14,7 +14,7 @@ from onnx import helper
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.data.padding import left_padded
-from edgelr.graph.cleanup import rename_norms
+from edgelr.graph.cleanup import RenameNorms
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.runners.decoder import Decoder
@@ -129,7 +129,7 @@ def test_the_renamed_norm_is_the_builders_norm(tmp_path: Path) -> None:
     )
     model = one_node(node, {"scale": RANDOM.standard_normal(48).astype(np.float32)}, 48)
     ir.save(model, tmp_path / "builder.onnx")
-    rename_norms(model.graph)
+    RenameNorms()(model)
     save_graph(model, tmp_path / "tidy.onnx", NEWEST, NEWEST)
     x = RANDOM.standard_normal((30, 48)).astype(np.float32)
     expected = outputs_of(tmp_path / "builder.onnx", x)

@@ -11,8 +11,7 @@ from onnx import helper
 
 from edgelr.compress.block_quantized import Blocks, quantize
 from edgelr.core.errors import EdgelrError
-from edgelr.graph.cleanup import MICROSOFT, replace_node
-from edgelr.graph.emitter import Emitter
+from edgelr.graph.emitter import MICROSOFT, Emitter, replace_node
 from edgelr.graph.save import save_graph
 from tests.helpers.single_node import NEWEST, one_node, outputs_of
 

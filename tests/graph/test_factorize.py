@@ -17,7 +17,7 @@ from edgelr.core.errors import EdgelrError
 from edgelr.core.run import Run
 from edgelr.core.sites import LinearSite
 from edgelr.graph.bind import Binding, bind
-from edgelr.graph.factorize import factorize_linears, run_length
+from edgelr.graph.factorize import FactorizeLinears, run_length
 from edgelr.graph.save import save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
@@ -121,7 +121,7 @@ def test_a_gemm_keeps_its_bias(tmp_path: Path) -> None:
     assert bindings[0].transposed
     ir.save(model, tmp_path / "dense.onnx")
     u, s, v = torch.linalg.svd(torch.tensor(weight).T, full_matrices=False)
-    factorize_linears(model, bindings, {"head": LowRank(u * s, v)})
+    FactorizeLinears(bindings, {"head": LowRank(u * s, v)})(model)
     save_graph(model, tmp_path / "split.onnx", NEWEST, NEWEST)
     x = RANDOM.standard_normal((7, 12)).astype(np.float32)
     expected = outputs_of(tmp_path / "dense.onnx", x)
@@ -133,4 +133,4 @@ def test_a_gemm_that_scales_is_refused() -> None:
     model, bindings, weight = gemm(alpha=2.0)
     factors = LowRank(torch.tensor(weight.T[:, :4]), torch.tensor(weight[:4]))
     with pytest.raises(EdgelrError, match=r"Gemm of head has alpha=2\.0"):
-        factorize_linears(model, bindings, {"head": factors})
+        FactorizeLinears(bindings, {"head": factors})(model)

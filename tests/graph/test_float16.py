@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.core.errors import EdgelrError
-from edgelr.graph.float16 import LARGEST, to_float16
+from edgelr.graph.float16 import LARGEST, ToFloat16
 from edgelr.graph.save import save_graph
 from edgelr.runtime.session import open_session
 from tests.helpers.single_node import NEWEST, one_node, outputs_of
@@ -22,7 +22,7 @@ RANDOM = np.random.default_rng(0)
 def test_a_weight_too_large_for_float16_is_refused(tmp_path: Path) -> None:
     weight = np.full((48, 8), 1e6, np.float32)
     model = one_node(helper.make_node("MatMul", ["x", "w"], ["y"]), {"w": weight}, 48)
-    to_float16(model)
+    ToFloat16()(model)
     with pytest.raises(EdgelrError, match=r"weight w reaches 1e\+06; float16 ends at 65504"):
         save_graph(model, tmp_path / "half.onnx", NEWEST, NEWEST)
 
@@ -45,7 +45,7 @@ def test_angles_keep_their_digits_in_float16(tmp_path: Path) -> None:
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(made))
-    to_float16(model)
+    ToFloat16()(model)
     save_graph(model, tmp_path / "model.onnx", NEWEST, NEWEST)
     session = open_session(tmp_path / "model.onnx", "cpu", 1)
     ((found,), _) = session.run({"positions": positions[:, None]}, ["y"])
@@ -58,7 +58,7 @@ def test_angles_keep_their_digits_in_float16(tmp_path: Path) -> None:
 def test_minus_infinity_of_a_mask_becomes_the_lowest_float16(tmp_path: Path) -> None:
     lowest = np.array(np.finfo(np.float32).min)
     model = one_node(helper.make_node("Add", ["x", "m"], ["y"]), {"m": lowest}, 48)
-    to_float16(model)
+    ToFloat16()(model)
     save_graph(model, tmp_path / "half.onnx", NEWEST, NEWEST)
     found = outputs_of(tmp_path / "half.onnx", np.zeros((1, 48), np.float32))
     np.testing.assert_array_equal(found, np.full((1, 48), -LARGEST, np.float16))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from edgelr.compress.block_quantized import Blocks, quantize
 from edgelr.core.errors import EdgelrError
 from edgelr.core.vocabulary import WeightPrecision
-from edgelr.graph.quantize_table import quantize_table
+from edgelr.graph.quantize_table import QuantizeTable
 from edgelr.graph.save import load_graph, save_graph, weight_bytes
 from tests.helpers.foreign_graphs import Builder, run
 from tests.helpers.single_node import NEWEST
@@ -44,7 +44,7 @@ def graph(path: Path, head: str) -> tuple[ir.Model, np.ndarray]:
 def quantized(path: Path, precision: WeightPrecision, head: str) -> tuple[Path, Blocks]:
     model, table = graph(path, head)
     stored = quantize(np.ascontiguousarray(table.T), precision)
-    quantize_table(model.graph, "embed", table, stored, accuracy_level=1)
+    QuantizeTable("embed", table, stored, 1)(model)
     save_graph(model, path, NEWEST, NEWEST, check=False)
     return path, stored
 
@@ -78,11 +78,11 @@ def test_another_reader_is_named(tmp_path: Path) -> None:
     model.graph.append(other)
     stored = quantize(np.ascontiguousarray(table.T), "int8")
     with pytest.raises(EdgelrError, match="The table embed is read by a Neg"):
-        quantize_table(model.graph, "embed", table, stored, 1)
+        QuantizeTable("embed", table, stored, 1)(model)
 
 
 def test_a_table_of_another_model_is_refused(tmp_path: Path) -> None:
     model, table = graph(tmp_path / "table.onnx", "")
     stored = quantize(np.ascontiguousarray(table.T), "int8")
     with pytest.raises(EdgelrError, match="no table of embeddings that equals embed"):
-        quantize_table(model.graph, "embed", table + 1, stored, 1)
+        QuantizeTable("embed", table + 1, stored, 1)(model)

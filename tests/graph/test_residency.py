@@ -23,14 +23,14 @@ def test_matrices_are_copied_and_biases_read_where_they_lie(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_whole_numbers_count_as_their_kernels_hold_them(
+def test_quantized_count_as_their_kernels_hold_them(
     tmp_path: Path, weights: WeightPrecision
 ) -> None:
     path, shape = tmp_path / "products.onnx", (64, 96)
     write_products(path, *shape, weights, 2, accuracy_level=4)
     both = (shape, shape[::-1])
     packed = sum(2 * packed_bytes(each, weights) for each in both)
-    assert read_residency(path, "cpu") == Residency(packed, 0, whole_numbers=True)
+    assert read_residency(path, "cpu") == Residency(packed, 0, quantized=True)
     stored = sum(2 * matrix_bytes(each, weights, "float32") for each in both)
     assert read_residency(path, "cuda").bytes == stored
 
@@ -55,7 +55,7 @@ def test_an_encoder_counts_with_the_decoder_beside_it(tmp_path: Path) -> None:
     encoder = read_residency(tmp_path / "encoder_model.onnx", "cpu")
     both = read_residencies(decoder, "cpu")
     assert both.bytes == alone.bytes + encoder.bytes
-    assert (alone.whole_numbers, both.whole_numbers) == (False, True)
+    assert (alone.quantized, both.quantized) == (False, True)
     assert read_residencies(tmp_path / "encoder_model.onnx", "cpu") == encoder
 
 

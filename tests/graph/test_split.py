@@ -14,26 +14,26 @@ from onnx import TensorProto, helper, numpy_helper
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.save import save_graph
-from edgelr.graph.split import Product, split_linears
+from edgelr.graph.split import ArrayLowRank, SplitLinears
 from tests.helpers.foreign_graphs import IR_VERSIONS, Builder, mlp, random, run
 
 NEWEST = 1000
 
 
-def products(linears: Linears, share: float) -> dict[str, Product]:
+def products(linears: Linears, share: float) -> dict[str, ArrayLowRank]:
     """Plain truncated SVDs of all linears, of a share of the full rank."""
     found = {}
     for linear in linears.found:
         u, s, v = np.linalg.svd(linear.read_weight().astype(np.float64), full_matrices=False)
         rank = max(1, round(share * len(s)))
-        found[linear.site.name] = Product(v[:rank].T, (u[:, :rank] * s[:rank]).T)
+        found[linear.site.name] = ArrayLowRank(v[:rank].T, (u[:, :rank] * s[:rank]).T)
     return found
 
 
 def split(source: Path, share: float) -> Path:
     model = open_foreign(source)
     linears = find_linears(model)
-    split_linears(model, linears, products(linears, share))
+    SplitLinears(linears, products(linears, share))(model)
     path = source.with_name(f"split-{share}.onnx")
     save_graph(model, path, NEWEST, NEWEST, check=False)
     return path

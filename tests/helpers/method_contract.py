@@ -13,7 +13,7 @@ from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.forms import pivot
 from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.data.padding import left_padded
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
@@ -44,7 +44,7 @@ def factors_of(model: LoadedModel, share: float) -> FactorSet:
 def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
     """Write the graph with these factors, as for a device with an older ONNX Runtime."""
     path = folder / graph_file(model.modality, "float32")
-    build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
+    build(model, dense.traced, find_sites(model), factors, path, GraphTarget("float32", 23, 11))
     return path
 
 

@@ -55,6 +55,7 @@ DOORS = {
     "peft": "compress",
     "torch": "model compress exporters stages.factorize stages.baselines",
     "PIL": "data",
+    "soundfile": "data",
     "transformers": "model exporters",
     "sacrebleu": "runtime",
     "lm_eval": "lm_eval",

@@ -10,7 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from edgelr.core.tasks import MetricName
-from edgelr.report.comparison import EVALUATION, MethodBench, to_json
+from edgelr.report.comparison import EVALUATION, MethodBench
+from edgelr.report.schema import to_json
 from tests.helpers.comparisons import make_bench
 
 

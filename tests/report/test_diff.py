@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from edgelr.core.report import Report
-from edgelr.report.diff import FOLDER, Side, make_diff, to_json
+from edgelr.report.diff import FOLDER, Side, make_diff
+from edgelr.report.schema import to_json
 from tests.helpers.reports import MIB, make_report, unmeasured
 
 LOCK = {"settings.keep": "0.7", FOLDER: "here", "seed": "0", "packages.torch": "2.13"}

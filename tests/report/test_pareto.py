@@ -17,9 +17,9 @@ from edgelr.report.pareto import (
     from_json,
     judged,
     read_entry,
-    to_json,
     write_entry,
 )
+from edgelr.report.schema import to_json
 from tests.helpers.comparisons import MIB, entry, make_sweep
 from tests.helpers.reports import make_report, unmeasured
 

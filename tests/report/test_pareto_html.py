@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgelr.report.charts import Scatter
-from edgelr.report.pareto_html import drawings, to_html
+from edgelr.report.pareto_charts import drawings
+from edgelr.report.pareto_html import to_html
 from edgelr.report.svg import to_file
 from tests.helpers.comparisons import MIB, entry, make_sweep
 from tests.report.test_html import ATTACK, Elements

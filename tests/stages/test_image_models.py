@@ -182,7 +182,7 @@ def test_products_are_counted_for_every_position(
     )
     factors = {site.name: product(weight_of(model, site.name), 8) for site in sites}
     path = tmp_path / "model.onnx"
-    build(model, dense.traced, sites, factors, path, "float32")
+    build(model, dense.traced, sites, factors, path)
     sizes = {site: (site.parameters, 8 * (site.in_features + site.out_features)) for site in sites}
     kept = 3 * 2 * 2 * 24 * 100 / 25 if name == "swin" else 96 * 5 / 9  # patches; the head
     for index, graph in enumerate((dense.bundle.model_path, path)):

@@ -18,9 +18,10 @@ from edgelr.commands.bench.setup import Ground, common_ground
 from edgelr.core.run import Run
 from edgelr.core.tasks import TASKS
 from edgelr.device.profile import DeviceProfile
-from edgelr.report.comparison import SCHEMA_VERSION, JudgedText, MethodBench, Row, to_json
+from edgelr.report.comparison import JudgedText, MethodBench, Row
 from edgelr.report.comparison_tables import to_markdown
 from edgelr.report.plot import write_plot
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.stages import report as reporting
 
 __all__ = ["Question", "bench_methods", "read_keeps", "read_recipes"]

@@ -73,8 +73,8 @@ def write_references(
 def _facts(bundle: ExportBundle, taken: Taken) -> dict[str, object]:
     """Say what is expected, and how closely."""
     manifest = bundle.manifest
-    whole = manifest.residency is not None and manifest.residency.whole_numbers
-    kind = "whole" if whole else manifest.precision
+    quantized = manifest.residency is not None and manifest.residency.quantized
+    kind = "whole" if quantized else manifest.precision
     elsewhere = ELSEWHERE[kind]
     metric = TASKS.get(manifest.task).metric
     slack = 1 / taken.decisions if taken.decisions else FLOOR["float32"]

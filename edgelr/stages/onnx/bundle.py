@@ -14,7 +14,7 @@ from edgelr.device.latency import PhaseSize, Workload, predict
 from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.save import save_graph
-from edgelr.graph.split import split_linears
+from edgelr.graph.split import SplitLinears
 from edgelr.runtime.runners import tensors
 from edgelr.stages.onnx.costs import GraphPlanned, ranks_of
 from edgelr.stages.onnx.original import foreign_manifest, kept_samples
@@ -32,7 +32,7 @@ def write_split_graph(made: GraphPlanned, folder: Path) -> Written:
     components = made.costs.weights.components
     ranks = ranks_of(made.plan)
     factors = {name: components.truncate(name, rank) for name, rank in ranks.items()}
-    split_linears(model, find_linears(model), factors)
+    SplitLinears(find_linears(model), factors)(model)
     graph = folder / subject.original.manifest.model_file
     graph.parent.mkdir(parents=True)
     newest = min(device.max_opset, subject.settings.opset or device.max_opset)
