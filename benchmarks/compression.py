@@ -19,19 +19,17 @@ from edgelr import pipeline
 from edgelr.compress import statistics
 from edgelr.core.cache import Cache
 from edgelr.core.listener import Clock
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.data import calibration
 from edgelr.device.profile import load_profile
 from edgelr.model.losses import named_inputs
-from edgelr.report.live import LiveListener
 from edgelr.stages import calibration_data as material
-from edgelr.stages import subject as planning
-from edgelr.stages.subject import Listener, Subject
+from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.sources.transformers import ModelSource
 
 
-def bare_passes(
-    subject: Subject, parts: list[calibration.Calibration], clock: Clock, listener: Listener
-) -> None:
+def bare_passes(subject: ModelSubject, parts: list[calibration.Calibration], clock: Clock) -> None:
     """Read the texts as the statistics do, and watch nothing."""
     model = subject.model
     base = getattr(model.module, "base_model", model.module)
@@ -43,7 +41,7 @@ def bare_passes(
     for _ in range(2):
         with clock.time("bare forward and backward, twice"):
             statistics.fisher_pass(
-                model, {}, lambda *_: None, spread, generator, "", listener.progress
+                model, {}, lambda *_: None, spread, generator, "", lambda *_: None
             )
 
 
@@ -63,19 +61,19 @@ def main() -> None:
         calibration=(given.text,),
         calibration_tokens=given.tokens,
     )
-    needed, spent, listener = Clock(), Clock(), LiveListener(quiet=True)
+    needed = Clock()
     with TemporaryDirectory() as folder:
-        cache = Cache(Path(folder))
+        run = Run(Cache(Path(folder)))
         device = load_profile(settings.profile)
-        subject = planning.examine(planning.load_model(settings, cache), settings, device)
-        dense = planning.dense_export(subject.model, cache, listener)
-        parts = material.calibrate(subject, dense, cache, listener)
-        bare_passes(subject, parts, needed, listener)
-        pipeline.plan(settings, device, cache, listener, spent, model=subject.model)
-    for stage, seconds in {**needed.seconds, **spent.seconds}.items():
+        subject = examine(load_model(settings, run), settings, device)
+        dense = dense_export(subject.model, run)
+        parts = material.calibrate(subject, dense, run)
+        bare_passes(subject, parts, needed)
+        pipeline.plan(settings, device, run, source=ModelSource(subject.model))
+    for stage, seconds in {**needed.seconds, **run.clock.seconds}.items():
         print(f"{stage:40} {seconds:7.1f} s")
     stages = ("statistics", "decomposition", "allocation")
-    spent_seconds = sum(spent.seconds[stage] for stage in stages)
+    spent_seconds = sum(run.clock.seconds[stage] for stage in stages)
     needed_seconds = sum(needed.seconds.values())
     print(f"from statistics to plan: {spent_seconds / needed_seconds:.2f} x the bare passes")
 

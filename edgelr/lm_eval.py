@@ -1,4 +1,4 @@
-"""Bundles in lm-evaluation-harness: its tasks on the shipped file, in ONNX Runtime.
+"""The model ``edgelr`` of lm-evaluation-harness: its tasks run on a bundle, in ONNX Runtime.
 
     python -m edgelr.lm_eval run --model edgelr --model_args bundle=DIR --tasks hellaswag
 
@@ -35,24 +35,24 @@ except ImportError as error:
     )
     raise (SystemExit(str(problem)) if __name__ == "__main__" else problem) from error
 
-Continuation = tuple[Any, list[int], list[int]]
-"""Texts, or None; token ids of the context; token ids that follow it."""
+FROM_HARNESS = {"batch_size", "max_batch_size", "device"}
+Request = tuple[Any, list[int], list[int]]  # key in the cache, or None; context; continuation
 
 
 @register_model("edgelr")
 class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked into
-    """A decoder's bundle.
+    """A model of lm-eval that runs a decoder's bundle, one text at a time.
 
     Args:
         bundle: folder that ``edgelr export`` wrote.
         provider: ``"cpu"`` or ``"cuda"``.
         threads: threads of one operator; None takes every core.
-        max_length: tokens that are read at once; None takes the model's context.
-        max_gen_toks: tokens to write, where a task does not say.
-        unused: options of lm-eval for batches and devices: texts run one by one.
+        max_length: longest context, tokens; None takes the model's.
+        max_gen_toks: longest answer of tasks that do not set one, tokens.
+        others: arguments that lm-eval itself adds; they are not used.
 
     Raises:
-        InputError: the bundle generates no text.
+        InputError: the bundle generates no text, or an argument is unknown.
     """
 
     def __init__(
@@ -62,16 +62,22 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         threads: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
-        **unused: object,
+        **others: object,
     ) -> None:
         super().__init__()
+        if unknown := sorted(others.keys() - FROM_HARNESS):
+            raise InputError(
+                f"--model_args has {', '.join(unknown)}; expected bundle, provider, threads, "
+                f"max_length and max_gen_toks. Leave the others away."
+            )
         opened = read_bundle(Path(bundle))
         self.decoder = DecoderRunner.open(opened, Execution(provider, threads))
         self.tokenizer = read_tokenizer(opened)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        context_tokens = opened.manifest.context_tokens
-        self.max_length = min(max_length or context_tokens, context_tokens)
+        self.max_length = min(
+            max_length or opened.manifest.context_tokens, opened.manifest.context_tokens
+        )
         self.max_gen_toks = max_gen_toks
         self._first: int | None = self.decoder.config.get("bos_token_id")
 
@@ -96,7 +102,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
         return ids
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Continuation], disable_tqdm: bool = False, **_: object
+        self, requests: Sequence[Request], disable_tqdm: bool = False, **_: object
     ) -> list[tuple[float, bool]]:
         """Sum the logarithms of probabilities, and tell whether each token is the likeliest."""
         answers = []
@@ -172,7 +178,7 @@ class BundleLM(TemplateLM):  # type: ignore[misc]  # its classes are not looked 
 
 
 def _with_progress(items: Sequence[Any], what: str, quiet: bool) -> Any:
-    """Iterate under a progress bar, as lm-eval does."""
+    """Show how far the work is, as lm-eval does."""
     from tqdm import tqdm
 
     return tqdm(items, desc=what, disable=quiet)

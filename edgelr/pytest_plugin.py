@@ -69,12 +69,14 @@ def assert_no_regression(
         return None
     from edgelr.commands.validate import validate_again
     from edgelr.core.bundle import read_bundle
+    from edgelr.core.cache import Cache, default_root
     from edgelr.core.errors import InputError
+    from edgelr.core.run import Run
     from edgelr.report.figures import gate_sentence
-    from edgelr.report.live import LiveListener
 
     given, text = read_bundle(Path(bundle), verify=True), None if data is None else Path(data)
-    found = validate_again(given, str(against), text, max_drop, provider, LiveListener(quiet=True))
+    run = Run(Cache(default_root()))
+    found = validate_again(given, str(against), text, max_drop, provider, run)
     if found.gate is None:
         raise InputError(
             f"{bundle} has no accuracy gate of its own; expected a limit. Give max_drop."

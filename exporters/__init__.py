@@ -1,1 +1,1 @@
-"""The catalogue: which model families edgelr can be pointed at, one per file, declarative."""
+"""The catalogue ``edgelr.exporters``: one declarative file for each model family."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.encoder_decoder import trace_pair_with_transformers
-from exporters.tracing.inputs import source_and_target_batch
-from exporters.tracing.routes import fuse_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.encoder_decoder import trace_pair_with_transformers
+from .tracing.inputs import source_and_target_batch
+from .tracing.routes import fuse_with_transformers
 
 if TYPE_CHECKING:
     from transformers import BartConfig
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """One block of an encoder, two of a decoder; no two axes have one size."""
+    """Return sizes of one encoder block and two decoder blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "d_model": 48,
@@ -36,7 +37,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_bart() -> BartConfig:
-    """Of the sizes that BART and its relatives share."""
+    """Configure the sizes that BART and its relatives share."""
     from transformers import BartConfig
 
     return BartConfig(**tiny_sizes())
@@ -53,3 +54,4 @@ BART = Exporter(
     tied_pairs=(("fc1", "fc2"),),
     intermediate_size="decoder_ffn_dim",
 )
+EXPORTERS.register("bart")(BART)

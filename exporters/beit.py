@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.vit import VIT, tiny_image_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT, tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import BeitConfig
 
 
 def tiny_beit() -> BeitConfig:
-    """The options of the published models."""
+    """Configure the options of the published models."""
     from transformers import BeitConfig
 
     return BeitConfig(
@@ -30,3 +32,4 @@ BEIT = replace(
     tiny_config=tiny_beit,
     load_options=(),
 )
+EXPORTERS.register("beit")(BEIT)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import padded_text_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import padded_text_batch
+from .tracing.routes import fuse_with_transformers, trace_with_transformers
 
 if TYPE_CHECKING:
     from transformers import BertConfig
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """Two blocks; no two axes have one size."""
+    """Return sizes of two blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "hidden_size": 48,
@@ -26,7 +27,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_bert() -> BertConfig:
-    """Of the sizes that all encoders share."""
+    """Configure the sizes that all encoders share."""
     from transformers import BertConfig
 
     return BertConfig(**tiny_sizes())
@@ -44,3 +45,4 @@ BERT = Exporter(
     # Sentence embeddings pool the last hidden state; the pooler would be dead weight.
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("bert")(BERT)

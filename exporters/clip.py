@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.bert import tiny_sizes
-from exporters.tracing.routes import fuse_with_transformers
-from exporters.tracing.towers import (
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .bert import tiny_sizes
+from .tracing.routes import fuse_with_transformers
+from .tracing.towers import (
     images_and_prompts,
     trace_towers_with_transformers,
     vision_sizes,
 )
-from exporters.vit import tiny_image_sizes
+from .vit import tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
 
 
 def tiny_towers(**text_changes: Any) -> dict[str, dict[str, Any]]:
-    """Two blocks each; no two axes have one size."""
+    """Return sizes of two blocks in each tower, distinct on every axis."""
     texts = {"hidden_size": 56, "intermediate_size": 88, "num_attention_heads": 7}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     sizes = {**texts, **special, "max_position_embeddings": 30, **text_changes}
@@ -27,7 +28,7 @@ def tiny_towers(**text_changes: Any) -> dict[str, dict[str, Any]]:
 
 
 def tiny_clip() -> CLIPConfig:
-    """Embeddings of a third size."""
+    """Configure embeddings of a third size, beside those of the two towers."""
     from transformers import CLIPConfig
 
     sizes: dict[str, Any] = tiny_towers()
@@ -45,3 +46,4 @@ CLIP = Exporter(
     tied_pairs=(("mlp.fc1", "mlp.fc2"),),
     shape=vision_sizes,
 )
+EXPORTERS.register("clip")(CLIP)

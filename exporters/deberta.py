@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Config
 
 
 def tiny_deberta() -> DebertaV2Config:
-    """The options of the published version 3 models."""
+    """Configure the options of the published version 3 models."""
     from transformers import DebertaV2Config
 
     return DebertaV2Config(
@@ -34,3 +36,4 @@ DEBERTA = replace(
     tiny_config=tiny_deberta,
     load_options=(),  # it has no pooler
 )
+EXPORTERS.register("deberta")(DEBERTA)

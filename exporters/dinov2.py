@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.vit import VIT, tiny_image_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT, tiny_image_sizes
 
 if TYPE_CHECKING:
     from transformers import Dinov2Config
 
 
 def tiny_dinov2() -> Dinov2Config:
-    """Positions of more patches than an image has, so that they are interpolated."""
+    """Configure positions of more patches than an image has, so that they are interpolated."""
     from transformers import Dinov2Config
 
     sizes = tiny_image_sizes(mlp_ratio=2, image_size=28)
@@ -21,7 +23,7 @@ def tiny_dinov2() -> Dinov2Config:
 
 
 def feed_forward_width(config: Any) -> int:
-    """Width inside a feed-forward pair; that of SwiGLU is two thirds, in whole eights."""
+    """Compute the feed-forward width; that of SwiGLU is two thirds, as a multiple of 8."""
     width = int(config.hidden_size * config.mlp_ratio)
     return (int(width * 2 / 3) + 7) // 8 * 8 if config.use_swiglu_ffn else width
 
@@ -33,3 +35,4 @@ DINOV2 = replace(
     intermediate_size=feed_forward_width,
     load_options=(),  # its pooler has no weights
 )
+EXPORTERS.register("dinov2")(DINOV2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT
 
 if TYPE_CHECKING:
     from transformers import DistilBertConfig
 
 
 def tiny_distilbert() -> DistilBertConfig:
-    """The sizes of the tiny BERT, under the names of this configuration."""
+    """Configure the sizes of the tiny BERT, under the names of this configuration."""
     from transformers import DistilBertConfig
 
     return DistilBertConfig(
@@ -33,3 +35,4 @@ DISTILBERT = replace(
     tied_pairs=(("ffn.lin1", "ffn.lin2"),),
     load_options=(),  # it has no pooler
 )
+EXPORTERS.register("distilbert")(DISTILBERT)

@@ -1,6 +1,6 @@
 """EfficientNet: inverted residual blocks that weigh their channels by squeeze and excitation.
 
-What weighs the channels runs once for an image, and stays as it is.
+The layers that compute the weights run once for an image, and stay dense.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.resnet import RESNET
+from edgelr.model.exporter import EXPORTERS
+
+from .resnet import RESNET
 
 if TYPE_CHECKING:
     from transformers import EfficientNetConfig
 
 
 def tiny_efficientnet() -> EfficientNetConfig:
-    """Four blocks of a quarter of the channels, with kernels of 3 and 5; two strides in all."""
+    """Configure four blocks with a quarter of the channels, kernels of 3 and 5, and two strides."""
     from transformers import EfficientNetConfig
 
     return EfficientNetConfig(
@@ -34,7 +36,7 @@ def tiny_efficientnet() -> EfficientNetConfig:
 
 
 def widest_block(config: Any) -> dict[str, Any]:
-    """The sizes where most values are: the expansion of a stage, before it halves both edges."""
+    """Return the sizes of the largest activation: a stage's expansion, before its stride."""
     from transformers.models.efficientnet.modeling_efficientnet import round_filters
 
     widths = [round_filters(config, channels) for channels in config.in_channels]
@@ -58,3 +60,4 @@ EFFICIENTNET = replace(
     tiny_config=tiny_efficientnet,
     shape=widest_block,
 )
+EXPORTERS.register("efficientnet")(EFFICIENTNET)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import GemmaConfig
 
 
 def tiny_gemma() -> GemmaConfig:
-    """Heads whose size is not that of the model divided by their number."""
+    """Configure heads whose size is not the hidden size divided by their number."""
     from transformers import GemmaConfig
 
     return GemmaConfig(**tiny_sizes())
@@ -25,3 +27,4 @@ GEMMA = replace(
     tiny_config=tiny_gemma,
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
 )
+EXPORTERS.register("gemma")(GEMMA)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import token_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_decoder
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import token_batch
+from .tracing.routes import fuse_with_transformers, trace_decoder
 
 if TYPE_CHECKING:
     from transformers import GPT2Config
 
 
 def tiny_gpt2() -> GPT2Config:
-    """Two blocks with heads of 16; no two axes have one size."""
+    """Configure two blocks with heads of 16, and a distinct size on every axis."""
     from transformers import GPT2Config
 
     return GPT2Config(
@@ -30,7 +31,7 @@ def tiny_gpt2() -> GPT2Config:
 
 
 def feed_forward_width(config: Any) -> int:
-    """Width inside a feed-forward pair: four times that of the model, where nothing is said."""
+    """Return the feed-forward width: four times the hidden size unless ``n_inner`` is set."""
     return int(config.n_inner or 4 * config.n_embd)
 
 
@@ -61,3 +62,4 @@ GPT2 = Exporter(
     tied_pairs=(("mlp.c_fc", "mlp.c_proj"),),
     cache_in_place=True,
 )
+EXPORTERS.register("gpt2")(GPT2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt2 import GPT2
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt2 import GPT2
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXConfig
 
 
 def tiny_gpt_neox() -> GPTNeoXConfig:
-    """A quarter of every head turns, and the head has a table of its own, as in Pythia."""
+    """Configure rotary positions in a quarter of every head, and an untied head, as in Pythia."""
     from transformers import GPTNeoXConfig
 
     return GPTNeoXConfig(
@@ -41,3 +43,4 @@ GPT_NEOX = replace(
     intermediate_size="intermediate_size",
     tied_pairs=(("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),),
 )
+EXPORTERS.register("gpt_neox")(GPT_NEOX)

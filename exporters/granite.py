@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import GraniteConfig
 
 
 def tiny_granite() -> GraniteConfig:
-    """All four multipliers differ from one."""
+    """Configure four multipliers that differ from one."""
     from transformers import GraniteConfig
 
     return GraniteConfig(
@@ -25,3 +27,4 @@ def tiny_granite() -> GraniteConfig:
 
 
 GRANITE = replace(LLAMA, model_types=("granite",), tiny_config=tiny_granite)
+EXPORTERS.register("granite")(GRANITE)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import HunYuanDenseV1Config
 
 
 def tiny_hunyuan() -> HunYuanDenseV1Config:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import HunYuanDenseV1Config
 
     return HunYuanDenseV1Config(**tiny_sizes())
 
 
 HUNYUAN = replace(LLAMA, model_types=("hunyuan_v1_dense",), tiny_config=tiny_hunyuan)
+EXPORTERS.register("hunyuan")(HUNYUAN)

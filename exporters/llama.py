@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import token_batch
-from exporters.tracing.routes import trace_with_genai_builder
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import token_batch
+from .tracing.routes import trace_with_genai_builder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """Two blocks with grouped-query attention and a tied head; no two axes have one size."""
+    """Return sizes of two blocks with grouped-query attention, distinct on every axis."""
     return {
         "vocab_size": 160,
         "hidden_size": 48,
@@ -32,7 +33,7 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_llama() -> LlamaConfig:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import LlamaConfig
 
     return LlamaConfig(**tiny_sizes())
@@ -49,3 +50,4 @@ LLAMA = Exporter(
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
     cache_in_place=True,
 )
+EXPORTERS.register("llama")(LLAMA)

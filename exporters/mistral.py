@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MistralConfig
 
 
 def tiny_mistral() -> MistralConfig:
-    """The window is shorter than what the positions allow."""
+    """Configure a window that is shorter than the longest text."""
     from transformers import MistralConfig
 
     return MistralConfig(**tiny_sizes(), sliding_window=100)
 
 
 MISTRAL = replace(LLAMA, model_types=("mistral",), tiny_config=tiny_mistral)
+EXPORTERS.register("mistral")(MISTRAL)

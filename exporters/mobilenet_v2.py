@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.resnet import RESNET
+from edgelr.model.exporter import EXPORTERS
+
+from .resnet import RESNET
 
 if TYPE_CHECKING:
     from transformers import MobileNetV2Config
 
 
 def tiny_mobilenet_v2() -> MobileNetV2Config:
-    """A quarter of the channels; the last blocks are dilated, so that a small image has nine."""
+    """Configure a quarter of the channels, and dilated last blocks: a small image keeps 9 cells."""
     from transformers import MobileNetV2Config
 
     return MobileNetV2Config(depth_multiplier=0.25, output_stride=8, finegrained_output=False)
 
 
 def second_block(config: Any) -> dict[str, Any]:
-    """The sizes where most values are: the first expansion, at half of the image's edges."""
+    """Return the sizes of the largest activation: the first expansion, at half resolution."""
     width = max(config.min_depth, round(16 * config.depth_multiplier))
     return {
         "layers": 17,
@@ -37,3 +39,4 @@ MOBILENET_V2 = replace(
     tiny_config=tiny_mobilenet_v2,
     shape=second_block,
 )
+EXPORTERS.register("mobilenet_v2")(MOBILENET_V2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import ModernBertConfig
 
 
 def tiny_modernbert() -> ModernBertConfig:
-    """One block of each kind of attention, with a window shorter than a text."""
+    """Configure one block of each kind of attention, with a window shorter than a text."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(
@@ -35,3 +37,4 @@ MODERNBERT = replace(
     tied_pairs=(),
     load_options=(),  # it has no pooler
 )
+EXPORTERS.register("modernbert")(MODERNBERT)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MPNetConfig
 
 
 def tiny_mpnet() -> MPNetConfig:
-    """Positions 0 and 1 are kept for padding, whatever its id is configured to be."""
+    """Configure padding with id 1: MPNet keeps positions 0 and 1 for padding, whatever its id."""
     from transformers import MPNetConfig
 
     return MPNetConfig(**tiny_sizes(), pad_token_id=1)
@@ -24,3 +26,4 @@ MPNET = replace(
     tiny_config=tiny_mpnet,
     positions_after_padding=True,
 )
+EXPORTERS.register("mpnet")(MPNET)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.t5 import T5, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .t5 import T5, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MT5Config
 
 
 def tiny_mt5() -> MT5Config:
-    """Of T5's sizes."""
+    """Configure T5's sizes with a gated feed-forward."""
     from transformers import MT5Config
 
     return MT5Config(**tiny_sizes(feed_forward_proj="gated-gelu"))
 
 
 MT5 = replace(T5, model_types=("mt5",), tiny_config=tiny_mt5)
+EXPORTERS.register("mt5")(MT5)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Olmo2Config
 
 
 def tiny_olmo2() -> Olmo2Config:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import Olmo2Config
 
     return Olmo2Config(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))
@@ -25,3 +27,4 @@ OLMO2 = replace(
     tiny_config=tiny_olmo2,
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
 )
+EXPORTERS.register("olmo2")(OLMO2)

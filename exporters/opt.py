@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt2 import GPT2
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt2 import GPT2
 
 if TYPE_CHECKING:
     from transformers import OPTConfig
 
 
 def tiny_opt() -> OPTConfig:
-    """The sizes of the tiny GPT-2, under the names of this configuration."""
+    """Configure the sizes of the tiny GPT-2, under the names of this configuration."""
     from transformers import OPTConfig
 
     return OPTConfig(
@@ -38,3 +40,4 @@ OPT = replace(
     intermediate_size="ffn_dim",
     tied_pairs=(("fc1", "fc2"),),
 )
+EXPORTERS.register("opt")(OPT)

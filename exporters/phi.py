@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import PhiConfig
 
 
 def tiny_phi() -> PhiConfig:
-    """Heads of 16, and a head with a table of its own."""
+    """Configure attention heads of 16, and an untied output head."""
     from transformers import PhiConfig
 
     return PhiConfig(
@@ -27,3 +29,4 @@ PHI = replace(
     tiny_config=tiny_phi,
     tied_pairs=(("mlp.fc1", "mlp.fc2"),),
 )
+EXPORTERS.register("phi")(PHI)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
 
 
 def tiny_qwen2() -> Qwen2Config:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import Qwen2Config
 
     return Qwen2Config(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))
 
 
 QWEN2 = replace(LLAMA, model_types=("qwen2",), tiny_config=tiny_qwen2)
+EXPORTERS.register("qwen2")(QWEN2)

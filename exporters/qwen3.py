@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.llama import LLAMA, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .llama import LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
 
 
 def tiny_qwen3() -> Qwen3Config:
-    """Of the sizes that all decoders share."""
+    """Configure the sizes that all decoders share."""
     from transformers import Qwen3Config
 
     return Qwen3Config(**tiny_sizes())
 
 
 QWEN3 = replace(LLAMA, model_types=("qwen3",), tiny_config=tiny_qwen3)
+EXPORTERS.register("qwen3")(QWEN3)

@@ -1,19 +1,20 @@
-"""ResNet: convolutions in residual blocks, in stages that halve both edges of what they see."""
+"""ResNet: convolutions in residual blocks, in stages that halve height and width."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import pixel_batch
-from exporters.tracing.routes import trace_pixels_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import pixel_batch
+from .tracing.routes import trace_pixels_with_transformers
 
 if TYPE_CHECKING:
     from transformers import ResNetConfig
 
 
 def tiny_resnet() -> ResNetConfig:
-    """Two stages of bottlenecks: kernels of 7, 3 and 1, some of them with strides."""
+    """Configure two stages of bottlenecks: kernels of 7, 3 and 1, some of them with strides."""
     from transformers import ResNetConfig
 
     return ResNetConfig(
@@ -25,7 +26,7 @@ def tiny_resnet() -> ResNetConfig:
 
 
 def first_stage(config: Any) -> dict[str, Any]:
-    """The sizes of the stage that sees most positions; every further one halves both edges."""
+    """Return the sizes of the first stage, which has most positions; later ones have a quarter."""
     return {
         "layers": sum(config.depths),
         "hidden_size": config.hidden_sizes[0],
@@ -45,3 +46,4 @@ RESNET = Exporter(
     shape=first_stage,
     convolutions=True,
 )
+EXPORTERS.register("resnet")(RESNET)

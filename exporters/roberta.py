@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.bert import BERT, tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .bert import BERT, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import RobertaConfig
 
 
 def tiny_roberta() -> RobertaConfig:
-    """Padding has position 0, and tokens begin at 1."""
+    """Configure padding with id 0, so that the positions of tokens begin at 1."""
     from transformers import RobertaConfig
 
     return RobertaConfig(**tiny_sizes(), pad_token_id=0, type_vocab_size=1)
@@ -24,3 +26,4 @@ ROBERTA = replace(
     tiny_config=tiny_roberta,
     positions_after_padding=True,
 )
+EXPORTERS.register("roberta")(ROBERTA)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.clip import CLIP, tiny_towers
-from exporters.tracing.towers import images_and_prompts, trace_towers_with_transformers
+from edgelr.model.exporter import EXPORTERS
+
+from .clip import CLIP, tiny_towers
+from .tracing.towers import images_and_prompts, trace_towers_with_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tiny_siglip() -> SiglipConfig:
-    """Both towers embed in the size of images."""
+    """Configure text embeddings of the vision tower's size."""
     from transformers import SiglipConfig
 
     sizes: dict[str, Any] = tiny_towers(projection_size=48)
@@ -22,7 +24,7 @@ def tiny_siglip() -> SiglipConfig:
 
 
 def without_padding(config: Any, batch: int, side: int) -> dict[str, Tensor]:
-    """See ``images_and_prompts``; padding is read like any other token."""
+    """Make pixels and prompts without a mask: padding is read like any other token."""
     inputs = images_and_prompts(config, batch, side)
     del inputs["attention_mask"]
     return inputs
@@ -37,3 +39,4 @@ SIGLIP = replace(
     keep_dense=("head",),
     pads_texts=True,
 )
+EXPORTERS.register("siglip")(SIGLIP)

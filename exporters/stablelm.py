@@ -1,19 +1,21 @@
-"""StableLM decoders: Llama with LayerNorm, where a quarter of every head turns."""
+"""StableLM decoders: Llama with LayerNorm, and rotary positions in a quarter of every head."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.gpt_neox import GPT_NEOX
-from exporters.llama import tiny_sizes
+from edgelr.model.exporter import EXPORTERS
+
+from .gpt_neox import GPT_NEOX
+from .llama import tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import StableLmConfig
 
 
 def tiny_stablelm() -> StableLmConfig:
-    """Heads of 16, which this configuration takes from the hidden size."""
+    """Configure heads of 16, a size that this class computes from the hidden size."""
     from transformers import StableLmConfig
 
     return StableLmConfig(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))
@@ -25,3 +27,4 @@ STABLELM = replace(
     tiny_config=tiny_stablelm,
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
 )
+EXPORTERS.register("stablelm")(STABLELM)

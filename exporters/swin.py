@@ -1,18 +1,20 @@
-"""Swin: vision transformers of stages, whose attention looks through windows that shift."""
+"""Swin: vision transformers in stages, with attention inside windows that shift."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.vit import VIT
+from edgelr.model.exporter import EXPORTERS
+
+from .vit import VIT
 
 if TYPE_CHECKING:
     from transformers import SwinConfig
 
 
 def tiny_swin() -> SwinConfig:
-    """Two stages; windows shift in the first, and do not divide what it sees."""
+    """Configure two stages; windows shift in the first, and do not divide its height and width."""
     from transformers import SwinConfig
 
     return SwinConfig(
@@ -27,7 +29,7 @@ def tiny_swin() -> SwinConfig:
 
 
 def first_stage(config: Any) -> dict[str, Any]:
-    """The sizes of the stage that sees most positions; every further one halves both edges."""
+    """Return the sizes of the first stage, which has most positions; later ones have a quarter."""
     width, heads = config.embed_dim, config.num_heads[0]
     return {
         "layers": sum(config.depths),
@@ -48,3 +50,4 @@ SWIN = replace(
     pooling="mean",
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("swin")(SWIN)

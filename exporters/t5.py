@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.encoder_decoder import trace_pair_with_transformers
-from exporters.tracing.inputs import source_and_target_batch
-from exporters.tracing.routes import fuse_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.encoder_decoder import trace_pair_with_transformers
+from .tracing.inputs import source_and_target_batch
+from .tracing.routes import fuse_with_transformers
 
 if TYPE_CHECKING:
     from transformers import T5Config
 
-TRAINED_TOKENS = 512  # of mT5, whose configuration does not say it
+TRAINED_TOKENS = 512  # mT5: its configuration does not say it
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
-    """One block of an encoder, two of a decoder; no two axes have one size."""
+    """Return sizes of one encoder block and two decoder blocks, distinct on every axis."""
     return {
         "vocab_size": 160,
         "d_model": 48,
@@ -36,14 +37,14 @@ def tiny_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_t5() -> T5Config:
-    """With the plain feed-forward of the first T5."""
+    """Configure the plain feed-forward of the first T5."""
     from transformers import T5Config
 
     return T5Config(**tiny_sizes())
 
 
 def longest_text(config: Any) -> int:
-    """The length that it was trained for: relative positions themselves have no end."""
+    """Return the length it was trained for, tokens: relative positions have no limit."""
     return int(getattr(config, "n_positions", None) or TRAINED_TOKENS)
 
 
@@ -64,3 +65,4 @@ T5 = Exporter(
     intermediate_size="d_ff",
     longest_text=longest_text,
 )
+EXPORTERS.register("t5")(T5)

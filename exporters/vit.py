@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgelr.model.exporter import Exporter
-from exporters.tracing.inputs import pixel_batch
-from exporters.tracing.routes import fuse_with_transformers, trace_images_with_transformers
+from edgelr.model.exporter import EXPORTERS, Exporter
+
+from .tracing.inputs import pixel_batch
+from .tracing.routes import fuse_with_transformers, trace_images_with_transformers
 
 if TYPE_CHECKING:
     from transformers import ViTConfig
 
 
 def tiny_image_sizes(**changes: Any) -> dict[str, Any]:
-    """Two blocks, 25 patches; no two axes have one size."""
+    """Return sizes of two blocks and 25 patches, distinct on every axis."""
     return {
         "image_size": 20,
         "patch_size": 4,
@@ -26,7 +27,7 @@ def tiny_image_sizes(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_vit() -> ViTConfig:
-    """Of the sizes that all image models share."""
+    """Configure the sizes that all image models share."""
     from transformers import ViTConfig
 
     return ViTConfig(**tiny_image_sizes())
@@ -41,6 +42,7 @@ VIT = Exporter(
     tiny_config=tiny_vit,
     keep_dense=("classifier",),
     tied_pairs=(("mlp.fc1", "mlp.fc2"),),
-    # The first token's hidden state embeds an image, and not what a pooler makes of it.
+    # The embedding is the first token's hidden state, without the pooler.
     load_options=(("add_pooling_layer", False),),
 )
+EXPORTERS.register("vit")(VIT)

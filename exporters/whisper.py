@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporters.bart import BART
-from exporters.tracing.inputs import sound_and_target_batch
+from edgelr.model.exporter import EXPORTERS
+
+from .bart import BART
+from .tracing.inputs import sound_and_target_batch
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig
 
 
 def tiny_whisper() -> WhisperConfig:
-    """One block of an encoder, two of a decoder, sounds of 50 positions; no two sizes are one."""
+    """Configure one encoder block, two decoder blocks and sounds of 50 positions."""
     from transformers import WhisperConfig
 
     return WhisperConfig(
@@ -39,7 +41,7 @@ def tiny_whisper() -> WhisperConfig:
 
 
 def longest_transcript(config: Any) -> int:
-    """What the decoder has positions for; the encoder has those of a sound."""
+    """Return the number of the decoder's positions, tokens."""
     return int(config.max_target_positions)
 
 
@@ -52,3 +54,4 @@ WHISPER = replace(
     keep_dense=("proj_out",),
     longest_text=longest_transcript,
 )
+EXPORTERS.register("whisper")(WHISPER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ ORDER = (
     *("export", "plan", "inspect", "validate", "measure", "report", "diff"),
     *("sweep", "bench", "list"),
 )
+VERBOSE = "edgelr.verbose"  # where a command notes in its context that it was asked for everything
 
 
 class _Commands(TyperGroup):
@@ -32,6 +34,8 @@ class _Commands(TyperGroup):
             with _interruptible():
                 return super().invoke(ctx)
         except EdgelrError as error:
+            if ctx.meta.get(VERBOSE):
+                traceback.print_exc()
             typer.secho(f"error: {error}", fg="red", err=True)
             raise typer.Exit(error.exit_code) from error
         except (KeyboardInterrupt, typer.Abort):
@@ -72,7 +76,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Put a model on an edge device, smaller and faster, with proof.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

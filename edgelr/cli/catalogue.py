@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from edgelr.cli.app import app, profiles_app
 from edgelr.cli.common import listener_of
-from edgelr.cli.options import AsJson, Quiet
+from edgelr.cli.options import AsJson, Provider, Quiet, Threads, Verbose, complete, option
+
+KINDS = ("methods", "allocators", "recipes", "exporters", "profiles", "evaluators", "tasks")
 
 
 @app.command("list")
 def list_names(
     kind: Annotated[
-        str, typer.Argument(help="methods, allocators, recipes, exporters, profiles, evaluators.")
+        str, typer.Argument(help=f"{', '.join(KINDS)}.", autocompletion=complete(KINDS))
     ],
 ) -> None:
     """List what can be chosen."""
@@ -26,9 +28,17 @@ def list_names(
         typer.echo(f"{name:<20} {summary}".rstrip())
 
 
+@profiles_app.command("list")
+def list_profiles() -> None:
+    """List the profiles, like 'edgelr list profiles'."""
+    list_names("profiles")
+
+
 @profiles_app.command("show")
 def show_profile(
-    name: Annotated[str, typer.Argument(help="A profile's name, or a .yaml file.")],
+    name: Annotated[
+        str, typer.Argument(help="Name, or a .yaml file.", autocompletion=complete("profiles"))
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show every number of a device profile, with its source and whether it was verified."""
@@ -44,19 +54,20 @@ def show_profile(
 
 @profiles_app.command("detect")
 def detect_profile(
-    out: Annotated[Path, typer.Option(help="A new .yaml file.")] = Path("this-machine.yaml"),
+    out: Annotated[Path, option("New .yaml file.", "-o", "--out")] = Path("this-machine.yaml"),
     base: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Profile whose other numbers are kept; default: the one of this board."),
+        str | None,
+        option("Profile whose other numbers are kept.", default="this board's", known="profiles"),
     ] = None,
-    provider: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[Optional[int], typer.Option(help="Threads; default: all cores.")] = None,  # noqa: UP045
+    provider: Provider = "cpu",
+    threads: Threads = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Measure this machine's memory and kernels, and write a profile of it."""
     from edgelr.commands.detect import detect
 
-    with listener_of(quiet) as listener:
+    with listener_of(quiet, verbose) as listener:
         found = detect(base, provider, threads, out, listener)
     compute = found.compute
     typer.echo(

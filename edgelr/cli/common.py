@@ -1,4 +1,4 @@
-"""What several commands need: settings from options, the cache, a listener."""
+"""What several commands need: the run, the pipeline, a listener."""
 
 from __future__ import annotations
 
@@ -9,56 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgelr.core.errors import InputError
-
 if TYPE_CHECKING:
-    from edgelr.core.cache import Cache
-    from edgelr.core.settings import Settings
+    from edgelr.core.listener import Listener
+    from edgelr.core.run import Run
 
 
-def settings_of(ctx: typer.Context, config: Path | None) -> Settings:
-    """Collect the options that were given; those of ``config`` stand behind them."""
-    from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings, read_settings
-
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in ctx.params.items()
-        if name in Settings.model_fields and value is not None
-    }
-    if "forms" in given:
-        given["forms"] = tuple(given["forms"].split(","))
-    if "calibration" in given:
-        given["calibration"] = tuple(given["calibration"])
-        if not given["calibration"]:
-            del given["calibration"]
-    if "precision" in given:
-        given["precision"] = SHORT_PRECISIONS.get(given["precision"], given["precision"])
-    if config is not None:
-        return read_settings(config, given)
-    if "model" not in given:
-        raise InputError("No model is given; expected 'edgelr export MODEL', or -c edgelr.yaml.")
-    return make_settings(**given)
-
-
-def cache_of(resume: bool) -> Cache:
-    """Open the cache; without ``resume`` what is in it is made again."""
+def run_of(listener: Listener, resume: bool = True, seed: int = 0) -> Run:
+    """Make the value that stages share; without ``resume`` what is in the cache is made again."""
     from edgelr.core.cache import Cache, default_root
+    from edgelr.core.run import Run
 
-    return Cache(default_root(), reuse=resume)
-
-
-def pipeline_of(settings: Settings) -> Any:
-    """Choose the module that tells the story of a source; that of a graph imports no torch.
-
-    Of a torch module that is no model of transformers, the graph is traced.
-    """
-    if settings.model.endswith(".onnx") or settings.task == "tensors":
-        from edgelr.stages.onnx import pipeline as of_a_graph
-
-        return of_a_graph
-    from edgelr import pipeline
-
-    return pipeline
+    return Run(Cache(default_root(), reuse=resume), listener, seed, command=command_line())
 
 
 def stem_of(model: str) -> str:
@@ -71,8 +32,19 @@ def command_line() -> str:
     return shlex.join(["edgelr", *sys.argv[1:]])
 
 
-def listener_of(quiet: bool) -> Any:
+def print_json(found: Any) -> None:
+    """Print a value of dataclasses as JSON."""
+    from pydantic import TypeAdapter
+
+    typer.echo(TypeAdapter(type(found)).dump_json(found, indent=2).decode())
+
+
+def listener_of(quiet: bool, verbose: bool) -> Any:
     """Make what shows progress; it is a context manager."""
+    if verbose:
+        from edgelr.cli.timed import TimedListener
+
+        return TimedListener()
     from edgelr.report.live import LiveListener
 
     return LiveListener(quiet)

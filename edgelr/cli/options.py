@@ -1,153 +1,189 @@
-"""Options that several commands have."""
+"""Options of the commands: those made of the fields of ``Settings``, and those several share."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-# Optional[...] and not "| None": typer reads the annotations, on Python 3.10 as well.
-Model = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Argument(help="Hub id, model folder, .gguf or .onnx file, or package.module:factory."),
-]
-Profile = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--profile", help="Device: a name from 'edgelr list profiles', or a .yaml file."),
-]
-Recipe = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Named combination of the axes below ('edgelr list recipes')."),
-]
-Grouping = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="What is factorized together: one, input, blocks, tied, or any that pays."),
-]
-Method = Annotated[Optional[str], typer.Option(help="Decomposition, instead of the recipe's.")]  # noqa: UP045
-Allocator = Annotated[Optional[str], typer.Option(help="Allocation, instead of the recipe's.")]  # noqa: UP045
-Forms = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Allowed forms, for instance dense,low_rank (all: dense,low_rank,pivoted)."),
-]
-TaskName = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--task",
-        help="What the model is for, if its configuration does not tell; tensors: any module.",
+from edgelr.cli.app import VERBOSE
+from edgelr.core.errors import InputError, did_you_mean
+from edgelr.core.settings import Settings, choices, make_settings, read_settings, setting_types
+
+Command = Callable[..., None]
+
+
+def option(
+    text: str, *flags: str, default: str = "", known: str | Iterable[str] = (), **rest: Any
+) -> Any:
+    """Make an option.
+
+    Args:
+        text: help of the option.
+        flags: names of the option; without any, that of the parameter.
+        default: default in words.
+        known: words that complete it, or the kind of ``edgelr list`` that lists them.
+        rest: further arguments of typer's option.
+    """
+    rest |= {"show_default": default or True, "autocompletion": complete(known) if known else None}
+    return typer.Option(*flags, help=text, **rest)
+
+
+def complete(known: str | Iterable[str]) -> Callable[[str], list[str]]:
+    """Complete one of some words, or of a kind of ``edgelr list``; it may stand behind commas."""
+
+    def completed(incomplete: str) -> list[str]:
+        before = incomplete[: incomplete.rfind(",") + 1]
+        words = _names(known) if isinstance(known, str) else known
+        return [before + word for word in words if (before + word).startswith(incomplete)]
+
+    return completed
+
+
+def one_of(text: str, *words: str, flag: str, **rest: Any) -> Any:
+    """Make an option that takes one of some words."""
+
+    def check(value: str | None) -> str | None:
+        if value is None or value in words:
+            return value
+        expected = f"{flag} is {value!r}; expected one of {', '.join(words)}."
+        raise InputError(expected + did_you_mean(value, words))
+
+    return option(text, flag, known=words, callback=check, metavar=_any(words), **rest)
+
+
+def _any(words: Iterable[str]) -> str:
+    return f"<{'|'.join(words)}>"
+
+
+def _names(kind: str) -> list[str]:
+    if kind == "profiles":  # `describe` reads all of them
+        from edgelr.device.profile import profile_names
+
+        return profile_names()
+    from edgelr.commands.list import describe
+
+    return [name for name, _ in describe(kind)]
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def with_settings(
+    *taken: str, config: bool = False, **defaults: str
+) -> Callable[[Command], Command]:
+    """Offer settings as options of a command, and call it with the ``settings`` that were given.
+
+    Args:
+        taken: fields of the settings, and panels of them; without any, all are offered.
+        config: whether ``edgelr.yaml`` is offered, too; options win over it.
+        defaults: defaults that the command has of its own.
+    """
+    chosen = [
+        each
+        for each in fields(Settings)
+        if not taken or each.name in taken or each.metadata["option"].panel in taken
+    ]
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        made = [_parameter("context", typer.Context)]
+        made += [_offer(each, defaults.get(each.name, each.default), not config) for each in chosen]
+        made += [_parameter("config", Config, None)] if config else []
+        made += [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "settings"]
+
+        @wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            told = {each.name: _read(each.name, values.pop(each.name)) for each in chosen}
+            given = {name: told[name] for name in told if _is_given(context, name)}
+            path = values.pop("config", None)
+            command(settings=_settings(path, {**defaults, **given}), **values)
+
+        vars(run)["__signature__"] = inspect.Signature(made)
+        run.__annotations__ = {each.name: each.annotation for each in made}
+        return run
+
+    return decorate
+
+
+def _offer(field: Field[Any], default: Any, required: bool) -> inspect.Parameter:
+    """Spell a setting for typer; the one without a default is the command's argument."""
+    told, (kind, words, several) = field.metadata["option"], _spelling(field.name)
+    if field.default is MISSING:
+        argument = typer.Argument(help=told.help)
+        return _parameter(field.name, Annotated[kind, argument], *([] if required else [None]))
+    listed = f" Some of {', '.join(words)}, with commas between." if words and several else ""
+    made = option(
+        told.help + listed,
+        f"--{field.name.replace('_', '-')}",
+        *filter(None, [told.flag]),
+        default=told.fallback,
+        known=words or told.names,
+        metavar=_any(words) if words and not several else None,
+        rich_help_panel=told.panel,
+    )
+    spelled = str if words else list[str] if several else kind
+    return _parameter(field.name, Annotated[spelled, made], default)
+
+
+def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+
+
+def _spelling(name: str) -> tuple[Any, tuple[str, ...], bool]:
+    """Look up the type of a setting without None, its choices, and whether it takes several."""
+    kind = get_args(setting_types()[name] | None)[0]
+    return kind, choices(kind), get_origin(kind) is tuple
+
+
+def _read(name: str, value: Any) -> Any:
+    """Read a value of the command line; several choices are separated by commas."""
+    _, words, several = _spelling(name)
+    return value.split(",") if value and words and several else value
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _settings(config: Path | None, given: dict[str, Any]) -> Settings:
+    if config is not None:
+        return read_settings(config, given)
+    if "model" not in given:
+        raise InputError("No model is given; expected 'edgelr export MODEL', or -c edgelr.yaml.")
+    return make_settings(**given)
+
+
+# --- what several commands have ------------------------------------------------------------------
+
+
+def _speak(context: typer.Context, value: bool) -> bool:
+    if value:
+        from edgelr.core import quiet
+
+        context.meta[VERBOSE] = True
+        context.with_resource(quiet.verbose())
+    return value
+
+
+Config = Annotated[Path | None, option("edgelr.yaml with any of these options.", "-c", "--config")]
+Resume = Annotated[bool, option("Use finished stages of earlier runs.", "--resume/--no-resume")]
+Quiet = Annotated[bool, option("Print results only.", "-q", "--quiet")]
+Verbose = Annotated[
+    bool,
+    option(
+        "Print the seconds of every stage, what libraries log, and the traceback of an error.",
+        *("-v", "--verbose"),
+        callback=_speak,
     ),
 ]
-PrecisionName = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--precision",
-        help="fp32 or fp16; int8 or int4 for the weights of linears and embeddings; auto chooses "
-        "for each. Default: the profile's.",
-    ),
-]
-Keep = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Share of the factorizable weights to keep, such as 0.8."),
-]
-MaxSize = Annotated[Optional[str], typer.Option(help="Largest graph file, such as 60MB.")]  # noqa: UP045
-MaxLatency = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(
-        help="Longest predicted time of a decoded token, or of an encoder's forward pass, in ms."
-    ),
-]
-MaxDrop = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Largest loss of accuracy: 0.05 is 5 % of perplexity, cosine or labels."),
-]
-CalibrationTexts = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--calibration",
-        help=".txt or .jsonl file, or 'self': text that the model writes; give several to mix. "
-        "Models of images or sounds: a folder of them. An .onnx file: .npz of its inputs.",
-    ),
-]
-CalibrationTokens = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        help="Tokens to calibrate on (default 16384, 256 images or 128 sounds): more lose less "
-        "accuracy."
-    ),
-]
-CalibrationLength = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Tokens of one calibration row."),
-]
-Evaluation = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        help=".txt or .jsonl file to judge on, which may hold true labels or targets; default: "
-        "English that ships with Python. Models of images or sounds: a folder of them, or sounds "
-        "with what is said in them (.jsonl). An .onnx file: .npz of its inputs. Default of these: "
-        "half of the calibration's."
-    ),
-]
-Labels = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        help="Models that compare images with texts: a file with one label a line, among which one "
-        "is chosen. Default: the names of the sub-folders of images."
-    ),
-]
-LabelTemplate = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        help="The sentence that a label is put into (default 'a photo of a {}'); '{}' takes labels "
-        "as they are."
-    ),
-]
-ContextTokens = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--context-tokens", "--context", help="Longest sequence to leave memory for."),
-]
-Rounds = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Plan again on the model that the last plan compressed (default 1: once)."),
-]
-HealSteps = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Train the factors to answer like the original, for so many steps."),
-]
-HealMinutes = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="The same for so many minutes; the best state is kept."),
-]
-HealSites = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="What heals: all factors, or low_rank (at most half of the full rank)."),
-]
-HealAdapter = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Train an update instead: lora, loha or lokr; merged before the export."),
-]
-Seed = Annotated[Optional[int], typer.Option(help="Of sampled text and labels (default 0).")]  # noqa: UP045
-Opset = Annotated[Optional[int], typer.Option(help="Newest ONNX operator set to use.")]  # noqa: UP045
-Provider = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="cpu or cuda: insist on this provider here (exit code 5 if it is not used)."),
-]
-Revision = Annotated[Optional[str], typer.Option(help="Branch, tag or commit on the Hub.")]  # noqa: UP045
-RemoteCode = Annotated[
-    Optional[bool],  # noqa: UP045
-    typer.Option("--trust-remote-code", help="Run code that comes with the model."),
-]
-WithTests = Annotated[
-    Optional[bool],  # noqa: UP045
-    typer.Option("--with-tests", help="Write tests into the bundle: pytest DIR/tests."),
-]
-Config = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("-c", "--config", help="edgelr.yaml with any of these options."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Use finished stages of earlier runs.")
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+AsJson = Annotated[bool, option("Print JSON to standard output.", "--json")]
 Folder = Annotated[Path, typer.Argument(help="Bundle that 'edgelr export' wrote.")]
+Provider = Annotated[str, one_of("What runs the graph.", "cpu", "cuda", flag="--provider")]
+Threads = Annotated[int | None, option("Threads of ONNX Runtime.", default="all cores")]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgelr.cli.app import app
 from edgelr.cli.common import command_line
-from edgelr.cli.options import AsJson, Folder
+from edgelr.cli.options import AsJson, Folder, one_of, option
 from edgelr.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,40 +20,32 @@ if TYPE_CHECKING:
     from edgelr.report.pareto import Sweep
 
 
-class Format(str, Enum):
-    """Kinds of documents; without one, the tables of the terminal."""
-
-    html = "html"
-    markdown = "markdown"
-    json = "json"
-    card = "card"
-
-
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Bundles, or one folder of a sweep.")],
     kind: Annotated[
-        Optional[Format],  # noqa: UP045
-        typer.Option(
-            "--format",
-            help="html: one file with its drawings inside; markdown; json; card: the README.md of "
-            "a bundle. Default: tables in the terminal.",
+        str | None,
+        one_of(
+            "html: one file with its drawings inside; card: the README.md of a bundle.",
+            *("html", "markdown", "json", "card"),
+            flag="--format",
+            default="tables in the terminal",
         ),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="File to write instead of printing; its ending tells the format."),
+        Path | None,
+        option("File to write instead of printing; its ending tells the format.", "-o", "--out"),
     ] = None,
     plots: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder for every drawing: as SVG, and as PNG where matplotlib is."),
+        Path | None,
+        option("Folder for every drawing: as SVG, and as PNG where matplotlib is."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Like --format markdown.")] = False,
+    markdown: Annotated[bool, option("Like --format markdown.", "--markdown")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the report of a bundle; several are set beside each other, and their best is named."""
     if kind is None and (markdown or as_json):
-        kind = Format.json if as_json else Format.markdown
+        kind = "json" if as_json else "markdown"
     if kind is None and out is not None:
         kind = _format_of(out)
     found = _found(folders)
@@ -74,12 +65,13 @@ def report(
 def diff(
     before: Folder,
     after: Folder,
-    every: Annotated[bool, typer.Option("--all", help="Show every linear that changed.")] = False,
+    every: Annotated[bool, option("Show every linear that changed.", "--all")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what changed between two bundles: linears, size, accuracy, latency, settings."""
-    from edgelr.report.diff import make_diff, to_json
+    from edgelr.report.diff import make_diff
     from edgelr.report.diff_tables import print_diff
+    from edgelr.report.schema import to_json
 
     found = make_diff(*_sides(before, after))
     if as_json:
@@ -113,7 +105,7 @@ def _print(found: tuple[Path, Report] | Sweep) -> None:
         print_sweep(found)
 
 
-def _document(found: tuple[Path, Report] | Sweep, kind: Format) -> str:
+def _document(found: tuple[Path, Report] | Sweep, kind: str) -> str:
     if not isinstance(found, tuple):
         return _comparison(found, kind)
     from edgelr.core.bundle import read_manifest
@@ -121,31 +113,31 @@ def _document(found: tuple[Path, Report] | Sweep, kind: Format) -> str:
     from edgelr.report.card import model_card
 
     folder, one = found
-    if kind is Format.html:
+    if kind == "html":
         return html.to_html(one)
-    if kind is Format.markdown:
+    if kind == "markdown":
         return markdown.to_markdown(one)
-    if kind is Format.json:
+    if kind == "json":
         return schema.to_json(one)
     return model_card(one, read_manifest(folder).modality)
 
 
-def _comparison(found: Sweep, kind: Format) -> str:
-    from edgelr.report import pareto, pareto_html, pareto_tables
+def _comparison(found: Sweep, kind: str) -> str:
+    from edgelr.report import pareto_html, pareto_tables, schema
 
-    if kind is Format.card:
+    if kind == "card":
         raise InputError(
             "A card is that of one bundle; expected 'edgelr report DIR --format card'."
         )
-    if kind is Format.html:
+    if kind == "html":
         return pareto_html.to_html(found)
-    if kind is Format.markdown:
+    if kind == "markdown":
         return pareto_tables.to_markdown(found, plot="")
-    return pareto.to_json(found)
+    return schema.to_json(found)
 
 
-def _format_of(path: Path) -> Format:
-    endings = {".html": Format.html, ".md": Format.markdown, ".json": Format.json}
+def _format_of(path: Path) -> str:
+    endings = {".html": "html", ".md": "markdown", ".json": "json"}
     if path.suffix not in endings:
         raise InputError(
             f"The ending of {path} names no format; expected one of {', '.join(endings)}. Add "
@@ -158,11 +150,11 @@ def _format_of(path: Path) -> Format:
 
 
 def _drawings(found: tuple[Path, Report] | Sweep) -> dict[str, Chart]:
-    from edgelr.report import drawings, pareto_html
+    from edgelr.report import drawings, pareto_charts
 
     if isinstance(found, tuple):
         return drawings.drawings(found[1])
-    return pareto_html.drawings(found)
+    return pareto_charts.drawings(found)
 
 
 def _write_plots(charts: dict[str, Chart], folder: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from edgelr import __version__
 from edgelr.core.errors import InputError
+from edgelr.core.listener import Listener
 from edgelr.core.vocabulary import PRECISION_BYTES, WeightPrecision
 from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, load_profile, profile_names, profile_path
@@ -23,7 +24,6 @@ from edgelr.runtime.memory_cap import SESSION_BYTES
 from edgelr.runtime.requests import Execution, Probe
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.report import environment
-from edgelr.stages.subject import Listener
 
 PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 SIZES = (64, 256, 1024, 3072)  # rows and columns of the weights that are measured
@@ -62,9 +62,9 @@ def detect(
         base: profile whose other numbers are kept; None takes the board that this machine is, or
             the generic one.
         provider: ``"cpu"`` or ``"cuda"``.
-        threads: of one operator; None takes every core.
+        threads: threads of one operator; None takes every core.
         out: a ``.yaml`` file; it is not overwritten.
-        listener: hears of progress.
+        listener: receiver of progress and notes.
 
     Raises:
         InputError: ``out`` exists, or is no ``.yaml`` file.
@@ -131,8 +131,7 @@ def _measure(
         probes.append(Probe(norms, lengths, cold=False))
         read = ("query", "key", "value")
         whole = [{name: [1, long, width] for name in read}]
-        probes.append(Probe(attention, whole, cold=False))
-        probes.append(Probe(decoding, [{"x": [1, 1, width]}], cold=False))
+        probes += [Probe(attention, whole, False), Probe(decoding, [{"x": [1, 1, width]}], False)]
         execution = Execution(provider, threads)
         *products, (one, many), (attended,), (decoded,) = calls.call_in(
             worker, "time_graphs", probes, execution, progress=listener.progress

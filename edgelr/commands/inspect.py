@@ -2,70 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from edgelr.core.cache import Cache
 from edgelr.core.plan import Choice
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup, SiteSummary
-from edgelr.graph.linears import find_linears
-from edgelr.graph.open import open_foreign
-from edgelr.plan.allocators import ALLOCATORS
-from edgelr.plan.candidates import make_options
-from edgelr.plan.recipes import RECIPES
-from edgelr.stages.onnx.source import open_source
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from edgelr.planning.allocators import ALLOCATORS
+from edgelr.planning.candidates import make_options
+from edgelr.planning.recipes import RECIPES
+from edgelr.stages.source import Source, open_source
 
 SAMPLES = 12  # of a spectrum, to be drawn in a line
 KEEP = 0.8  # share at which components are classified, where none is asked for
 
-Spectrum = Callable[[LinearSite], "NDArray[np.float64]"]
 
-
-def inspect_sites(settings: Settings, cache: Cache) -> list[SiteSummary]:
+def inspect_sites(settings: Settings, run: Run, source: Source | None = None) -> list[SiteSummary]:
     """Summarize every factorizable linear, in the order in which the model runs them.
 
     The classes are those of WeLore (arXiv:2407.11239) at ``--keep``: one threshold on all
     normalized spectra; a linear whose rank above it would save nothing is no low-rank component.
     """
-    is_graph = settings.model.endswith(".onnx") or settings.task == "tensors"
-    sites, spectrum_of = (_of_a_graph if is_graph else _of_a_model)(settings, cache)
+    sites, spectrum_of = (source or open_source(settings)).singular_values(settings, run)
     spectra = {site.name: spectrum_of(site) for site in sites}
     classes = _classes(sites, spectra, KEEP if settings.keep is None else settings.keep)
     return [_summary(site, spectra[site.name], classes[site.name]) for site in sites]
-
-
-def _of_a_model(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
-    import torch
-
-    from edgelr.model.sites import find_sites, weight_of
-    from edgelr.stages.subject import load_model
-
-    model = load_model(settings, cache)
-
-    def spectrum(site: LinearSite) -> NDArray[np.float64]:
-        sigma: NDArray[np.float64] = torch.linalg.svdvals(
-            weight_of(model, site.name).double()
-        ).numpy()
-        return sigma
-
-    return find_sites(model), spectrum
-
-
-def _of_a_graph(settings: Settings, cache: Cache) -> tuple[tuple[LinearSite, ...], Spectrum]:
-    """The same of an ``.onnx`` file, without torch, or of a module that is traced."""
-    graph = open_source(settings.model, cache).graph
-    linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
-
-    def spectrum(site: LinearSite) -> NDArray[np.float64]:
-        return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)
-
-    return tuple(each.site for each in linears.values()), spectrum
 
 
 def _classes(

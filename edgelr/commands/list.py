@@ -21,6 +21,7 @@ def describe(kind: str) -> list[tuple[str, str]]:
         "exporters": _exporters,
         "profiles": _profiles,
         "evaluators": _evaluators,
+        "tasks": _tasks,
     }
     if kind not in kinds:
         close = difflib.get_close_matches(kind, kinds, n=1)
@@ -36,13 +37,13 @@ def _methods() -> Iterable[tuple[str, str]]:
 
 
 def _allocators() -> Iterable[tuple[str, str]]:
-    from edgelr.plan.allocators import ALLOCATORS
+    from edgelr.planning.allocators import ALLOCATORS
 
     return ((name, _first_line(allocator)) for name, allocator in ALLOCATORS.items())
 
 
 def _recipes() -> Iterable[tuple[str, str]]:
-    from edgelr.plan.recipes import RECIPES
+    from edgelr.planning.recipes import RECIPES
 
     return ((name, recipe.summary) for name, recipe in RECIPES.items())
 
@@ -66,6 +67,12 @@ def _evaluators() -> Iterable[tuple[str, str]]:
     from edgelr.runtime.evaluators import EVALUATORS
 
     return ((name, _first_line(value.compare)) for name, value in EVALUATORS.items())
+
+
+def _tasks() -> Iterable[tuple[str, str]]:
+    from edgelr.core.tasks import TASKS
+
+    return ((name, f"judged by {task.metric}") for name, task in TASKS.items())
 
 
 def _first_line(value: object) -> str:

@@ -9,48 +9,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgelr import pipeline
 from edgelr.core.bundle import MANIFEST, ExportBundle
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
 from edgelr.core.errors import BudgetError, InputError
+from edgelr.core.run import FORMATS, Run
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
-from edgelr.device.budget import weight_budget
 from edgelr.device.profile import DeviceProfile, load_profile
-from edgelr.model.loaded import LoadedModel
 from edgelr.report.pareto import (
-    SCHEMA_VERSION,
     Entry,
     Sweep,
     entry_of,
     judged,
     read_entry,
-    to_json,
     write_entry,
 )
 from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime import calls as jobs
 from edgelr.runtime import measure
 from edgelr.runtime.requests import PhaseSizes
 from edgelr.stages import bundle as delivery
-from edgelr.stages import calibration_data as material
-from edgelr.stages import checks as refusals
 from edgelr.stages import report as reporting
-from edgelr.stages import subject as planning
-from edgelr.stages.baselines import dense_in
-from edgelr.stages.subject import DenseExport, Listener, Subject
+from edgelr.stages.source import Source, open_source
+from edgelr.stages.subject import DenseExport, Subject
 
-FORMAT = 2  # of the entries; raise it when their figures change their meaning
 _ENTRY = "entry.json"
 
 
@@ -59,9 +52,9 @@ class Question:
     """What is made, for every combination.
 
     Attributes:
-        settings: what the entries have in common.
+        settings: options that the entries share.
         profiles: names of devices, or files.
-        precisions: of the weights; None takes the one of each device.
+        precisions: precisions of the weights; None takes the one of each device.
         keeps: shares of the planned weights; None takes the smallest plan inside the gate.
         rivals: whether the original model at full rank is measured in every precision too.
     """
@@ -85,18 +78,18 @@ class _Device:
 class _Maker:
     """Makes entries, or finds those that are finished."""
 
-    def __init__(
-        self, question: Question, out: Path, cache: Cache, listener: Listener, command: str
-    ) -> None:
-        self._question, self._out, self._cache = question, out, cache
-        self._listener, self._command = listener, command
+    def __init__(self, question: Question, out: Path, run: Run, source: Source) -> None:
+        self._question, self._out, self._run = question, out, run
+        self._source = source  # one for all entries: a model is loaded once
 
     def entries(self, name: str) -> Iterator[Entry]:
         """Make everything for one device; its rivals first."""
         device = self._device(name)
         if self._question.rivals:
-            for weights in dict.fromkeys((device.profile.precision, "int8", "int4")):
-                yield self._rival(device, weights)
+            for weights in dict.fromkeys((device.subject.precision, "int8", "int4")):
+                rival = self._rival(device, weights)
+                if rival is not None:
+                    yield rival
         for precision in self._question.precisions:
             for keep in self._question.keeps:
                 yield self._bundle(device, name, precision, keep)
@@ -104,36 +97,30 @@ class _Maker:
     def collect(self, entries: list[Entry]) -> Sweep:
         """Put the entries together with what they depend on."""
         device = self._device(self._question.profiles[0])
-        texts = material.calibrate(device.subject, device.dense, self._cache, self._listener)
+        calibration = self._source.calibrated_on(device.subject, device.dense, self._run)
         return Sweep(
             schema_version=SCHEMA_VERSION,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            command=self._command,
+            command=self._run.command,
             source=self._question.settings.model,
-            digest=device.subject.model.digest,
-            metric=TASKS.get(device.subject.model.task).metric,
-            text=device.subject.texts.judged_on,
-            calibration=tuple(f"{each.description} ({each.tokens:,} tokens)" for each in texts),
+            digest=device.subject.digest,
+            metric=TASKS.get(device.subject.task).metric,
+            text=device.subject.judged_on,
+            calibration=calibration,
             environment=reporting.environment(),
             entries=tuple(entries),
         )
 
     def _device(self, name: str) -> _Device:
         profile = load_profile(name)
-        subject = planning.examine(self._model, self._settings(name, None, None), profile)
-        dense = planning.dense_export(self._model, self._cache, self._listener)
-        return _Device(profile, subject, dense)
-
-    @cached_property
-    def _model(self) -> LoadedModel:
-        model = planning.load_model(self._question.settings, self._cache)
-        refusals.refuse_pairs(model, "sweep")
-        return model
+        subject = self._source.subject(self._settings(name, None, None), profile, self._run)
+        self._source.require_one_graph(subject, "sweep")
+        return _Device(profile, subject, self._source.dense(subject, self._run))
 
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
     ) -> Settings:
-        given = self._question.settings.model_dump(exclude_defaults=True)
+        given = self._question.settings.given()
         return make_settings(**{**given, "profile": profile, "precision": precision, "keep": keep})
 
     # --- bundles ---------------------------------------------------------------------------
@@ -145,19 +132,18 @@ class _Maker:
         title += ", inside the gate" if keep is None else f", keep {keep:g}"
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
-        model = device.subject.model.digest
-        key = digest(FORMAT, settings.model_dump(), device.profile.model_dump(), model)
+        known = (asdict(settings), device.profile.model_dump(), device.subject.digest)
+        key = digest(FORMATS["sweep"], *known)
         finished = folder.with_suffix(".json")
-        if self._cache.reuse and finished.exists():
-            known, _, text = finished.read_text(encoding="utf-8").partition("\n")
-            if known == key and (folder / MANIFEST).exists():
+        if self._run.cache.reuse and finished.exists():
+            found, _, text = finished.read_text(encoding="utf-8").partition("\n")
+            if found == key and (folder / MANIFEST).exists():
                 return read_entry(text.encode())
-        self._listener.note(f"{device.profile.id}: {title}")
+        self._run.note(f"{device.profile.id}: {title}")
         try:
             report = pipeline.export(
-                settings, device.profile, folder, self._cache, self._listener, self._command,
-                force=True, model=self._model,
-            )  # fmt: skip
+                settings, device.profile, folder, self._run.timed(), True, source=self._source
+            )
         except (BudgetError, InputError) as error:
             return Entry(device.profile.id, title, problem=str(error))
         entry = entry_of(report, title, folder.relative_to(self._out))
@@ -166,12 +152,14 @@ class _Maker:
 
     # --- rivals ----------------------------------------------------------------------------
 
-    def _rival(self, device: _Device, weights: WeightPrecision) -> Entry:
+    def _rival(self, device: _Device, weights: WeightPrecision) -> Entry | None:
         profile, subject = device.profile, device.subject
         shipped = self._dense(device, weights, profile.precision)
         runnable = self._dense(device, weights, "float32")  # which is what a CPU computes in
+        if shipped is None or runnable is None:
+            return None
         measured = self._measured(device, runnable, f"dense {weights}")
-        budget = weight_budget(profile, subject.shape, 0, subject.context_tokens, profile.precision)
+        budget = replace(self._source.budget(subject, device.dense), fixed_weight_bytes=0)
         held = shipped.resident_bytes(profile.provider)
         assert held is not None, "dense exports say how their weights are held"
         rest = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
@@ -184,29 +172,30 @@ class _Maker:
             passed=measured.worst_loss <= subject.max_drop,
         )
 
-    def _dense(self, device: _Device, weights: WeightPrecision, values: Precision) -> ExportBundle:
+    def _dense(
+        self, device: _Device, weights: WeightPrecision, values: Precision
+    ) -> ExportBundle | None:
         weights = values if weights in PRECISION_BYTES else weights
-        model = device.subject.model
-        return dense_in(model, device.dense, weights, device.profile, self._cache, values)
+        return self._source.baseline(device.subject, device.dense, weights, values, self._run)
 
     def _measured(self, device: _Device, run: ExportBundle, title: str) -> Entry:
         """Judge and time a rival once, for all devices that would run the same file."""
         subject, dense = device.subject, device.dense.bundle
 
         def write(folder: Path) -> None:
-            self._listener.note(f"{device.profile.id}: {title}")
-            text = subject.texts.write_judged(folder)
-            progress = self._listener.progress
-            metrics = jobs.accuracy(dense, run, text, size=delivery.EVALUATION, progress=progress)
+            self._run.note(f"{device.profile.id}: {title}")
+            data = subject.write_judged(folder)
+            progress = self._run.progress
+            metrics = jobs.accuracy(dense, run, data, size=delivery.EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             sizes = PhaseSizes(lengths, lengths)
             found = measure.measure(dense, run, sizes=sizes, progress=progress)
             latency = tuple(found.ratios.items())
-            entry = judged(Entry("", title, latency=latency), metrics, subject.model.task)
+            entry = judged(Entry("", title, latency=latency), metrics, subject.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
-        key = digest(FORMAT, str(run.folder), subject.texts.evaluation, subject.texts.records)
-        return read_entry((self._cache.stage("rival", key, write)[0] / _ENTRY).read_bytes())
+        parts = (str(run.folder), subject.judged_key)
+        return read_entry((self._run.stage("rival", parts, write) / _ENTRY).read_bytes())
 
 
 def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
@@ -228,27 +217,26 @@ def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def sweep(question: Question, out: Path, cache: Cache, listener: Listener, command: str) -> Sweep:
+def sweep(question: Question, out: Path, run: Run, source: Source | None = None) -> Sweep:
     """Make every combination, and compare them device by device in ``out``.
 
     Args:
-        question: what is made.
+        question: devices, precisions and sizes to make.
         out: the folder of all bundles; finished ones in it are not made again.
-        cache: finished stages. ``reuse=False`` makes finished entries again, too.
-        listener: hears of progress.
-        command: how the sweep was started, for the reports.
+        run: cache, listener, clock and seed; a cache that is not reused makes finished entries
+            again, too.
 
     Raises:
         InputError: a profile cannot be loaded, two have one id, or a setting does not fit.
     """
     _require_names(question.profiles)
     out.mkdir(parents=True, exist_ok=True)
-    maker = _Maker(question, out, cache, listener, command)
+    maker = _Maker(question, out, run, source or open_source(question.settings))
     entries: list[Entry] = []
     for done, name in enumerate(question.profiles):
-        listener.progress("devices", done, len(question.profiles))
+        run.progress("devices", done, len(question.profiles))
         entries += maker.entries(name)
-    listener.progress("devices", len(question.profiles), len(question.profiles))
+    run.progress("devices", len(question.profiles), len(question.profiles))
     found = maker.collect(entries)
     (out / "sweep.json").write_text(to_json(found), encoding="utf-8")
     (out / "sweep.md").write_text(to_markdown(found), encoding="utf-8")

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from edgelr.compress.grams import add_gram, mirrored
 from edgelr.compress.quantization import rounded
 from edgelr.compress.statistics import fisher_pass
-from edgelr.core.sites import LinearSite
-from edgelr.core.tasks import TASKS
-from edgelr.core.vocabulary import BLOCK_SIZE, WeightPrecision
+from edgelr.core.vocabulary import WeightPrecision
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.token_table import tied_heads, token_table
 
 if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
@@ -66,27 +65,6 @@ def read_table_statistics(folder: Path) -> TableStatistics:
     return TableStatistics(**load_file(folder / _FILE))
 
 
-def find_table(model: LoadedModel) -> LinearSite | None:
-    """Describe the table as the linear that a tied head is: from hidden states to logits.
-
-    None where images are read, where an encoder and a decoder have one table in two graphs, and
-    where rows are no whole blocks: ONNX Runtime would read the filling of the last.
-    """
-    if model.image is not None or TASKS.get(model.task).has_pairs:
-        return None
-    table = _table(model)
-    if table.weight.shape[1] % BLOCK_SIZE:
-        return None
-    name = next(name for name, each in model.module.named_modules() if each is table)
-    vocabulary, hidden = table.weight.shape
-    return LinearSite(name, hidden, vocabulary, False, name.rpartition(".")[2], None, name)
-
-
-def has_tied_head(model: LoadedModel) -> bool:
-    """Tell whether a linear multiplies with the table."""
-    return bool(_tied_heads(model))
-
-
 def collect_table(
     model: LoadedModel, parts: list[Calibration], seed: int, progress: Progress
 ) -> TableStatistics:
@@ -98,7 +76,7 @@ def collect_table(
         seed: of the sampled labels or probes.
         progress: called with ``("table statistics", done, total)`` in tokens.
     """
-    table = _table(model)
+    table = token_table(model)
     vocabulary, hidden = table.weight.shape
     found = TableStatistics(
         torch.zeros(vocabulary), torch.zeros(hidden, hidden),
@@ -106,7 +84,7 @@ def collect_table(
     )  # fmt: skip
     heard: list[int] = []  # tokens that a tied head is judged by
     modules: dict[str, nn.Module] = {"table": table}
-    modules |= _tied_heads(model)
+    modules |= tied_heads(model)
 
     def embedded(ids: Tensor, gradient: Tensor) -> None:
         gradient = gradient.flatten(0, -2)
@@ -147,23 +125,8 @@ def table_loss(
     precision: WeightPrecision,
 ) -> float:
     """Predict what rounding the whole table loses, in nats per loss term."""
-    weight = _table(model).weight.detach()
+    weight = token_table(model).weight.detach()
     error = weight - rounded(weight.T, precision).T  # (vocabulary, hidden)
     read = ((error @ known.gradient_gram) * error).sum(1) @ known.frequency
     judged = ((error @ known.input_gram) * error).sum(1) @ known.squares
     return 0.5 * float(read + judged) / units_per_token
-
-
-def _tied_heads(model: LoadedModel) -> dict[str, nn.Module]:
-    table = _table(model)
-    return {
-        name: module
-        for name, module in model.module.named_modules()
-        if isinstance(module, nn.Linear) and module.weight is table.weight
-    }
-
-
-def _table(model: LoadedModel) -> nn.Embedding:
-    table = model.module.get_input_embeddings()  # type: ignore[operator]
-    assert isinstance(table, nn.Embedding)
-    return table

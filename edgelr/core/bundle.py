@@ -35,14 +35,15 @@ class BundleFile:
 class Residency:
     """Bytes of a graph's weights in memory, once ONNX Runtime has loaded them.
 
-    ``packed_bytes`` are copies in the layouts of kernels, which belong to the process;
-    ``mapped_bytes`` are pages of the file. ``whole_numbers`` tells that some are multiplied with in
-    8 or 4 bits.
+    Attributes:
+        packed_bytes: copies in the layouts of kernels, which belong to the process.
+        mapped_bytes: pages of the file.
+        quantized: whether a MatMulNBits multiplies by some of them, in 8 or 4 bits.
     """
 
     packed_bytes: int
     mapped_bytes: int
-    whole_numbers: bool = False
+    quantized: bool = False
 
     @property
     def bytes(self) -> int:

@@ -64,7 +64,7 @@ class Cache:
         """Return the folder of a finished stage, building it first where it is missing.
 
         Args:
-            name: what the stage is, for people who look into the cache.
+            name: name of the stage, for people who look into the cache.
             key: hash of everything that decides the result.
             build: fills an empty folder.
 

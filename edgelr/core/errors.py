@@ -3,6 +3,10 @@
 A message has three parts: what was found (with numbers), what was expected, what to do now.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class EdgelrError(Exception):
     """Base of every error that the command line prints without a traceback."""
@@ -38,3 +42,11 @@ class EnvironmentProblem(EdgelrError):
     """The machine lacks something: a package, disk space, memory."""
 
     exit_code = 6
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Ask, behind a message, for the known words that are close to a wrong one."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=2, cutoff=0.5)
+    return f" Did you mean {' or '.join(close)}?" if close else ""

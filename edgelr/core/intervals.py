@@ -51,8 +51,8 @@ def figure_interval(figure: Callable[[Array], float], units: int) -> Interval | 
     """Find the interval of what is no mean: a median, or a score of all sentences together.
 
     Args:
-        figure: of the units at these places, ``(units,)`` of 0 to ``units - 1``.
-        units: how many there are.
+        figure: function of the places of units, ``(units,)`` of 0 to ``units - 1``.
+        units: number of units.
 
     Returns:
         None for a single unit.

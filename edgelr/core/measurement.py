@@ -48,9 +48,9 @@ class MemoryUse:
     """Memory of a fresh process, from /proc: steady state after the runs, and the peak.
 
     Attributes:
-        predicted_bytes: what the files of the bundle predict for the peak; of the GPU's memory,
+        predicted_bytes: peak that the files of the bundle predict; of the GPU's memory,
             where that has its own.
-        gpu_bytes: what the process has on the GPU after the runs: an arena does not shrink. None
+        gpu_bytes: GPU memory of the process after the runs: an arena does not shrink. None
             on a CPU, and where the driver does not tell.
     """
 
@@ -82,14 +82,14 @@ class CapCheck:
     """A bundle in a process whose memory was limited.
 
     Attributes:
-        limit_bytes: what the device leaves to a process.
-        mechanism: what kept the process to it.
-        predicted_bytes: what the bundle was predicted to take; None where it does not tell.
-        peak_bytes: what it took; None where it did not live to tell, and on a GPU whose driver does
+        limit_bytes: memory that the device leaves to a process.
+        mechanism: mechanism that enforced the limit.
+        predicted_bytes: predicted memory of the bundle; None where it is unknown.
+        peak_bytes: measured peak; None where the process was ended, and on a GPU whose driver does
             not tell.
-        context_tokens: of the cache, which was filled; the longest text of an encoder.
-        prefill_tokens: that were read at once.
-        problem: how it failed; empty where it ran.
+        context_tokens: tokens of the cache, which was filled; an encoder's longest text.
+        prefill_tokens: tokens that were read at once.
+        problem: reason of the failure; empty where it ran.
     """
 
     limit_bytes: int

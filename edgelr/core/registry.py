@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from edgelr.core.errors import InputError
+from edgelr.core.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 
@@ -57,10 +56,9 @@ class Registry(Generic[T]):
         """
         values = self._load()
         if name not in values:
-            close = difflib.get_close_matches(name, values, n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise InputError(
-                f"Unknown {self.kind} {name!r}.{hint} Known: {', '.join(sorted(values))}."
+                f"Unknown {self.kind} {name!r}.{did_you_mean(name, values)} "
+                f"Known: {', '.join(sorted(values))}."
             )
         return values[name]
 
@@ -77,5 +75,6 @@ class Registry(Generic[T]):
                     importlib.import_module(module.name)
             if self._group:
                 for entry in entry_points(group=self._group):
-                    self._values.setdefault(entry.name, entry.load())
+                    if entry.name not in self._values:
+                        self._values[entry.name] = entry.load()
         return self._values

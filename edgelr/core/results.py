@@ -12,7 +12,7 @@ class Parity:
     """ONNX Runtime against the compressed model in torch, or ``against`` what it names.
 
     ``greedy_*`` are zero for models that do not generate. What ships in float16, or multiplies in
-    whole numbers, has a twin that computes in float32, and the other figures are the twin's.
+    int8, has a twin that computes in float32, and the other figures are the twin's.
     ``twin_max_error`` is the largest difference between the outputs of the two, as a share of the
     largest output; None without a twin.
     """

@@ -27,15 +27,15 @@ class TaskTraits:
 
     Attributes:
         auto_class: the transformers class that loads a model for it.
-        architecture: what names in ``config.architectures`` hold; empty where they do not tell.
-        output: what the graph answers.
-        loss: what calibration differentiates. ``next_token``: cross entropy against labels sampled
-            from the model; ``target_token``: of what a decoder makes of what its encoder read.
+        architecture: part of the names in ``config.architectures``; empty where none tells.
+        output: name of the graph's output.
+        loss: loss that calibration differentiates. ``next_token``: cross entropy against labels
+            sampled from the model; ``target_token``: the same of a decoder beside an encoder.
             ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
             each token, or for each that is masked. ``embedding``: squared distance of the pooled,
             normalized embedding. ``choice``: of a prompt, for an image. ``outputs``: of no
             model; a graph is judged by its outputs.
-        metric: that the accuracy gate judges.
+        metric: figure that the accuracy gate judges.
     """
 
     auto_class: str

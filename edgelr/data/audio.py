@@ -1,7 +1,7 @@
-"""Sounds of a run: list the files, and turn one into what a model reads. numpy only.
+"""Sounds of a run: list the files, read them, and compute the log-mel features of a model.
 
-A sound is read as Whisper reads it (Radford et al., 2022, arXiv:2212.04356): a spectrogram of
-powers in bands on the mel scale, as a logarithm that ends 80 dB below the loudest.
+Features are Whisper's (Radford et al., 2022, arXiv:2212.04356): a spectrogram of powers in bands
+on the mel scale, as a logarithm that ends 80 dB below the loudest.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from edgelr.data.file_lists import SOUNDS, list_files, listed_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-QUIETEST = 1e-10  # power that silence is given
-RANGE = 8.0  # decades below the loudest
+QUIETEST = 1e-10  # power of silence
+RANGE = 8.0  # decades between the loudest and the lowest value
 _LINEAR_HZ = 1000.0  # Slaney's scale is linear below, with 200 Hz for 3 mel
 _HZ_PER_MEL = 200 / 3
 _MEL_STEP = np.log(6.4) / 27  # and above, 27 mel for a factor of 6.4
 
 
 def list_sounds(source: Path) -> str:
-    """List sound files; see ``listings.list_files``.
+    """List sound files; see ``file_lists.list_files``.
 
     Args:
-        source: a folder, a ``.txt`` file that lists sounds, or a ``.jsonl`` file of
-            ``{"audio": path, "text": what is said}``, whose list has the text in its fourth field.
+        source: folder, ``.txt`` file that lists sounds, or ``.jsonl`` file of
+            ``{"audio": path, "text": transcript}``, whose list has the text in its fourth field.
 
     Raises:
         InputError: there are no sounds, one is missing, or a line is not understood.
@@ -53,10 +53,10 @@ def list_sounds(source: Path) -> str:
 
 
 def transcripts(sounds: str) -> list[str]:
-    """Read what is said in the sounds of a list; nothing, unless it is known of all of them.
+    """Read the transcripts of a list of sounds; none, unless every sound has one.
 
     Raises:
-        EnvironmentProblem: it is known, and what counts errors is not installed.
+        EnvironmentProblem: there are transcripts, and jiwer is not installed.
     """
     rows = [line.split("\t") for line in sounds.splitlines()]
     said = [row[3] for row in rows if len(row) > 3]
@@ -71,41 +71,67 @@ def transcripts(sounds: str) -> list[str]:
 
 
 def read_sounds(paths: Sequence[Path], sound: SoundInput) -> NDArray[np.float32]:
-    """Prepare sounds as their model's extractor does, ``(sounds, mel_bins, frames)``.
+    """Compute the features of sound files, ``(sounds, mel_bins, frames)``.
 
     Raises:
         InputError: a file is no sound that can be read.
     """
-    return np.stack([log_mel(read_wave(path, sound.rate), sound) for path in paths])
+    return np.stack([log_mel(read_sound(path, sound.rate), sound) for path in paths])
 
 
-def read_wave(path: Path, rate: int) -> NDArray[np.float32]:
-    """Read a ``.wav`` file of whole numbers: the mean of its channels, ``(samples,)`` in [-1, 1).
+def read_sound(path: Path, rate: int) -> NDArray[np.float32]:
+    """Read a sound file: the mean of its channels, ``(samples,)`` in [-1, 1).
+
+    A ``.wav`` file of integers is read without any library; others, as ``.wav`` files of floats and
+    FLAC, by soundfile.
 
     Args:
-        path: of the file.
-        rate: of the samples, per second; a file of another is resampled.
+        path: sound file.
+        rate: samples per second of the result; a file with another rate is resampled.
 
     Raises:
-        InputError: the file is no such sound, is empty, or has another rate and scipy is missing.
+        InputError: the file is no sound, is empty, needs soundfile and that is not installed, or
+            has another rate and scipy is not installed.
     """
     try:
-        with wave.open(str(path), "rb") as file:
-            channels, width, found, frames = file.getparams()[:4]
-            content = file.readframes(frames)
+        channels, found = _read_integers(path)
     except (OSError, EOFError, wave.Error) as error:
-        raise InputError(
-            f"Cannot read the sound {path}: {error}. Expected a .wav file of whole numbers (PCM, "
-            f"8 to 32 bits). Convert it, for instance: ffmpeg -i IN -ar {rate} -ac 1 OUT.wav"
-        ) from error
-    values = _numbers(content, width).reshape(-1, channels).mean(1)
-    if not len(values):
+        if find_spec("soundfile") is None:
+            raise InputError(
+                f"Cannot read the sound {path}: {error}. Expected a .wav file of integers (PCM, 8 "
+                f"to 32 bits); soundfile, which reads .wav files of floats and FLAC, is not "
+                f"installed. Install it (pip install 'edgelr[audio]'), or convert the file, for "
+                f"instance: ffmpeg -i IN -ar {rate} -ac 1 OUT.wav"
+            ) from error
+        channels, found = _read_with_soundfile(path, rate)
+    if not len(channels):
         raise InputError(f"The sound {path} is empty; expected samples. Remove it.")
-    return _resampled(values, found, rate, path).astype(np.float32)
+    return _resampled(channels.mean(1), found, rate, path).astype(np.float32)
+
+
+def _read_integers(path: Path) -> tuple[NDArray[np.float64], int]:
+    """Read a ``.wav`` file of integers: ``(samples, channels)``, and samples per second."""
+    with wave.open(str(path), "rb") as file:
+        channels, width, rate, frames = file.getparams()[:4]
+        return _numbers(file.readframes(frames), width).reshape(-1, channels), rate
+
+
+def _read_with_soundfile(path: Path, rate: int) -> tuple[NDArray[np.float64], int]:
+    """Read any sound file: ``(samples, channels)``, and samples per second."""
+    import soundfile
+
+    try:
+        values, found = soundfile.read(path, dtype="float64", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise InputError(
+            f"Cannot read the sound {path}: {error} Expected a .wav file (PCM or floats) or FLAC. "
+            f"Convert it, for instance: ffmpeg -i IN -ar {rate} -ac 1 OUT.wav"
+        ) from error
+    return values, found
 
 
 def log_mel(samples: NDArray[np.float32], sound: SoundInput) -> NDArray[np.float32]:
-    """Compute the spectrogram of ``(samples,)`` that a model reads, ``(mel_bins, frames)``."""
+    """Compute the log-mel features of ``(samples,)``, ``(mel_bins, frames)``."""
     given = samples[: sound.samples].astype(np.float64)
     given = np.pad(given, (0, sound.samples - len(given)))
     given = np.pad(given, sound.window // 2, mode="reflect")
@@ -145,7 +171,7 @@ def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _numbers(content: bytes, width: int) -> NDArray[np.float64]:
-    """Read little-endian samples of ``width`` bytes; single bytes have no sign."""
+    """Read little-endian samples of ``width`` bytes as [-1, 1); single bytes have no sign."""
     if width == 1:
         return np.frombuffer(content, np.uint8).astype(np.float64) / 128 - 1
     whole = np.zeros((len(content) // width, 4), np.uint8)  # (samples, bytes), lowest first
@@ -172,7 +198,7 @@ def _resampled(
 
 
 def _read_line(source: Path, number: int, line: str) -> tuple[str, str]:
-    """Read the path and the text of a line; the text in one line of its own."""
+    """Read the path and the text of a line; line breaks in the text become spaces."""
     try:
         read: Any = json.loads(line)
         path, text = str(read["audio"]), " ".join(str(read["text"]).split())

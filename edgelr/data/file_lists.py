@@ -24,7 +24,7 @@ class Kind:
 
 
 IMAGES = Kind("image", (".jpeg", ".jpg", ".png", ".webp"))
-SOUNDS = Kind("sound", (".wav",))
+SOUNDS = Kind("sound", (".flac", ".wav"))
 
 
 def list_files(source: Path, kind: Kind) -> str:

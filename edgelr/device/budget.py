@@ -32,11 +32,11 @@ def weight_budget(
     """Compute the bytes that a device leaves for the planned weights.
 
     Args:
-        device: gives the memory, the batch and the tokens of a prefill.
+        device: profile with the memory, the batch and the tokens of a prefill.
         shape: sizes of the model.
         fixed_weight_bytes: weights that no plan changes, in memory: embeddings, norms, biases.
         context_tokens: tokens that the key/value cache holds, per sequence.
-        precision: of the activations and the cache.
+        precision: precision of the activations and the cache.
         model_tokens: the longest context that the model takes, where that is known.
     """
     batch, tokens = device.workload.batch.value, device.prefill_tokens

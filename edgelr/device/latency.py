@@ -59,7 +59,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PhaseSize:
     """One call: ``tokens`` new ones of each sequence, which attend to ``context_tokens``."""
 
     batch: int
@@ -67,12 +67,12 @@ class Run:
     context_tokens: int
 
 
-class Clock:
+class LatencyModel:
     """Predicts how long a device computes.
 
     Args:
-        device: gives rates, and tables where it was measured.
-        shape: of the model.
+        device: profile with rates, and with tables where it was measured.
+        shape: sizes of the model.
         values: precision of the arithmetic; without any in it, the device's float32 rate counts.
 
     Raises:
@@ -84,7 +84,7 @@ class Clock:
             raise ValueError(f"the profile {device.id} has no rates")
         self._device, self._shape, self._values = device, shape, values
 
-    def milliseconds(self, workload: Workload, run: Run) -> float:
+    def milliseconds(self, workload: Workload, run: PhaseSize) -> float:
         """Predict one run of a graph."""
         rows = run.batch * run.tokens
         products = sum(self.product_seconds(product, rows) for product in workload.products)
@@ -114,7 +114,7 @@ class Clock:
         seconds = sum(self.product_seconds(product, rows) for product in products)
         return seconds + nodes * self._node_seconds(round(rows * often))
 
-    def _attention_seconds(self, run: Run) -> float:
+    def _attention_seconds(self, run: PhaseSize) -> float:
         shape, width = self._shape, 4 if self._values == "float32" else 2
         heads = shape.layers * shape.head_size
         attended = run.context_tokens + shape.source_tokens
@@ -198,18 +198,19 @@ def predict(
     values: Precision,
     dense: Workload,
     bundle: Workload,
-    runs: Iterable[Run],
+    runs: Iterable[PhaseSize],
     resident_bytes: int,
 ) -> Prediction | None:
     """Predict the latency of two graphs on a device, and the memory of one; never a measurement.
 
     Args:
-        device: whose rates count.
-        shape: of the model; encoders have no cache.
+        device: profile whose rates count.
+        shape: sizes of the model; encoders have no cache.
         values: precision of the arithmetic.
         dense: the graph of the original.
         bundle: the graph of the bundle.
-        runs: of one token in a decoder with a cache, a decode; any other, a prefill or forward.
+        runs: sizes of the calls; one token in a decoder with a cache is a decode, others a
+            prefill or forward.
         resident_bytes: memory of the process with the bundle loaded.
 
     Returns:
@@ -217,7 +218,7 @@ def predict(
     """
     if not can_predict(device):
         return None
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     return Prediction(
         phases=tuple(
             PredictedPhase(
@@ -229,7 +230,7 @@ def predict(
     )
 
 
-def _key(shape: ModelShape, run: Run) -> str:
+def _key(shape: ModelShape, run: PhaseSize) -> str:
     if not shape.kv_heads:
         return key_of("forward", run.batch, run.tokens, 0)
     if run.tokens == 1:
@@ -248,7 +249,7 @@ def slower_than_dense(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def slower(group: SiteGroup, candidate: Candidate) -> bool:
@@ -272,7 +273,7 @@ def bytes_and_time(
     Raises:
         ValueError: the device has no rates; ask ``can_predict`` before.
     """
-    clock = Clock(device, shape, values)
+    clock = LatencyModel(device, shape, values)
     counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
 
     def price(group: SiteGroup, candidate: Candidate) -> int:
@@ -289,8 +290,8 @@ def bytes_and_time(
     return price
 
 
-def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[Run]:
+def device_runs(device: DeviceProfile, shape: ModelShape, context_tokens: int) -> list[PhaseSize]:
     """List what the profile's workload runs: a prefill and, for decoders, a decode."""
     batch, tokens = device.workload.batch.value, device.prefill_tokens
-    runs = [Run(batch, tokens, tokens)]
-    return [*runs, Run(batch, 1, context_tokens)] if shape.kv_heads else runs
+    runs = [PhaseSize(batch, tokens, tokens)]
+    return [*runs, PhaseSize(batch, 1, context_tokens)] if shape.kv_heads else runs

@@ -91,7 +91,7 @@ class Layout(_Section):
     accuracy_level: Figure[AccuracyLevel, Literal["level"]]
 
 
-class Workload(_Section):
+class ProfileWorkload(_Section):
     """What a budget leaves room for, unless the user asks for something else."""
 
     context_tokens: Tokens
@@ -144,7 +144,7 @@ class DeviceProfile(_Section):
     compute: Compute
     software: Software
     layout: Layout
-    workload: Workload
+    workload: ProfileWorkload
     gate: AccuracyGate
     detect: Detection = Detection()
     kernels: Kernels | None = None
@@ -183,7 +183,7 @@ class DeviceProfile(_Section):
 
     @property
     def accuracy_level(self) -> int:
-        """What MatMulNBits multiplies weights of whole numbers in: 1 float32, 4 eight bits."""
+        """What MatMulNBits multiplies quantized weights in: 1 float32, 4 eight bits."""
         return self.layout.accuracy_level.value
 
     @property
@@ -258,7 +258,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
 def _catalogue() -> Registry[Path]:
     packaged = Path(__file__).parents[1] / "_profiles"
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "profiles"
-    catalogue: Registry[Path] = Registry("profile")
+    catalogue: Registry[Path] = Registry("profile", group="edgelr.profiles")
     for path in folder.glob("*.yaml"):
         catalogue.register(path.stem)(path)
     return catalogue

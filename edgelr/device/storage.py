@@ -26,9 +26,9 @@ class Stored:
     """Shapes of the matrices that a group stores, ``(inputs, outputs)``.
 
     Attributes:
-        shared: stored once for all sites; empty for a site alone.
+        shared: matrices stored once for all sites; empty for a site alone.
         own: the matrices of each site.
-        indices: of a permutation, int64 as ONNX wants them; no parameters.
+        indices: length of a permutation, int64 as ONNX wants it; no parameters.
     """
 
     shared: tuple[Shape, ...]
@@ -73,8 +73,8 @@ def tensor_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> t
 
     Args:
         shape: ``(inputs, outputs)``; blocks run along the inputs, and the last one is filled up.
-        weights: how the matrix is stored.
-        values: what it is multiplied with, and what scales are stored in.
+        weights: precision that the matrix is stored in.
+        values: precision of what it is multiplied with, and of stored scales.
     """
     inputs, outputs = shape
     if weights in PRECISION_BYTES:
@@ -87,7 +87,7 @@ def tensor_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> t
 def packed_bytes(shape: Shape, weights: WeightPrecision) -> int:
     """Bytes of a matrix ``(inputs, outputs)`` in the layout of ONNX Runtime's CPU kernels.
 
-    Whole numbers have a scale and a sum of every block beside them, both float32 (measured with
+    Quantized weights have a scale and a sum of every block beside them, both float32 (measured with
     release 1.31 on x86-64, accuracy level 4; the zero points are in the sums).
     """
     inputs, outputs = shape

@@ -3,11 +3,11 @@
 Exporters rename weights, but they keep where a node came from: torch's dynamo exporter writes the
 module scopes into the node's metadata, and builders name nodes after modules. Whatever the name
 says, the weight decides: a node is bound only if it multiplies by the very weight of the site.
+(``edgelr.graph.linears`` knows no sites, and finds the linears of any graph.)
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,19 +17,23 @@ import onnx_ir as ir
 
 from edgelr.core.errors import EdgelrError
 from edgelr.core.sites import LinearSite
+from edgelr.graph.linears import is_transposed, module_of, multiplies, path_of, read_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCOPES = "pkg.torch.onnx.name_scopes"
 TOLERANCE = 1e-6  # of the largest weight: exporters fold constants, they do not round
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A site's node. ``transposed``: the initializer is ``(out, in)``, as in Gemm with transB.
+    """A site and its node.
 
-    A convolution has the axes of its kernel behind these.
+    Attributes:
+        site: linear of the torch model.
+        node: MatMul, Gemm or Conv of the graph.
+        transposed: whether the weight is stored ``(out, in)``, as in Gemm with transB; a
+            convolution has the axes of its kernel behind these.
     """
 
     site: LinearSite
@@ -46,9 +50,9 @@ def bind(
     """Bind every site to its node.
 
     Args:
-        graph: unfused, or fused only where no linear is packed.
-        sites: what to find.
-        weight_of: the weight ``(out, in)`` of a site, by name.
+        graph: unfused graph, or one whose fusions packed no linear.
+        sites: linears of the torch model.
+        weight_of: weight ``(out, in)`` of a site, by name.
         node_names: replacements that turn a module's name into its node's path.
 
     Raises:
@@ -56,8 +60,8 @@ def bind(
     """
     named: dict[str, ir.Node] = {}
     for node in graph:
-        if _is_linear(node):
-            for key in _keys(node):
+        if multiplies(node, kernels=True):
+            for key in (*module_of(node), path_of(node)):
                 named.setdefault(key, node)
     bindings = []
     for site in sites:
@@ -71,27 +75,6 @@ def bind(
     return bindings
 
 
-def _is_linear(node: ir.Node) -> bool:
-    if node.op_type not in ("MatMul", "Gemm", "Conv") or node.domain:
-        return False
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None:
-        return False
-    return node.op_type == "Conv" or len(weight.shape or ()) == 2
-
-
-def _keys(node: ir.Node) -> list[str]:
-    """Module paths that the node may stand for: its scopes, and its own path."""
-    path = (node.name or "").strip("/").replace("/", ".")
-    return [*module_of(node), path.removesuffix(f".{node.op_type}")]
-
-
-def module_of(node: ir.Node) -> list[str]:
-    """The path of the module that a node was traced in; none where the graph does not tell."""
-    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-    return scopes[-2:-1]
-
-
 def _renamed(name: str, node_names: tuple[tuple[str, str], ...]) -> str:
     for old, new in node_names:
         name = name.replace(old, new)
@@ -100,14 +83,9 @@ def _renamed(name: str, node_names: tuple[tuple[str, str], ...]) -> str:
 
 def _verify(site: LinearSite, node: ir.Node, weight: NDArray[np.float32]) -> bool:
     """Compare the node's weight with the site's; tell whether it is stored ``(out, in)``."""
-    transposed = node.op_type == "Gemm" and _attribute(node, "transB", 0) == 1
-    value = node.inputs[1]
+    transposed, value = is_transposed(node), node.inputs[1]
     assert value is not None
-    assert value.const_value is not None
-    stored = value.const_value.numpy()
-    if node.op_type == "Conv":  # (out, in, height, width)
-        stored, transposed = stored.reshape(len(stored), -1), True
-    found = stored if transposed else stored.T
+    found = read_matrix(value, transposed)
     if found.shape != weight.shape:
         raise EdgelrError(
             f"{site.name} was bound to node {node.name!r}, whose weight is {found.shape}; the "
@@ -120,8 +98,3 @@ def _verify(site: LinearSite, node: ir.Node, weight: NDArray[np.float32]) -> boo
             f"by {error:.2e}. This is a fault of the exporter's node_names."
         )
     return transposed
-
-
-def _attribute(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.value

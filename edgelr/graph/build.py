@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,13 +14,13 @@ from edgelr.compress.factors import FactorSet
 from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
-from edgelr.graph.bind import bind
-from edgelr.graph.cleanup import rename_norms, share_tied_head, tidy_decoder
-from edgelr.graph.factorize import EXACT, factorize_linears
-from edgelr.graph.float16 import to_float16
-from edgelr.graph.quantize_table import quantize_table
+from edgelr.graph.bind import Binding, bind
+from edgelr.graph.cleanup import RenameNorms, ShareTiedHead, clean_decoder
+from edgelr.graph.factorize import EXACT, FactorizeLinears
+from edgelr.graph.float16 import ToFloat16
+from edgelr.graph.quantize_table import QuantizeTable
 from edgelr.graph.save import load_graph, save_graph, save_graphs
-from edgelr.graph.split_tied_table import name_products_apart
+from edgelr.graph.split_tied_table import split_tied_table
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 
@@ -29,7 +30,10 @@ EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 12  # neither 0 nor 1, which tracing would spe
 
 
 def trace(model: LoadedModel, folder: Path) -> None:
-    """Write the dense float32 graph, or both of a pair, into ``folder``; linears are unpacked."""
+    """Write the dense float32 graph into ``folder``; linears are unpacked.
+
+    Of an encoder-decoder model and of a dual encoder, both graphs.
+    """
     traced = folder / "traced"
     traced.mkdir()
     example = model.example_inputs(EXAMPLE_ROWS, EXAMPLE_TOKENS)
@@ -38,15 +42,35 @@ def trace(model: LoadedModel, folder: Path) -> None:
     beside = encoder_beside(path)
     if beside is not None:
         written = {each: load_graph(traced / each.stem / "model.onnx") for each in (path, beside)}
-        share_tied_head(written[path])
+        ShareTiedHead()(written[path])
         save_graphs(written, LATEST_OPSET, LATEST_IR_VERSION)
         return
     graph = load_graph(traced / "model.onnx")
     if model.task == "text-generation" and model.exporter.fuse is None:  # it was built, not traced
-        tidy_decoder(graph)
+        clean_decoder(graph)
     else:
-        share_tied_head(graph)
+        ShareTiedHead()(graph)
     save_graph(graph, path, LATEST_OPSET, LATEST_IR_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTarget:
+    """Form in which a graph is written.
+
+    Attributes:
+        precision: type of every weight, input and output.
+        max_opset: newest operator set of the device's ONNX Runtime.
+        ir_version: newest file format of the device's ONNX Runtime.
+        accuracy_level: type in which MatMulNBits multiplies: 1 float32, 4 int8.
+    """
+
+    precision: Precision = "float32"
+    max_opset: int = LATEST_OPSET
+    ir_version: int = LATEST_IR_VERSION
+    accuracy_level: int = EXACT
+
+
+AS_TRACED = GraphTarget()
 
 
 def build(
@@ -55,77 +79,74 @@ def build(
     sites: tuple[LinearSite, ...],
     factors: FactorSet,
     path: Path,
-    precision: Precision,
-    max_opset: int = LATEST_OPSET,
-    ir_version: int = LATEST_IR_VERSION,
+    target: GraphTarget = AS_TRACED,
     blocks: Mapping[str, Blocks] | None = None,
-    accuracy_level: int = EXACT,
 ) -> tuple[int, int]:
     """Write the graph in which the sites of ``factors`` are factorized; none gives dense.
 
-    Of a pair, both graphs: ``traced`` and ``path`` are the decoder's, and the encoder's are beside.
+    Of an encoder-decoder model, both graphs: ``traced`` and ``path`` are the decoder's, and the
+    encoder's are beside. Of a dual encoder, those of images, and those of texts are beside.
 
     Args:
-        model: its weights verify the binding.
-        traced: the graph that ``trace`` wrote.
-        sites: of the model.
-        factors: of the sites that do not stay dense.
-        path: of the graph file.
-        precision: of every weight, input and output.
-        max_opset: newest operator set of the device's ONNX Runtime.
-        ir_version: newest file format that it reads.
-        blocks: matrices that are stored in whole numbers, by the name of the tensor.
-        accuracy_level: with which MatMulNBits multiplies them.
+        model: torch model, whose weights verify the binding.
+        traced: graph file that ``trace`` wrote.
+        sites: linears of the model.
+        factors: factors of the sites that do not stay dense, by name.
+        path: graph file that is written.
+        target: form in which it is written.
+        blocks: quantized matrices, by name of the tensor; None where there are none.
 
     Returns:
         The operator set and the file format version that were written.
     """
-    graph = load_graph(traced)
-    chosen = [site for site in sites if site.name in factors]
-    own = [site for site in chosen if not site.reads_source]
-    _rewrite(model, graph, own, factors, blocks, accuracy_level)
+    graphs, blocks, level = _load(traced, path), blocks or {}, target.accuracy_level
+    for file, graph in graphs.items():
+        own = [site for site in sites if site.reads_source == (file != path)]
+        chosen = [site for site in own if site.name in factors]
+        FactorizeLinears(_bind(model, graph, chosen), factors, blocks, level)(graph)
+        _fuse(model, graph)
     for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
-        stored = (blocks or {})[f"{name}.weight"]
-        quantize_table(graph.graph, name, weight_of(model, name).numpy(), stored, accuracy_level)
-    written = {path: graph}
+        weight, stored = weight_of(model, name).numpy(), blocks[f"{name}.weight"]
+        QuantizeTable(name, weight, stored, level)(graphs[path])
+    _save(graphs, target)
+    return graphs[path].opset_imports[""], graphs[path].ir_version
+
+
+def _load(traced: Path, path: Path) -> dict[Path, ir.Model]:
+    """Read the graph that becomes ``path``, and the encoder's beside it, where there is one."""
+    graphs = {path: load_graph(traced)}
     encoder, encoder_path = encoder_beside(traced), encoder_beside(path)
     if encoder is not None and encoder_path is not None:
-        written[encoder_path] = load_graph(encoder)
-        others = [site for site in chosen if site.reads_source]
-        _rewrite(model, written[encoder_path], others, factors, blocks, accuracy_level)
-    if precision == "float16":
-        for half in written.values():
-            to_float16(half)
-    if len(written) == 1:
-        save_graph(graph, path, max_opset, ir_version)
+        graphs[encoder_path] = load_graph(encoder)
+    return graphs
+
+
+def _save(graphs: Mapping[Path, ir.Model], target: GraphTarget) -> None:
+    """Write one graph, or two with one sidecar, in the form of ``target``."""
+    if target.precision == "float16":
+        for graph in graphs.values():
+            ToFloat16()(graph)
+    if len(graphs) == 1:
+        ((path, graph),) = graphs.items()
+        save_graph(graph, path, target.max_opset, target.ir_version)
     else:
-        save_graphs(written, max_opset, ir_version)
-    if precision == "float32":  # what the CPU multiplies in; a GPU would hold the table twice
-        for file in written:
-            name_products_apart(file)
-    return graph.opset_imports[""], graph.ir_version
+        save_graphs(graphs, target.max_opset, target.ir_version)
+    if target.precision == "float32":  # the CPU's; a GPU would hold the table twice
+        for path in graphs:
+            split_tied_table(path)
 
 
-def _rewrite(
-    model: LoadedModel,
-    graph: ir.Model,
-    sites: Sequence[LinearSite],
-    factors: FactorSet,
-    blocks: Mapping[str, Blocks] | None,
-    accuracy_level: int,
-) -> None:
-    """Factorize the sites of one graph, and fuse it."""
-    bindings = bind(
-        graph.graph,
-        sites,
-        lambda name: weight_of(model, name).numpy(),
-        model.exporter.node_names,
-    )
-    factorize_linears(graph, bindings, factors, blocks, accuracy_level)
+def _bind(model: LoadedModel, graph: ir.Model, sites: Sequence[LinearSite]) -> list[Binding]:
+    names = model.exporter.node_names
+    return bind(graph.graph, sites, lambda name: weight_of(model, name).numpy(), names)
+
+
+def _fuse(model: LoadedModel, graph: ir.Model) -> None:
+    """Fuse a graph into ONNX Runtime's operators, where the family has a way to."""
     if model.exporter.fuse is not None:
         with _held_back(graph):
             model.exporter.fuse(graph)
-        rename_norms(graph.graph)
+        RenameNorms()(graph)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The files beside the graph: tokenizer and configuration, and what onnxruntime-genai reads."""
+"""The files beside the graph: tokenizer, configurations, and onnxruntime-genai's configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GENAI = "genai_config.json"
 
 
 def copy_companions(source: Path, out: Path) -> None:
-    """Copy what an app needs beside the graph from a Hugging Face folder."""
+    """Copy the tokenizer and the configurations of a Hugging Face folder."""
     for pattern in COMPANIONS:
         for path in source.glob(pattern):
             target = out / path.relative_to(source)
@@ -40,10 +40,10 @@ def write_genai_config(
 
     Args:
         traced: folder in which the builder left its file; without one nothing is written.
-        out: the bundle.
-        model_file: the graph, relative to ``out``.
+        out: folder of the bundle.
+        model_file: graph file, relative to ``out``.
         provider: ``cpu`` or ``cuda``.
-        context_tokens: the longest sequence that was planned for: genai reserves its cache.
+        context_tokens: longest planned sequence, tokens: genai reserves its cache.
     """
     if not (traced / GENAI).exists():
         return

@@ -1,4 +1,4 @@
-"""What a rewrite puts in the place of one linear's node: products, weights, and other nodes."""
+"""Products, weights and other nodes that take the place of one linear's node."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import onnx_ir as ir
 
 from edgelr.compress.block_quantized import Blocks
 from edgelr.core.errors import EdgelrError
-from edgelr.graph.cleanup import constant, insert, product_of_blocks
+from edgelr.graph.nodes import constant, insert, quantized_product
 
 
 @dataclass(frozen=True)
 class Emitter:
-    """Inserts nodes before ``node``, named after the site."""
+    """Inserts nodes before the node of a linear.
+
+    Attributes:
+        graph: graph of the node.
+        node: node that will be replaced.
+        site: name of the linear, by which tensors are named.
+        blocks: quantized matrices, by name of the tensor.
+        accuracy_level: type in which MatMulNBits multiplies: 1 float32, 4 int8.
+    """
 
     graph: ir.Graph
     node: ir.Node
@@ -34,7 +42,7 @@ class Emitter:
     def product(
         self, x: ir.Value, name: str, array: np.ndarray, owner: str | None = None
     ) -> ir.Value:
-        """Multiply ``x`` with a matrix ``(in, out)``, which may be stored in whole numbers."""
+        """Multiply ``x`` by a matrix ``(in, out)``, which may be quantized."""
         key = f"{owner or self.site}.{name}"
         stored = self.blocks.get(key)
         if stored is None:
@@ -44,7 +52,7 @@ class Emitter:
             constant(self.graph, f"{key}.scales", stored.scales),
             constant(self.graph, f"{key}.zero_points", stored.zero_points.ravel()),
         ]
-        node = product_of_blocks(stored, [x, *inputs], self.accuracy_level, f"{self.path}/{name}")
+        node = quantized_product(stored, [x, *inputs], self.accuracy_level, f"{self.path}/{name}")
         return self.insert(node)
 
     def add(

@@ -1,4 +1,4 @@
-"""Variants of a graph that show its inside: inputs of linears as outputs, weights as inputs.
+"""Variants of a graph: with inner values as its outputs, or with weights as inputs.
 
 Both lie beside the graph that they come from while they are used, and share its file of weights.
 """
@@ -20,8 +20,8 @@ def showing_values(source: Path, names: Iterable[str]) -> Iterator[Path]:
     """Give a graph that has values of the main graph as its only outputs.
 
     Args:
-        source: a graph, in a folder that can be written.
-        names: of the values.
+        source: graph file, in a folder that can be written.
+        names: names of the values.
     """
     model = open_foreign(source)
     wanted = set(names)
@@ -41,8 +41,8 @@ def feeding_weights(source: Path, names: Iterable[str]) -> Iterator[Path]:
     """Give a graph whose weights can be fed, and have their values where they are not.
 
     Args:
-        source: a graph, in a folder that can be written.
-        names: of initializers.
+        source: graph file, in a folder that can be written.
+        names: names of initializers.
     """
     model = open_foreign(source)
     # Since the fourth version of the format, an initializer that is also an input is a default.

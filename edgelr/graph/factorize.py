@@ -1,37 +1,39 @@
-"""Replace dense linears by two small MatMuls.
+"""Replace dense linears by their factors.
 
-low_rank::
+1. Low rank::
 
-    x ── MatMul(down) ── MatMul(up) ── y
+       x ── MatMul(down) ── MatMul(up) ── y
 
-pivoted by rows: some outputs are linear in the others::
+2. Pivoted by rows: some outputs are linear in the others::
 
-    x ── MatMul(first) ─┬───────────────────── Concat ── permute ── y
-                        └─ MatMul(second) ────┘
+       x ── MatMul(first) ─┬───────────────────── Concat ── permute ── y
+                           └─ MatMul(second) ────┘
 
-pivoted by columns: some inputs are folded into the others::
+3. Pivoted by columns: some inputs are folded into the others::
 
-    x ── permute ── Split ─┬────────────────── Add ── MatMul(second) ── y
-                           └─ MatMul(first) ──┘
+       x ── permute ── Split ─┬────────────────── Add ── MatMul(second) ── y
+                              └─ MatMul(first) ──┘
 
-Where the pivots are neighbours, what lies before them and what lies behind them are products of
-their own, and nothing is permuted.
+   Where the pivots are neighbours, what lies before them and what lies behind them are products of
+   their own, and nothing is permuted.
+4. Tied: one matrix of two linears, which the second reads transposed::
 
-tied: one matrix of two linears, which the second reads transposed::
+       x ── MatMul(weight) ── y            x ── MatMul ── y
+                                        weight ── Transpose ──┘
 
-    x ── MatMul(weight) ── y            x ── MatMul ── y
-                                     weight ── Transpose ──┘
+5. Kronecker: the input as a matrix ``(n1, n2)``::
 
-kronecker: the input as a matrix ``(n1, n2)``::
+       x ── Reshape ── MatMul(right) ── Reshape ── MatMul(left, ·) ── Reshape ── y
 
-    x ── Reshape ── MatMul(right) ── Reshape ── MatMul(left, ·) ── Reshape ── y
+6. Convolution: the first has the kernel, the strides and the padding, the second the bias::
 
-weights in whole numbers: every MatMul above is a MatMulNBits, dense ones as well.
+       x ── Conv(down) ── Conv(up, bias) ── y
 
-convolution: the first has the kernel, the strides and the padding, the second the bias::
+7. Dense, for a weight that is quantized only::
 
-    x ── Conv(down) ── Conv(up, bias) ── y
+       x ── MatMul(weight) ── y
 
+Where a matrix is quantized, the MatMul of cases 1, 2 (first), 3 (second) and 7 is a MatMulNBits.
 Sites of a group store what they share once; where they read the same value, its product with the
 shared factor is computed once.
 
@@ -39,83 +41,96 @@ A permutation of the last axis is Transpose, Gather on the first axis, Transpose
 last axis copies element by element on the CPU, five to nine times slower. The Split after it
 also keeps the last Transpose away from a MatMul: ONNX Runtime's CPU layout optimizer crashes on
 Transpose, Cast, MatMul in float16 graphs (microsoft/onnxruntime#28392, seen in 1.31).
+
+``edgelr.graph.split`` does the same to graphs that edgelr did not trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import InPlacePass, PassResult
 
 from edgelr.compress.block_quantized import Blocks
 from edgelr.compress.factors import Dense, Factors, FactorSet, Kronecker, LowRank, Pivoted, Tied
 from edgelr.core.errors import EdgelrError
 from edgelr.graph.bind import Binding
-from edgelr.graph.cleanup import MICROSOFT, constant
 from edgelr.graph.emitter import Emitter
+from edgelr.graph.nodes import MICROSOFT, constant
 
 EXACT = 1  # accuracy level: products in float32
 
 Hidden = dict[tuple[str, ir.Value], ir.Value]
-"""What the sites of a group have computed already, by group and input."""
+"""Products with shared factors that are computed already, by group and input."""
 
 
-def factorize_linears(
-    model: ir.Model,
-    bindings: Iterable[Binding],
-    factors: FactorSet,
-    blocks: Mapping[str, Blocks] | None = None,
-    accuracy_level: int = EXACT,
-) -> None:
-    """Rewrite the bound nodes of every site that has factors, in place; others stay dense.
+@dataclass(frozen=True)
+class FactorizeLinears(InPlacePass):
+    """Rewrite the bound node of every site that has factors; others stay dense.
 
-    Args:
-        model: the graph.
-        bindings: the node of every site.
-        factors: by site.
-        blocks: matrices that are stored in whole numbers, by the name of the tensor.
-        accuracy_level: with which MatMulNBits multiplies them.
+    Attributes:
+        bindings: sites and their nodes, in this graph.
+        factors: factors by name of the site.
+        blocks: quantized matrices, by name of the tensor.
+        accuracy_level: type in which MatMulNBits multiplies: 1 float32, 4 int8.
     """
-    hidden: Hidden = {}
-    for binding in bindings:
-        chosen = factors.get(binding.site.name)
-        if chosen is None:
-            continue
-        emit = Emitter(model.graph, binding.node, binding.site.name, blocks or {}, accuracy_level)
+
+    bindings: Sequence[Binding]
+    factors: FactorSet
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
+    accuracy_level: int = EXACT
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite the graph.
+
+        Raises:
+            EdgelrError: a node scales its input or its weight, or has none.
+        """
+        hidden: Hidden = {}
+        chosen = [each for each in self.bindings if each.site.name in self.factors]
+        for binding in chosen:
+            self._rewrite(model.graph, binding, hidden)
+        if self.blocks:
+            model.opset_imports.setdefault(MICROSOFT, 1)
+        model.graph.sort()  # a value that several sites read was made at the first site rewritten
+        return PassResult(model, modified=bool(chosen))
+
+    def _rewrite(self, graph: ir.Graph, binding: Binding, hidden: Hidden) -> None:
+        site, factors = binding.site, self.factors[binding.site.name]
+        emit = Emitter(graph, binding.node, site.name, self.blocks, self.accuracy_level)
         x = binding.node.inputs[0]
         if x is None:
-            raise EdgelrError(f"The node of {binding.site.name} has no input.")
-        if binding.site.kernel:
-            assert isinstance(chosen, LowRank)
-            _take_over(emit, _convolution(emit, x, chosen, binding.site.kernel))
+            raise EdgelrError(f"The node of {site.name} has no input.")
+        if site.kernel:
+            assert isinstance(factors, LowRank)
+            _take_over(emit, _convolution(emit, x, factors, site.kernel))
         else:
-            _take_over(emit, _emit(emit, x, chosen, hidden))
-    if blocks:
-        model.opset_imports.setdefault(MICROSOFT, 1)
-    model.graph.sort()  # a value that several sites read was made at the first site rewritten
+            _take_over(emit, _emit(emit, x, factors, hidden))
 
 
 def _emit(emit: Emitter, x: ir.Value, factors: Factors, hidden: Hidden) -> ir.Value:
-    if isinstance(factors, Dense):
+    if isinstance(factors, Dense):  # case 7
         return emit.product(x, "weight", factors.weight.numpy())
-    if isinstance(factors, Tied):
+    if isinstance(factors, Tied):  # case 4
         return _tied(emit, x, factors)
-    if isinstance(factors, Kronecker):
+    if isinstance(factors, Kronecker):  # case 5
         return _kronecker(emit, x, factors)
-    if isinstance(factors, LowRank) or factors.axis == "columns":
+    if isinstance(factors, LowRank) or factors.axis == "columns":  # cases 1 and 3
         second = factors.up if isinstance(factors, LowRank) else factors.second
         key = (factors.shared or emit.site, x)
         if key not in hidden:
             hidden[key] = _first(emit, x, factors)
         name = "up" if isinstance(factors, LowRank) else "second"
         return emit.product(hidden[key], name, second.numpy())
-    return _pivoted_rows(emit, x, factors)
+    return _pivoted_rows(emit, x, factors)  # case 2
 
 
 def _first(emit: Emitter, x: ir.Value, factors: LowRank | Pivoted) -> ir.Value:
-    """The product of ``x`` with what the sites of a group share, ``(..., rank)``."""
+    """Multiply ``x`` by the factor that the sites of a group share: ``(..., rank)``."""
     owner = factors.shared or emit.site
     if isinstance(factors, LowRank):
         return emit.product(x, "down", factors.down.numpy(), owner)
@@ -189,7 +204,7 @@ def _kronecker(emit: Emitter, x: ir.Value, factors: Kronecker) -> ir.Value:
 
 
 def _convolution(emit: Emitter, x: ir.Value, factors: LowRank, kernel: tuple[int, ...]) -> ir.Value:
-    """Two convolutions: what belongs to positions stays with the first."""
+    """Case 6: two convolutions; what belongs to positions stays with the first."""
     rank, ones = len(factors.up), (1,) * len(kernel)
     down = factors.down.numpy().T.reshape(rank, -1, *kernel)
     up = factors.up.numpy().T.reshape(-1, rank, *ones)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
 
 from edgelr.core.errors import EdgelrError
 
@@ -11,35 +12,37 @@ LARGEST = float(np.finfo(np.float16).max)
 SINGLE, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
-def to_float16(model: ir.Model) -> None:
-    """Turn every float32 weight, value, input and output into float16, in place.
+class ToFloat16(InPlacePass):
+    """Turn float32 into float16.
 
-    Norms and softmax inside ONNX Runtime's fused operators still accumulate in float32, and so do
-    angles: after some turns float16 has no digits left for them.
+    1. Weights are converted when the file is written.
+    2. Values, inputs and outputs change their type, and so do attributes that hold tensors, and
+       casts to float32.
+    3. Angles keep float32: after some turns float16 has no digits left for them.
+    4. What is computed or stored in float32 for angles, and read elsewhere too, gets a Cast.
 
-    Raises:
-        EdgelrError: a weight is too large for float16.
+    Norms and softmax inside ONNX Runtime's fused operators still accumulate in float32.
     """
-    graph = model.graph
-    exact = _angles(graph)
-    kept = {value for node in exact for value in (*node.inputs, *node.outputs)}
-    _cast_behind(graph, exact)
-    for value in set(graph.initializers.values()) - kept:
-        if value.const_value is not None and value.const_value.dtype == SINGLE:
-            value.const_value = _half(value.const_value)
-            value.type = ir.TensorType(HALF)
-    for value in (*graph.inputs, *graph.outputs):
-        _retype(value)
-    for node in graph:
-        if node in exact:
-            continue
-        for output in node.outputs:
-            _retype(output)
-        _convert_attributes(node)
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Convert the main graph; a weight that is too large for float16 is found on saving."""
+        graph = model.graph
+        exact = _angles(graph)  # case 3
+        kept = {value for node in exact for value in (*node.inputs, *node.outputs)}
+        _cast_behind(graph, exact)  # case 4
+        others = [node for node in graph if node not in exact]
+        weights = [value for value in graph.initializers.values() if value not in kept]
+        outputs = [value for node in others for value in node.outputs]
+        changed = [
+            *[_convert_weight(value) for value in weights],  # case 1, and below case 2
+            *[_retype(value) for value in (*graph.inputs, *graph.outputs, *outputs)],
+            *[_convert_attributes(node) for node in others],
+        ]
+        return PassResult(model, modified=any(changed))
 
 
 def _angles(graph: ir.Graph) -> set[ir.Node]:
-    """Find every Cos and Sin, and what computes their angles from whole numbers and constants."""
+    """Find every Cos and Sin, and the nodes that compute their angles from integers."""
     found: set[ir.Node] = set()
     ahead = [node for node in graph if node.op_type in ("Cos", "Sin")]
     while ahead:
@@ -55,7 +58,7 @@ def _angles(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _cast_behind(graph: ir.Graph, exact: set[ir.Node]) -> None:
-    """Give float16 to the other readers of what is computed or stored in float32."""
+    """Give float16 to the other readers of what is computed or stored in float32 (case 4)."""
     made = [output for node in exact for output in node.outputs]
     stored = [value for value in graph.initializers.values() if value.dtype == SINGLE]
     for value in (*made, *stored):
@@ -77,9 +80,19 @@ def _cast_behind(graph: ir.Graph, exact: set[ir.Node]) -> None:
             use.node.replace_input_with(use.idx, half)
 
 
-def _retype(value: ir.Value) -> None:
-    if value.dtype == SINGLE:
-        value.type = ir.TensorType(HALF)
+def _convert_weight(value: ir.Value) -> bool:
+    if value.const_value is None or value.const_value.dtype != SINGLE:
+        return False
+    value.const_value = _half(value.const_value)
+    value.type = ir.TensorType(HALF)
+    return True
+
+
+def _retype(value: ir.Value) -> bool:
+    if value.dtype != SINGLE:
+        return False
+    value.type = ir.TensorType(HALF)
+    return True
 
 
 def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
@@ -102,9 +115,12 @@ def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     )
 
 
-def _convert_attributes(node: ir.Node) -> None:
+def _convert_attributes(node: ir.Node) -> bool:
+    changed: dict[str, ir.Attr] = {}
     if node.op_type == "Cast" and node.attributes["to"].as_int() == SINGLE:
-        node.attributes["to"] = ir.AttrInt64("to", int(HALF))
-    for name, attribute in list(node.attributes.items()):
+        changed["to"] = ir.AttrInt64("to", int(HALF))
+    for name, attribute in node.attributes.items():
         if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == SINGLE:
-            node.attributes[name] = ir.AttrTensor(name, _half(attribute.as_tensor()))
+            changed[name] = ir.AttrTensor(name, _half(attribute.as_tensor()))
+    node.attributes.update(changed)
+    return bool(changed)

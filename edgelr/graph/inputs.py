@@ -1,4 +1,4 @@
-"""What a foreign graph wants to be fed, and which of its inputs are indices into tables."""
+"""Inputs of a graph: names, types and shapes, and numbers of rows of the tables that they index."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import onnx_ir as ir
 from edgelr.data.tensors import GraphInput
 
 _TABLES = {"Gather": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4}}
-"""By operator: inputs that are indices, and the input that holds their table."""
+"""Inputs that are indices, and the input that holds the table which they index, by operator."""
 
-_SAME_VALUES = ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose",
-                "Unsqueeze")  # fmt: skip
+_SAME_VALUES = [
+    "Cast",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+]
 
 
 def read_inputs(model: ir.Model) -> list[GraphInput]:
@@ -40,7 +48,7 @@ def _size(size: int | ir.SymbolicDim) -> int | str | None:
 
 
 def _rows(value: ir.Value) -> Iterator[int]:
-    """Sizes of the tables that a value is an index into, directly or reshaped."""
+    """Numbers of rows of the tables that a value indexes, directly or reshaped."""
     for node, index in value.uses():
         table = _TABLES.get(node.op_type, {}).get(index)
         if table is not None:
@@ -53,5 +61,4 @@ def _table_rows(node: ir.Node, index: int) -> Iterator[int]:
     table = node.inputs[index] if len(node.inputs) > index else None
     if table is None or table.const_value is None:
         return
-    axis = node.attributes.get("axis")
-    yield table.const_value.shape.numpy()[0 if axis is None else axis.as_int()]
+    yield table.const_value.shape.numpy()[node.attributes.get_int("axis", 0)]

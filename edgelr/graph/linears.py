@@ -1,4 +1,4 @@
-"""Find the linears of a graph that came from anywhere: products with a constant matrix.
+"""Find the linears of any graph: products with a constant matrix.
 
 =========  ========================  ==================
 node       constant                  weight is stored
@@ -9,24 +9,21 @@ Conv       all kernel sizes 1        ``(out, in, 1, …)``
 =========  ========================  ==================
 
 A linear is a *weight*: nodes that share one, as in a model whose blocks repeat, are factorized
-together. What cannot be split is left as it is, and the reason is kept.
+together. A weight that cannot be split is left as it is, and the reason is kept.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import Precision
-from edgelr.graph.bind import module_of
+from edgelr.core.vocabulary import Array, Precision
 
-Array: TypeAlias = NDArray[Any]
-
+SCOPES = "pkg.torch.onnx.name_scopes"  # key under which torch's exporter keeps module paths
 _OPERATORS = ("MatMul", "Gemm", "Conv")
 _PRECISIONS: dict[ir.DataType, Precision] = {
     ir.DataType.FLOAT: "float32",
@@ -36,12 +33,12 @@ _PRECISIONS: dict[ir.DataType, Precision] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A value that a linear reads, and which part of it.
+    """A value that a linear reads.
 
     Attributes:
-        value: its name in the graph.
-        channels_first: features are on axis 1, as in Conv, and not on the last.
-        strides: of a Conv, which reads every so many positions only.
+        value: name in the graph.
+        channels_first: whether features are on axis 1, as in Conv, and not on the last.
+        strides: strides of a Conv, which skips the positions between them; empty for others.
     """
 
     value: str
@@ -51,10 +48,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A constant matrix and the nodes that multiply with it.
+    """A constant matrix and the nodes that multiply by it.
 
-    ``transposed``: it is stored ``(out, in)``. ``readings`` are what the nodes of the main graph
-    read; empty where all of them are in bodies of If and Loop.
+    Attributes:
+        site: name and sizes.
+        weight: initializer.
+        nodes: nodes that share the weight, also in bodies of If and Loop.
+        transposed: whether the weight is stored ``(out, in)``.
+        readings: inputs of the nodes in the main graph; empty where all are in bodies.
     """
 
     site: LinearSite
@@ -70,10 +71,7 @@ class Linear:
 
     def read_weight(self) -> Array:
         """Read the matrix from the file, ``(out_features, in_features)``."""
-        assert self.weight.const_value is not None
-        stored: Array = self.weight.const_value.numpy()
-        matrix = stored.reshape(stored.shape[:2])
-        return matrix if self.transposed else matrix.T
+        return read_matrix(self.weight, self.transposed)
 
     def as_stored(self, matrix: Array) -> Array:
         """Bring ``(out_features, in_features)`` into the layout and the type of the weight."""
@@ -84,7 +82,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Linears:
-    """What a graph has: linears in its own order, and why other constants are left alone."""
+    """Linears of a graph, in its own order.
+
+    Attributes:
+        found: linears that can be factorized.
+        refused: reasons why others cannot, by name.
+    """
 
     found: tuple[Linear, ...]
     refused: dict[str, str]
@@ -98,7 +101,7 @@ def find_linears(model: ir.Model) -> Linears:
     """Find every linear of a graph and of the bodies inside it."""
     users: dict[ir.Value, list[ir.Node]] = {}
     for node in model.graph.all_nodes():
-        if _multiplies(node):
+        if multiplies(node):
             users.setdefault(_weight(node), []).append(node)
     found: dict[str, Linear] = {}
     first: dict[tuple[Reading, ...], str] = {}  # linear that reads the same
@@ -115,8 +118,13 @@ def find_linears(model: ir.Model) -> Linears:
     return Linears(tuple(found.values()), refused)
 
 
-def _multiplies(node: ir.Node) -> bool:
-    """Whether a node multiplies a value with a constant that has the shape of a matrix."""
+def multiplies(node: ir.Node, kernels: bool = False) -> bool:
+    """Whether a node multiplies a value by a constant matrix.
+
+    Args:
+        node: node of any operator.
+        kernels: whether convolutions count whose kernel is larger than 1.
+    """
     if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
         return False
     x, weight = node.inputs[0], node.inputs[1]
@@ -125,7 +133,32 @@ def _multiplies(node: ir.Node) -> bool:
     shape = weight.const_value.shape.numpy()
     if node.op_type != "Conv":
         return len(shape) == 2
-    return len(shape) > 2 and set(shape[2:]) == {1}
+    return len(shape) > 2 and (kernels or set(shape[2:]) == {1})
+
+
+def is_transposed(node: ir.Node) -> bool:
+    """Whether the weight of a linear's node is stored ``(out, in)``."""
+    return node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1
+
+
+def read_matrix(weight: ir.Value, transposed: bool) -> Array:
+    """Read a weight as ``(out_features, in_features)``; a kernel is part of the inputs."""
+    assert weight.const_value is not None
+    stored: Array = weight.const_value.numpy()
+    matrix = stored.reshape(len(stored), -1)
+    return matrix if transposed else matrix.T
+
+
+def module_of(node: ir.Node) -> list[str]:
+    """Path of the module that a node was traced in; empty where the graph does not tell."""
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+    return scopes[-2:-1]
+
+
+def path_of(node: ir.Node, default: str = "") -> str:
+    """Name of a node as a module path: builders name nodes after modules."""
+    path = (node.name or default).strip("/").replace("/", ".")
+    return path.removesuffix(f".{node.op_type}")
 
 
 def _weight(node: ir.Node) -> ir.Value:
@@ -143,19 +176,19 @@ def _refusal(weight: ir.Value, nodes: list[ir.Node]) -> str | None:
         return f"its weight is also read by {strangers[0].op_type}"
     if weight.is_graph_output():
         return "its weight is an output of the graph"
-    if len({_is_transposed(node) for node in nodes}) > 1:
+    if len({is_transposed(node) for node in nodes}) > 1:
         return "its weight is also read transposed"
     if len({node.op_type == "Conv" for node in nodes}) > 1:
         return "its weight is read by Conv and by MatMul"
-    if any(_integer(node, "group", 1) != 1 for node in nodes):
+    if any(node.attributes.get_int("group", 1) != 1 for node in nodes):
         return "it is a convolution in groups"
-    if any(_integer(node, "transA", 0) for node in nodes):
+    if any(node.attributes.get_int("transA", 0) for node in nodes):
         return "its input is transposed (transA)"
     return None
 
 
 def _linear(graph: ir.Graph, name: str, weight: ir.Value, nodes: tuple[ir.Node, ...]) -> Linear:
-    transposed = _is_transposed(nodes[0])
+    transposed = is_transposed(nodes[0])
     assert weight.const_value is not None
     rows, columns = weight.const_value.shape.numpy()[:2]
     readings = tuple(_readings(graph, nodes))
@@ -176,21 +209,8 @@ def _readings(graph: ir.Graph, nodes: tuple[ir.Node, ...]) -> Iterator[Reading]:
         x = node.inputs[0]
         if x is None or x.name is None or x.graph is not graph:
             continue  # a value inside a body cannot be an output of the graph
-        strides = node.attributes.get("strides")
-        yield Reading(
-            x.name,
-            channels_first=node.op_type == "Conv",
-            strides=() if strides is None else tuple(strides.as_ints()),
-        )
-
-
-def _is_transposed(node: ir.Node) -> bool:
-    return node.op_type == "Conv" or _integer(node, "transB", 0) == 1
-
-
-def _integer(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
+        strides = tuple(node.attributes.get_ints("strides", ()))
+        yield Reading(x.name, channels_first=node.op_type == "Conv", strides=strides)
 
 
 def _name(node: ir.Node, weight: ir.Value) -> str:
@@ -198,8 +218,7 @@ def _name(node: ir.Node, weight: ir.Value) -> str:
     module = module_of(node)
     if module and module[0]:
         return module[0]
-    path = (node.name or weight.name or "").strip("/").replace("/", ".")
-    return path.removesuffix(f".{node.op_type}") or node.op_type
+    return path_of(node, weight.name or "") or node.op_type
 
 
 def _unique(name: str, taken: set[str]) -> str:

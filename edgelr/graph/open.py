@@ -1,13 +1,14 @@
-"""Open a graph that edgelr did not write, with its constants where they can be found."""
+"""Open a graph that edgelr did not write, with its constants as initializers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
+from onnx_ir.passes import InPlacePass, PassResult, Sequential, common
 
 from edgelr.core.errors import InputError
+from edgelr.graph.nodes import store
 
 
 def open_foreign(path: Path) -> ir.Model:
@@ -30,51 +31,62 @@ def open_foreign(path: Path) -> ir.Model:
         ) from error
     if not list(model.graph):
         raise InputError(f"{path} holds no nodes. Expected a model. Export it again.")
-    passes.RemoveInitializersFromInputsPass()(model)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
-    passes.LiftSubgraphInitializersToMainGraphPass()(model)
-    for node in list(model.graph.all_nodes()):
-        _fold(model.graph, node)
+    Sequential(
+        common.RemoveInitializersFromInputsPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        FoldConstants(),
+    )(model)
     return model
 
 
-def _fold(graph: ir.Graph, node: ir.Node) -> None:
-    """Put a constant in the place of the Identity, or of the Transpose, of a constant."""
+class FoldConstants(InPlacePass):
+    """Put constants where ``find_linears`` sees them.
+
+    1. The Identity of a constant becomes the constant.
+    2. So does the Transpose of a constant matrix that nothing else reads, transposed when it is
+       read: a table that is also gathered from would be there twice.
+
+    ir-py's ``IdentityEliminationPass`` removes every other Identity as well, among them those by
+    which a branch of If returns an outer value; ONNX Runtime refuses the graph that is left.
+    """
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fold the constants of the graph and of the bodies inside it."""
+        folded = [_fold(model.graph, node) for node in list(model.graph.all_nodes())]
+        return PassResult(model, modified=any(folded))
+
+
+def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type not in ("Identity", "Transpose") or node.outputs[0].is_graph_output():
-        return
+        return False
     weight = node.inputs[0]
     if weight is None or weight.const_value is None:
-        return
-    if node.op_type == "Transpose":
+        return False
+    if node.op_type == "Transpose":  # case 2
         readers = {use.node.op_type for use in weight.uses()}
         if len(weight.const_value.shape) != 2 or readers != {"Transpose"}:
-            return  # a table that is also gathered from would be there twice
-        perm = node.attributes.get("perm")
-        if perm is None or list(perm.as_ints()) == [1, 0]:
-            weight = _transposed(graph, weight)
+            return False
+        if list(node.attributes.get_ints("perm", (1, 0))) == [1, 0]:
+            weight = _transposed(graph, f"{weight.name}.transposed", weight.const_value)
     ir.convenience.replace_all_uses_with(node.outputs[0], weight)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+    return True
 
 
-def _transposed(graph: ir.Graph, weight: ir.Value) -> ir.Value:
+def _transposed(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
     """Register the transposed weight, which is not computed before it is read."""
-    name, tensor = f"{weight.name}.transposed", weight.const_value
-    assert tensor is not None
-    if name not in graph.initializers:
-        rows, columns = tensor.shape.numpy()
-        lazy = ir.LazyTensor(
-            lambda: ir.tensor(tensor.numpy().T.copy(), name=name),
-            dtype=tensor.dtype,
-            shape=ir.Shape((columns, rows)),
-            name=name,
-        )
-        graph.register_initializer(
-            ir.Value(
-                name=name, shape=lazy.shape, type=ir.TensorType(tensor.dtype), const_value=lazy
-            )
-        )
-    return graph.initializers[name]
+    if name in graph.initializers:
+        return graph.initializers[name]
+    rows, columns = tensor.shape.numpy()
+    lazy = ir.LazyTensor(
+        lambda: ir.tensor(tensor.numpy().T.copy(), name=name),
+        dtype=tensor.dtype,
+        shape=ir.Shape((columns, rows)),
+        name=name,
+    )
+    return store(graph, lazy)
 
 
 def external_files(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Small graphs whose time tells what a machine's kernels can do."""
+"""Small graphs that are timed to find the rates of a machine's kernels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from edgelr.compress.block_quantized import quantize
+from edgelr.compress.block_quantized import Blocks, quantize
 from edgelr.core.vocabulary import PRECISION_BYTES, Precision, WeightPrecision
-from edgelr.graph.cleanup import MICROSOFT, constant, product_of_blocks
+from edgelr.graph.nodes import MICROSOFT, constant, quantized_product
 
 Shape: TypeAlias = tuple[int | str, ...]
 
-OPSET, IR_VERSION = 17, 8  # which every ONNX Runtime of the last years knows
+OPSET, IR_VERSION = 17, 8  # known to every ONNX Runtime since 1.12
 _TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 
 
@@ -32,13 +32,13 @@ def write_products(
     Every product has a weight of its own, so that a long chain reads each of them from memory.
 
     Args:
-        path: of the graph, whose input ``x`` is ``(tokens, inputs)``.
+        path: graph file; its input ``x`` is ``(tokens, inputs)``.
         inputs: rows of the first weight.
         outputs: columns of the first weight.
-        weights: how they are stored.
-        pairs: of products.
-        accuracy_level: with which whole numbers are multiplied.
-        values: precision of what is multiplied; float16 with float16 weights in any case.
+        weights: precision of the weights.
+        pairs: number of pairs ``A``, ``B``.
+        accuracy_level: type in which quantized weights are multiplied: 1 float32, 4 int8.
+        values: precision of ``x``; float16 with float16 weights in any case.
     """
     value_type = _TYPES["float16" if weights == "float16" else values]
     x = _value("x", value_type, ("tokens", inputs))
@@ -47,21 +47,26 @@ def write_products(
     for index in range(2 * pairs):
         shape = (inputs, outputs) if index % 2 == 0 else (outputs, inputs)
         matrix = generator.standard_normal(shape, np.float32) / np.sqrt(shape[0], dtype=np.float32)
-        name = f"w{index}"
         if weights in PRECISION_BYTES:
-            weight = constant(graph, name, matrix.astype(value_type.numpy()))
+            weight = constant(graph, f"w{index}", matrix.astype(value_type.numpy()))
             node = ir.node("MatMul", [value, weight], name=f"product{index}")
         else:
             stored = quantize(matrix, weights)
-            tensors = [
-                constant(graph, name, stored.packed),
-                constant(graph, f"{name}.scales", stored.scales.astype(value_type.numpy())),
-                constant(graph, f"{name}.zero_points", stored.zero_points.ravel()),
-            ]
-            node = product_of_blocks(stored, [value, *tensors], accuracy_level, f"product{index}")
+            tensors = _quantized_tensors(graph, f"w{index}", stored, value_type)
+            node = quantized_product(stored, [value, *tensors], accuracy_level, f"product{index}")
         graph.append(node)
         value = _named(node, f"y{index}")
     _finish(graph, value, value_type, ("tokens", inputs), path)
+
+
+def _quantized_tensors(
+    graph: ir.Graph, name: str, stored: Blocks, value_type: ir.DataType
+) -> list[ir.Value]:
+    return [
+        constant(graph, name, stored.packed),
+        constant(graph, f"{name}.scales", stored.scales.astype(value_type.numpy())),
+        constant(graph, f"{name}.zero_points", stored.zero_points.ravel()),
+    ]
 
 
 def write_norms(path: Path, width: int, nodes: int, values: Precision) -> None:
@@ -73,9 +78,12 @@ def write_norms(path: Path, width: int, nodes: int, values: Precision) -> None:
     scale, value = constant(graph, "scale", np.ones(width, dtype.numpy())), x
     for index in range(nodes):
         node = ir.node(
-            "SkipSimplifiedLayerNormalization", [value, y, scale], {"epsilon": 1e-5},
-            domain=MICROSOFT, name=f"norm{index}",
-        )  # fmt: skip
+            "SkipSimplifiedLayerNormalization",
+            [value, y, scale],
+            {"epsilon": 1e-5},
+            domain=MICROSOFT,
+            name=f"norm{index}",
+        )
         graph.append(node)
         value = _named(node, f"z{index}")
     _finish(graph, value, dtype, shape, path)
@@ -112,9 +120,13 @@ def write_decoding(
     sizes, value = {"num_heads": heads, "kv_num_heads": heads}, x
     for index in range(nodes):
         node = ir.node(
-            "GroupQueryAttention", [value, value, value, *known], sizes,
-            domain=MICROSOFT, name=f"decoding{index}", num_outputs=3,
-        )  # fmt: skip
+            "GroupQueryAttention",
+            [value, value, value, *known],
+            sizes,
+            domain=MICROSOFT,
+            name=f"decoding{index}",
+            num_outputs=3,
+        )
         graph.append(node)
         value = _named(node, f"z{index}")
     _finish(graph, value, dtype, shape, path)

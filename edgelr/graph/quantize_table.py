@@ -1,58 +1,75 @@
-"""Store the table of token embeddings, and a head that is tied to it, in whole numbers.
+"""Quantize the table of token embeddings, and a head that is tied to it.
 
 ::
 
-    table ── Gather(ids)                 integers ─┬─ GatherBlockQuantized(ids)
-          └─ FusedMatMul(x, transB)               └─ Reshape ── MatMulNBits(x)
+    table ─┬─ Gather(ids)                packed ─┬─ GatherBlockQuantized(ids)
+           └─ FusedMatMul(x, transB)             └─ Reshape ── MatMulNBits(x)
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeAlias
+
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
 
 from edgelr.compress.block_quantized import Blocks
 from edgelr.core.errors import EdgelrError
 from edgelr.core.vocabulary import BLOCK_SIZE
-from edgelr.graph.cleanup import MICROSOFT, constant, insert, product_of_blocks, replace_node
+from edgelr.graph.nodes import MICROSOFT, constant, insert, quantized_product, replace_node
+
+_Tensors: TypeAlias = tuple[ir.Value, ir.Value, ir.Value]  # packed, scales, zero points
 
 
-def quantize_table(
-    graph: ir.Graph, name: str, weight: np.ndarray, stored: Blocks, accuracy_level: int
-) -> None:
-    """Replace what reads the table, in place.
+@dataclass(frozen=True)
+class QuantizeTable(InPlacePass):
+    """Replace the nodes that read the table of embeddings.
 
-    Args:
-        graph: with float weights.
-        name: of the table, for messages and tensors.
-        weight: the table, ``(vocabulary, hidden)``.
-        stored: its transpose, rounded.
-        accuracy_level: with which MatMulNBits multiplies a tied head.
+    1. Gather becomes GatherBlockQuantized.
+    2. A tied head becomes the MatMulNBits of the same bytes.
 
-    Raises:
-        EdgelrError: the graph has no such table, or does something else with it.
+    Attributes:
+        name: name of the table's module, for messages and tensors.
+        weight: table in float, ``(vocabulary, hidden)``.
+        stored: transposed table, quantized.
+        accuracy_level: type in which MatMulNBits multiplies a tied head: 1 float32, 4 int8.
     """
-    table = _find(graph, name, weight)
-    outputs = stored.out_features
-    packed = constant(graph, f"{name}.weight.packed", stored.packed.reshape(outputs, -1))
-    scales = constant(graph, f"{name}.weight.scales", stored.scales)
-    zero_points = constant(graph, f"{name}.weight.zero_points", stored.zero_points)
-    layout = {"gather_axis": 0, "quantize_axis": 1, "block_size": BLOCK_SIZE, "bits": stored.bits}
-    for use in table.uses():
-        node = use.node
-        if node.op_type == "Gather":
-            inputs = [packed, node.inputs[1], scales, zero_points]
-            made = ir.node("GatherBlockQuantized", inputs, layout, domain=MICROSOFT, name=node.name)
-        elif node.op_type == "FusedMatMul":
-            made = _head(graph, node, stored, (packed, scales, zero_points), accuracy_level)
-        else:
-            raise EdgelrError(
-                f"The table {name} is read by a {node.op_type}; edgelr stores a table in whole "
-                f"numbers where it is gathered from, or multiplied with as a tied head. Export "
-                f"with --precision float32 or float16."
-            )
-        replace_node(graph, node, made)
-    graph.initializers.pop(table.name or "")
+
+    name: str
+    weight: np.ndarray
+    stored: Blocks
+    accuracy_level: int
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Replace every reader; the table in float goes.
+
+        Raises:
+            EdgelrError: the graph has no such table, or another operator reads it.
+        """
+        graph, stored = model.graph, self.stored
+        table = _find(graph, self.name, self.weight)
+        rows = stored.packed.reshape(stored.out_features, -1)
+        tensors = (
+            constant(graph, f"{self.name}.weight.packed", rows),
+            constant(graph, f"{self.name}.weight.scales", stored.scales),
+            constant(graph, f"{self.name}.weight.zero_points", stored.zero_points),
+        )
+        for use in table.uses():
+            if use.node.op_type == "Gather":  # case 1
+                made = _lookup(use.node, tensors, stored.bits)
+            elif use.node.op_type == "FusedMatMul":  # case 2
+                made = _head(graph, use.node, stored, tensors, self.accuracy_level)
+            else:
+                raise EdgelrError(
+                    f"The table {self.name} is read by a {use.node.op_type}; edgelr quantizes a "
+                    f"table that is gathered from, or multiplied by as a tied head. Export with "
+                    f"--precision float32 or float16."
+                )
+            replace_node(graph, use.node, made)
+        graph.initializers.pop(table.name or "")
+        return PassResult(model, modified=True)
 
 
 def _find(graph: ir.Graph, name: str, weight: np.ndarray) -> ir.Value:
@@ -71,14 +88,17 @@ def _find(graph: ir.Graph, name: str, weight: np.ndarray) -> ir.Value:
     )
 
 
+def _lookup(gather: ir.Node, tensors: _Tensors, bits: int) -> ir.Node:
+    packed, scales, zero_points = tensors
+    inputs = [packed, gather.inputs[1], scales, zero_points]
+    layout = {"gather_axis": 0, "quantize_axis": 1, "block_size": BLOCK_SIZE, "bits": bits}
+    return ir.node("GatherBlockQuantized", inputs, layout, domain=MICROSOFT, name=gather.name)
+
+
 def _head(
-    graph: ir.Graph,
-    head: ir.Node,
-    stored: Blocks,
-    tensors: tuple[ir.Value, ir.Value, ir.Value],
-    accuracy_level: int,
+    graph: ir.Graph, head: ir.Node, stored: Blocks, tensors: _Tensors, accuracy_level: int
 ) -> ir.Node:
-    """The product with the transposed table: MatMulNBits wants the same bytes in other shapes."""
+    """Multiply by the transposed table: MatMulNBits wants the same bytes in other shapes."""
     packed, scales, zero_points = tensors
 
     def reshaped(value: ir.Value, what: str, *sizes: int) -> ir.Value:
@@ -92,4 +112,4 @@ def _head(
         scales,
         reshaped(zero_points, "zero_points", -1),
     ]
-    return product_of_blocks(stored, inputs, accuracy_level, head.name or "")
+    return quantized_product(stored, inputs, accuracy_level, head.name or "")

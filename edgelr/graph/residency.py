@@ -1,4 +1,4 @@
-"""What the weights of a graph file take in memory, once ONNX Runtime has loaded it.
+"""Memory of the weights of a graph file, once ONNX Runtime has loaded it.
 
 The CPU provider copies every constant matrix that a product reads into the layout of its kernels,
 once for each node, and lets go of the original. Everything else is read where it lies, in pages of
@@ -27,7 +27,7 @@ def read_residency(path: Path, provider: str) -> Residency:
     """Add up the weights of a graph file.
 
     Args:
-        path: of the graph; its weights are not read.
+        path: graph file; its weights are not read.
         provider: ``"cpu"`` or ``"cuda"``.
     """
     model = load_graph(path)
@@ -46,8 +46,8 @@ def read_residency(path: Path, provider: str) -> Residency:
         and any((use.node, value) not in replaced for use in value.uses())
         and not _scales_of_a_product(value)
     )
-    whole_numbers = any(node.op_type == QUANTIZED_PRODUCT for node, _ in replaced)
-    return Residency(packed, mapped, whole_numbers)
+    quantized = any(node.op_type == QUANTIZED_PRODUCT for node, _ in replaced)
+    return Residency(packed, mapped, quantized)
 
 
 def read_residencies(path: Path, provider: str) -> Residency:
@@ -57,17 +57,17 @@ def read_residencies(path: Path, provider: str) -> Residency:
     return Residency(
         sum(part.packed_bytes for part in parts),
         sum(part.mapped_bytes for part in parts),
-        any(part.whole_numbers for part in parts),
+        any(part.quantized for part in parts),
     )
 
 
 def precision_of_bits(bits: int) -> WeightPrecision:
-    """Name the precision of whole numbers of so many bits."""
+    """Name the precision of quantized weights of so many bits."""
     return "int8" if bits == WEIGHT_BITS["int8"] else "int4"
 
 
 def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
-    """The constant that a node copies, and the bytes of the copy; None where it copies nothing."""
+    """Find the constant that a node copies, and the bytes of the copy, if it copies any."""
     if node.op_type not in (*PRODUCTS, QUANTIZED_PRODUCT) or len(node.inputs) < 2:
         return None
     weight = node.inputs[1]
@@ -80,5 +80,5 @@ def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
 
 
 def _scales_of_a_product(value: ir.Value) -> bool:
-    """Whether only products in whole numbers read a value: it is part of what they copied."""
+    """Whether only quantized products read a value: it is part of their copy."""
     return all(use.node.op_type == QUANTIZED_PRODUCT for use in value.uses())

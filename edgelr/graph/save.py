@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from edgelr.core.errors import EdgelrError
-from edgelr.graph.split_tied_table import ALIGNMENT_BYTES, name_once
+from edgelr.graph.split_tied_table import ALIGNMENT_BYTES, JoinTiedTable
 
 ALIGNED_FROM_BYTES = 2**20  # onnx_ir lets larger tensors start at a multiple of this alignment
 SIDECAR_FROM_BYTES = 1024  # smaller tensors are part of the graph file
@@ -19,9 +19,7 @@ SIDECAR_FROM_BYTES = 1024  # smaller tensors are part of the graph file
 
 def load_graph(path: Path) -> ir.Model:
     """Read a graph; its weights stay on disk until they are used, and have one name each."""
-    model = ir.load(path)
-    name_once(model.graph)
-    return model
+    return JoinTiedTable()(ir.load(path)).model
 
 
 def save_graph(
@@ -30,12 +28,12 @@ def save_graph(
     """Write ``path`` and ``path.data``, and check what was written.
 
     Args:
-        model: the graph; unused initializers and nodes are removed from it.
-        path: of the graph file; its folder exists.
-        max_opset: newest ONNX operator set that the device's ONNX Runtime knows.
-        ir_version: newest file format that it reads.
-        check: let ONNX's checker read the file again. Graphs of others are often less complete
-            than it wants, and run all the same: ONNX Runtime alone judges them.
+        model: graph; unused initializers and nodes are removed from it.
+        path: graph file; its folder exists.
+        max_opset: newest operator set of the device's ONNX Runtime.
+        ir_version: newest file format of the device's ONNX Runtime.
+        check: whether ONNX's checker reads the file again. Graphs of others are often less
+            complete than it wants, and run all the same: ONNX Runtime alone judges them.
 
     Raises:
         EdgelrError: an operator has no equal form in that operator set, or the checker refuses
@@ -50,7 +48,12 @@ def save_graph(
 def save_graphs(models: Mapping[Path, ir.Model], max_opset: int, ir_version: int) -> None:
     """Write several graphs into one folder, with one sidecar, that of the first.
 
-    What two of them need is stored once; the arguments are those of ``save_graph``.
+    A weight of two graphs is stored once.
+
+    Args:
+        models: graphs, by path of the file.
+        max_opset: newest operator set of the device's ONNX Runtime.
+        ir_version: newest file format of the device's ONNX Runtime.
     """
     shared: dict[tuple[object, ...], ir.TensorProtocol] = {}
     users: dict[tuple[object, ...], list[ir.Value]] = {}
@@ -99,7 +102,7 @@ def read_versions(path: Path) -> tuple[int, int]:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers as they would be stored."""
+    """Add up the bytes of all initializers as they would be stored."""
     return sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
@@ -108,7 +111,7 @@ def weight_bytes(model: ir.Model) -> int:
 
 
 def padding_bytes(tensor_bytes: Iterable[int]) -> int:
-    """Most bytes that lie unused before tensors of these sizes in a sidecar."""
+    """Bound the unused bytes before tensors of these sizes in a sidecar."""
     return ALIGNMENT_BYTES * sum(size > ALIGNED_FROM_BYTES for size in tensor_bytes)
 
 

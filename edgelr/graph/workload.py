@@ -1,4 +1,4 @@
-"""What a graph file computes for every token: its products with constants, and its other nodes."""
+"""Work of a graph file for every token: its products with constants, and its other nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.latency import Product, Workload
 from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
@@ -25,21 +24,21 @@ _FLOATS: dict[ir.DataType, WeightPrecision] = {
 _FREE = ("Constant", "Reshape", "Squeeze", "Unsqueeze", "Shape", "Identity")  # no value moves
 
 
-def read_workload(path: Path, read: ImageInput | SoundInput | None = None) -> Workload:
+def read_workload(path: Path, tokens: int | None = None) -> Workload:
     """List the products of a graph file; its weights are not read.
 
     Args:
-        path: of the graph.
-        read: image or sound that it reads: its products may have more positions than that has
-            tokens.
+        path: graph file.
+        tokens: tokens of the image or sound that it reads, whose products may have more positions;
+            None counts one position for each token.
     """
     model, products, others = load_graph(path), [], 0
-    if read is not None:
+    if tokens is not None:
         ShapeInferencePass()(model)
     for node in model.graph:
         product = _product(node)
         if product is not None:
-            often = 1.0 if read is None else _positions(node) / read.tokens
+            often = 1.0 if tokens is None else _positions(node) / tokens
             products.append(replace(product, positions_per_token=often))
         elif node.op_type not in _FREE:
             others += 1
@@ -74,13 +73,11 @@ def _product(node: ir.Node) -> Product | None:
 
 
 def _sizes(node: ir.Node, shape: Sequence[int]) -> tuple[int, int]:
-    """Inputs and outputs of a product with a constant of this shape; zeros where it is none."""
+    """Find the inputs and outputs of a product with a constant of this shape; zeros for others."""
     if node.op_type == "Conv":
-        groups = node.attributes.get("group")
-        alone = groups is None or groups.as_int() == 1
+        alone = node.attributes.get_int("group", 1) == 1
         return (math.prod(shape[1:]), shape[0]) if alone else (0, 0)
     if len(shape) != 2:
         return 0, 0
-    transposed = node.attributes.get("transB")
     rows, columns = shape
-    return (columns, rows) if transposed is not None and transposed.as_int() else (rows, columns)
+    return (columns, rows) if node.attributes.get_int("transB", 0) else (rows, columns)

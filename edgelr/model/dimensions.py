@@ -5,22 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from edgelr.core.dimensions import ModelShape
+from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.tasks import TASKS
-from edgelr.model.loaded import LoadedModel
+from edgelr.core.vocabulary import Task
+from edgelr.model.exporter import Exporter
 
 
-def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
-    """Read the sizes that decide about memory, and the longest sequence that the model takes."""
-    config: Any = model.module.config
-    if model.exporter.shape is not None:
-        named = model.exporter.shape(config)
-        return ModelShape(**named, kv_heads=0, vocab_size=0), _longest(config, model)
-    pairs = TASKS.get(model.task).has_pairs
-    sizes = _named_alike(config, model.image is not None or pairs)
+def read_dimensions(
+    config: Any,
+    exporter: Exporter,
+    task: Task,
+    image: ImageInput | None = None,
+    sound: SoundInput | None = None,
+) -> tuple[ModelShape, int]:
+    """Read the sizes that decide about memory, and the longest sequence that a model takes.
+
+    Args:
+        config: configuration of the model.
+        exporter: family of the model.
+        task: task that it is loaded for.
+        image: preparation of an image, of models that read images.
+        sound: preparation of a sound, of models that read sounds.
+    """
+    longest = _longest(config, exporter, task, image)
+    if exporter.shape is not None:
+        named = exporter.shape(config)
+        return ModelShape(**named, kv_heads=0, vocab_size=0), longest
+    pairs = TASKS.get(task).has_pairs
+    sizes = _named_alike(config, image is not None or pairs)
     heads = sizes.num_attention_heads
-    widen = model.exporter.intermediate_size
-    generates = model.task == "text-generation" or pairs
-    longest = _longest(config, model)
+    widen = exporter.intermediate_size
+    generates = task == "text-generation" or pairs
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     shape = ModelShape(
         layers=_decoder_layers(config) if pairs else sizes.num_layers,
@@ -29,8 +44,8 @@ def shape_of(model: LoadedModel) -> tuple[ModelShape, int]:
         attention_heads=heads,
         kv_heads=kv_heads if generates else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
-        vocab_size=sizes.vocab_size if TASKS.get(model.task).answers_tokens else 0,
-        source_tokens=(model.sound.tokens if model.sound else longest) if pairs else 0,
+        vocab_size=sizes.vocab_size if TASKS.get(task).answers_tokens else 0,
+        source_tokens=(sound.tokens if sound else longest) if pairs else 0,
     )
     return shape, longest
 
@@ -52,17 +67,17 @@ def _named_alike(config: Any, usual: bool) -> Any:
         return NormalizedTextConfig(config)
 
 
-def _longest(config: Any, model: LoadedModel) -> int:
+def _longest(config: Any, exporter: Exporter, task: Task, image: ImageInput | None) -> int:
     """The longest sequence: what the positions allow, and what a decoder's graph sees of it.
 
     The builder of decoders leaves sliding windows out, which change nothing up to their length.
     """
-    if model.image is not None:
-        return model.image.tokens
-    if model.exporter.longest_text is not None:
-        return model.exporter.longest_text(config)
+    if image is not None:
+        return image.tokens
+    if exporter.longest_text is not None:
+        return exporter.longest_text(config)
     longest = int(config.max_position_embeddings)
-    if model.exporter.positions_after_padding:
+    if exporter.positions_after_padding:
         longest -= config.pad_token_id + 1
-    window = getattr(config, "sliding_window", None) if model.task == "text-generation" else None
+    window = getattr(config, "sliding_window", None) if task == "text-generation" else None
     return min(longest, window or longest)

@@ -1,7 +1,7 @@
-"""What edgelr must know about a model family: a declaration, and nothing else.
+"""Model families: what edgelr must know about each, as a declaration.
 
-The files in ``exporters/`` fill this in; they are reached only through the entry-point group
-``edgelr.exporters``, so that a family can ship in someone else's package.
+The files in ``exporters/`` fill this in and register it in ``EXPORTERS``; other packages add
+families through the entry-point group ``edgelr.exporters``.
 """
 
 from __future__ import annotations
@@ -21,41 +21,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exporter:
-    """One model family.
+    """Declaration of one model family.
 
     Attributes:
-        model_types: values of ``config.model_type`` that this family answers to.
-        tasks: what its models are made for; the first is that of a model that does not say.
-        trace: writes the dense float32 graph ``model.onnx`` of ``(module, model folder)`` into a
-            folder; the last argument is an example of its inputs. An encoder and a decoder are two
-            graphs, each in a folder of its name: see ``exporters/tracing/encoder_decoder.py``.
-        fuse: fuses an ``onnx_ir.Model`` in place after its linears were replaced; None when
-            ``trace`` already emits fused attention.
-        example_inputs: keyword tensors for one forward pass, from ``(config, batch, tokens)``; of
-            models that read images, from ``(config, batch, side in pixels)``; prompts beside them
-            have another number. A decoder beside an encoder has ``decoder_input_ids``, of another
-            length.
-        prepare: changes a loaded module in place, before anything reads it: what is a linear under
-            another name becomes an ``nn.Linear``.
-        tiny_config: the smallest configuration worth testing, with a distinct size on every axis.
-        keep_dense: last name components of linears that are not edgelr's to split.
-        node_names: replacements that turn a module's name into its node's path in the graph.
-        tied_pairs: roles ``(first, second)`` inside a block, of transposed shapes, of which one
-            matrix may serve both: what widens, and what narrows again.
-        intermediate_size: the configuration's name for the width inside a feed-forward pair, or
-            what computes it from the configuration.
-        shape: sizes by their names in ``types.ModelShape``, from the configuration, of models
-            whose stages differ.
-        pooling: how an image's tokens become its embedding.
-        convolutions: whether these are factorized, too.
-        pads_texts: the texts that images are compared with have one length, and no mask.
-        positions_after_padding: the table of positions keeps those up to the padding's id, and
-            tokens begin after them: a text may have that many tokens less.
-        longest_text: computes, from the configuration, the longest text; None where it says so
-            itself, as ``max_position_embeddings``.
+        model_types: values of ``config.model_type`` in the family.
+        tasks: tasks of the family's models; the first is the default.
+        trace: function of ``(module, model folder, output folder, example inputs)`` that writes the
+            dense float32 graph ``model.onnx``. An encoder and a decoder become two graphs, each in
+            a folder of its name: see ``exporters/tracing/encoder_decoder.py``.
+        example_inputs: function of ``(config, batch, tokens)`` that returns keyword tensors for one
+            forward pass. For images the last argument is the side in pixels; the number of prompts
+            beside them differs from ``batch``. A decoder beside an encoder also gets
+            ``decoder_input_ids``, of another length.
+        tiny_config: function that returns the smallest configuration worth testing, with a distinct
+            size on every axis.
+        fuse: function that fuses an ``onnx_ir.Model`` in place, after its linears were replaced;
+            None where ``trace`` already writes fused attention.
+        prepare: function that changes a loaded module in place before it is read, so that every
+            linear is an ``nn.Linear``.
+        keep_dense: last name components of linears that stay dense.
+        node_names: replacements ``(part, replacement)`` that turn a module's name into its node's
+            path in the graph.
+        tied_pairs: roles ``(first, second)`` of two linears in a block whose shapes are transposed,
+            so that one matrix may serve both: the first widens, the second narrows.
+        intermediate_size: name of the feed-forward width in the configuration, or function of the
+            configuration that computes it.
+        shape: function of the configuration that returns the fields of ``ModelShape``, for models
+            whose stages differ in size.
+        pooling: rule that makes an image's embedding from its tokens.
+        convolutions: True where convolutions are factorized too.
+        pads_texts: True where the texts beside images are padded to one length, without a mask.
+        positions_after_padding: True where the positions of tokens begin after the padding's id;
+            the longest text is shorter by as many tokens.
+        longest_text: function of the configuration that returns the longest text, tokens; None
+            where ``max_position_embeddings`` says it.
         load_options: further keyword arguments of ``from_pretrained`` for the first task.
-        cache_in_place: the graph writes new keys and values into the tensors of the past, where it
-            is given them as outputs too (GroupQueryAttention with a shared buffer).
+        cache_in_place: True where the graph can write new keys and values into the tensors of the
+            past (GroupQueryAttention with a shared buffer).
     """
 
     model_types: tuple[str, ...]
@@ -79,7 +81,9 @@ class Exporter:
     cache_in_place: bool = False
 
 
-EXPORTERS: Registry[Exporter] = Registry("exporter", group="edgelr.exporters")
+EXPORTERS: Registry[Exporter] = Registry(
+    "exporter", package="edgelr.exporters", group="edgelr.exporters"
+)
 
 
 def exporter_for(model_type: str) -> Exporter:
@@ -95,6 +99,6 @@ def exporter_for(model_type: str) -> Exporter:
         known += exporter.model_types
     raise InputError(
         f"No exporter knows the model type {model_type!r}. Known model types: "
-        f"{', '.join(sorted(known))}. A family is one small file: see exporters/llama.py, and "
-        f"register yours in the entry-point group 'edgelr.exporters'."
+        f"{', '.join(sorted(known))}. A family is one small file: see the module "
+        f"edgelr.exporters.llama, and name yours in the entry-point group 'edgelr.exporters'."
     )

@@ -6,9 +6,9 @@ Weights come from safetensors or GGUF only: a pickled checkpoint can run code wh
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -21,13 +21,13 @@ from edgelr.core.modality import modality_of
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Pooling, Task
 from edgelr.model.convolutions import fold_normalizations
+from edgelr.model.dimensions import read_dimensions
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.processors import image_input, sound_input
-from edgelr.model.sources import folder_of, quiet_transformers, require_complete
-
-if TYPE_CHECKING:
-    pass
+from edgelr.model.sites import find_sites
+from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
+from edgelr.model.token_table import find_table
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -56,6 +56,21 @@ def load(
     """
     folder = folder_of(source, cache, revision)
     return _from_folder(folder, source, revision, trust_remote_code, task)
+
+
+def load_in_memory(made: Any, source: str, cache: Cache, task: Task | None = None) -> LoadedModel:
+    """Load a model that is in memory already, through a copy on disk that its tracer reads.
+
+    Args:
+        made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
+        source: name of the two, for reports.
+        cache: where the copy is kept.
+        task: task that it is loaded for; None takes what its configuration tells.
+
+    Raises:
+        InputError: it is something else, or cannot be compressed.
+    """
+    return _from_folder(keep_pair(made, source, cache), source, None, False, task)
 
 
 def _from_folder(
@@ -90,7 +105,8 @@ def _from_folder(
     if read is not None:  # the graph is traced for what its images or sounds are prepared to
         found = digest(found, asdict(read))
     mask_token = _mask_token(folder, source) if TASKS.get(task).loss == "mask_label" else None
-    return LoadedModel(
+    dimensions, longest = read_dimensions(config, exporter, task, image, sound)
+    model = LoadedModel(
         module=module,
         exporter=exporter,
         task=task,
@@ -99,12 +115,15 @@ def _from_folder(
         source=source,
         revision=revision,
         digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
+        dimensions=dimensions,
+        longest_text=longest,
         pooling=_pooling(folder, image, exporter) if TASKS.get(task).loss == "embedding" else None,
         image=image,
         mask_token=mask_token,
         sound=sound,
         matching=_matching(module, exporter) if TASKS.get(task).matches else None,
     )
+    return replace(model, sites=find_sites(model), table=find_table(model))
 
 
 def _read_weights(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgelr.core.dimensions import ModelShape
 from edgelr.core.inputs import ImageInput, Matching, Prompts, SoundInput
+from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Pooling, Task
 
 if TYPE_CHECKING:
@@ -17,14 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory, with what is needed to trace it and to run it again.
+    """A model in memory, with everything that is known about it before any computation.
 
-    ``folder`` is a Hugging Face folder with the same weights in float32, the configuration and the
-    tokenizer: what the graph tracer and the bundle read. ``digest`` identifies the weights.
-    ``pooling`` is None for models that do not embed, ``image`` and ``sound`` for those that read
-    text, and ``mask_token``, the id that stands for what is to be filled in, for those that fill in
-    nothing. ``matching`` is None for models that do not compare texts with images, and ``prompts``
-    are the texts that a run is about.
+    Attributes:
+        module: transformers model in float32.
+        exporter: family that it belongs to.
+        task: task that it was loaded for.
+        modality: name of its modality, see ``core.modality``.
+        folder: Hugging Face folder with the same weights in float32, the configuration and the
+            tokenizer: what the graph tracer and the bundle read.
+        source: name that the user gave.
+        revision: branch, tag or commit of a Hub id.
+        digest: hash that identifies the weights.
+        dimensions: sizes that decide about memory and time.
+        longest_text: longest sequence that it takes, tokens; of an image, its tokens.
+        pooling: how tokens become an embedding; None for models that do not embed.
+        image: preparation of an image; None for models that read none.
+        mask_token: token id that stands for what is to be filled in; None without such tokens.
+        sound: preparation of a sound; None for models that read none.
+        matching: comparison of texts with images; None for models that do not compare them.
+        prompts: tokens of the texts that images are compared with in this run.
+        sites: linears that can be factorized, in the order in which they run.
+        table: table of token embeddings as a linear, see ``token_table``; None without any.
     """
 
     module: nn.Module
@@ -35,12 +51,16 @@ class LoadedModel:
     source: str
     revision: str | None
     digest: str
+    dimensions: ModelShape
+    longest_text: int
     pooling: Pooling | None = None
     image: ImageInput | None = None
     mask_token: int | None = None
     sound: SoundInput | None = None
     matching: Matching | None = None
     prompts: Prompts | None = None
+    sites: tuple[LinearSite, ...] = ()
+    table: LinearSite | None = None
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image or a sound has always its own size."""

@@ -15,6 +15,8 @@ from edgelr.model.convolutions import features_last, is_convolution, matrix_of
 from edgelr.model.loaded import LoadedModel
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.utils.hooks import RemovableHandle
 
@@ -121,8 +123,10 @@ def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[
     found = {(_stack(site), site.block, site.role): site for site in sites}
     groups = []
     for (stack, block, role), first in found.items():
-        for second_role in (second for wanted, second in pairs if wanted == role):
-            second = found.get((stack, block, second_role))
+        for wanted, other in pairs:
+            if not f".{role}".endswith(f".{wanted}"):  # a stage may have several blocks
+                continue
+            second = found.get((stack, block, role.removesuffix(wanted) + other))
             if second and (second.out_features, second.in_features) == (
                 first.in_features,
                 first.out_features,
@@ -154,6 +158,12 @@ def weight_of(model: LoadedModel, name: str) -> Tensor:
     linear = model.module.get_submodule(name)
     assert isinstance(linear, (nn.Linear, nn.Conv2d, nn.Embedding))
     return matrix_of(linear)
+
+
+def singular_values(model: LoadedModel, name: str) -> NDArray[np.float64]:
+    """Compute the singular values of a site's weight, descending."""
+    values: NDArray[np.float64] = torch.linalg.svdvals(weight_of(model, name).double()).numpy()
+    return values
 
 
 def _is_ours(name: str, module: AnyLinear, model: LoadedModel) -> bool:

@@ -17,6 +17,7 @@ import transformers
 
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
+from edgelr.core.quiet import is_verbose
 from edgelr.model.torch_modules import call_factory
 
 if TYPE_CHECKING:
@@ -98,12 +99,25 @@ def _read_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def _from_factory(source: str, cache: Cache) -> Path:
     """Keep what ``package.module:factory`` returns as a Hugging Face folder."""
-    made = call_factory(source)
+    return keep_pair(call_factory(source), f"{source}()", cache)
+
+
+def keep_pair(made: Any, source: str, cache: Cache) -> Path:
+    """Keep a model in memory and its tokenizer or processor as a Hugging Face folder.
+
+    Args:
+        made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
+        source: name of the two, for messages.
+        cache: where the folder is kept.
+
+    Raises:
+        InputError: it is something else.
+    """
     if not isinstance(made, tuple) or not isinstance(made[0], transformers.PreTrainedModel):
         raise InputError(
-            f"{source}() returned {type(made).__name__}; expected (model, tokenizer) of "
-            f"transformers, or (model, image processor). Let the factory return both. Any other "
-            f"torch module is taken with --task tensors: see docs/models.md."
+            f"{source} is {type(made).__name__}; expected (model, tokenizer) of transformers, or "
+            f"(model, image processor): give both, from a factory too. Any other torch module is "
+            f"taken from a factory with --task tensors: see docs/models.md."
         )
     model, tokenizer = made
     state = {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
@@ -155,6 +169,9 @@ def require_complete(found: dict[str, Any], source: str, has_head: bool = False)
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence progress bars that would break ours, and reports of weights that nobody asked for."""
+    if is_verbose():
+        yield
+        return
     logging = transformers.utils.logging
     before = logging.get_verbosity()
     logging.disable_progress_bar()

@@ -35,10 +35,10 @@ def model_card(
     """Write the README.md of the bundle that ``report`` is about.
 
     Args:
-        report: figures of the bundle.
+        report: report of the bundle on one device.
         modality: modality of the model, as the manifest names it.
         in_genai: whether onnxruntime-genai runs the folder of a decoder.
-        has_tests: whether tests travel with the bundle.
+        has_tests: whether the bundle holds its tests.
     """
     usage = USAGES.get(modality)[report.task]
     sections = [
@@ -61,7 +61,7 @@ def model_card(
 
 
 def license_of(folder: Path) -> str:
-    """Read the license that the card of a model names; nothing where it names none."""
+    """Read the license in the card of a model; empty where the card has none."""
     import yaml
 
     path = folder / "README.md"
@@ -90,7 +90,7 @@ def _front_matter(report: Report, usage: Usage) -> str:
 
 
 def _precisions(plan: Plan) -> list[str]:
-    """Name the precisions of the weights, quantized ones too."""
+    """List the precisions of the weights: float32, float16, int8, int4."""
     return sorted({site.candidate.precision for site in plan.sites})
 
 

@@ -1,6 +1,6 @@
-"""What is drawn of a report: plain values, for every kind of drawing.
+"""Charts as plain values, which ``svg``, ``raster`` and ``plot`` draw.
 
-A chart knows its title, what it shows in words, and the text of each figure. Predicted figures are
+A chart has a title, a description in words, and the text of each figure. Predicted figures are
 marked, so that a drawing can tell them from the measured ones.
 """
 
@@ -12,9 +12,15 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One figure; ``high`` is the end of its spread, where it has one.
+    """One figure.
 
-    ``kind`` tells what it is of: the ``dense`` original, or the ``bundle``.
+    Attributes:
+        label: text before the bar.
+        value: length, in the unit of the group.
+        text: figure with its unit.
+        kind: ``dense`` for the original, or ``bundle``.
+        predicted: whether the figure was computed and not measured.
+        high: 90th percentile of what was measured, where ``value`` is the median.
     """
 
     label: str
@@ -27,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class BarGroup:
-    """Bars that are compared: they have one scale. ``note`` says where the figures are from."""
+    """Bars that are compared, on one scale; ``note`` is the origin of their figures."""
 
     title: str
     bars: tuple[Bar, ...]
@@ -36,7 +42,7 @@ class BarGroup:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Groups of bars. With ``one_scale`` all groups share it."""
+    """Groups of bars, each with its own scale, or all with ``one_scale``."""
 
     title: str
     description: str
@@ -46,16 +52,22 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One field: ``value`` in [0, 1], or None where there is nothing; ``told`` is its sentence."""
+    """One field of a heat map.
+
+    Attributes:
+        value: strength of the colour in [0, 1]; None leaves the field empty.
+        text: figure in the field.
+        description: sentence that is shown when the field is pointed at.
+    """
 
     value: float | None
     text: str = ""
-    told: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Rows of fields; ``low`` and ``high`` say what pale and strong colours mean."""
+    """Rows of fields; ``low`` and ``high`` are the meanings of pale and strong colours."""
 
     title: str
     description: str
@@ -67,7 +79,7 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of a whole: where it starts and ends, both in the unit of the chart."""
+    """A part of a whole; ``start`` and ``end`` are in the unit of the chart."""
 
     label: str
     start: float
@@ -89,7 +101,16 @@ class Waterfall:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A numbered point; ``usable`` ones are filled, those of the ``front`` are joined."""
+    """A numbered point.
+
+    Attributes:
+        number: number in the mark.
+        label: name and figures, for the legend.
+        x, y: place, in the units of the axes.
+        rival: whether it is the original in some precision: a square, not a circle.
+        usable: whether it fits the device and passes the gate: filled.
+        front: whether no other point is better in everything: joined by a line.
+    """
 
     number: int
     label: str

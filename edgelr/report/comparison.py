@@ -1,4 +1,4 @@
-"""Recipes beside each other: one row per recipe and share, and what they depend on."""
+"""Results of a bench: one row per recipe and share, and the inputs that they depend on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 
 from edgelr.core.tasks import MetricName
 
-SCHEMA_VERSION = 1
 EVALUATION = "evaluation"  # the stage whose seconds are not those of making
 
 
@@ -25,15 +24,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a plan keeps, and what that does to the model.
+    """Size of a plan, and accuracy of the model that follows it.
 
     Attributes:
         kept: share of the factorizable weights' bytes that are stored.
-        planned_bytes: of the factorizable weights, in the precision of the profile.
-        dense_sites: linears that stay as they are; ``compressed_sites``: all others.
-        predicted_loss: in the method's metric; 0 for the dense model.
-        scores: one per text, measured.
-        notes: what a refit, a better basis or healing did.
+        planned_bytes: bytes of the factorizable weights, in the precision of the profile.
+        dense_sites: number of linears that stay as they are.
+        compressed_sites: number of all other linears.
+        predicted_loss: loss in the method's metric; 0 for the dense model.
+        scores: measured accuracy, one score per text.
+        notes: sentences on the effect of a refit, a better basis or healing.
     """
 
     kept: float
@@ -47,10 +47,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe at one share, or the dense model, whose ``keep`` is None.
+    """One recipe at one share, or the dense model.
 
-    ``key`` is the hash of everything that decides the row, ``seconds`` what its stages took. A row
-    that cannot be made has a ``problem`` instead of figures.
+    Attributes:
+        key: hash of everything that decides the row.
+        recipe: name of the recipe.
+        keep: share that was asked for; None for the dense model.
+        seconds: time of every stage.
+        figures: size and accuracy; None where there is a problem.
+        problem: reason why the row cannot be made.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
@@ -74,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class JudgedText:
-    """A text and how much of its beginning was read; ``rows`` are chunks or sentences."""
+    """An evaluation text: tokens read from its beginning, in rows of chunks or sentences."""
 
     name: str
     source: str
@@ -84,12 +89,7 @@ class JudgedText:
 
 @dataclass(frozen=True)
 class MethodBench:
-    """``methods.json``: all rows, the dense model's first, and what they depend on.
-
-    Infinite and undefined figures are written as strings, as in ``report.json``.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+    """Content of ``methods.json``: rows, the dense model's first, and what they depend on."""
 
     schema_version: int
     created: str
@@ -129,8 +129,3 @@ class MethodBench:
         text = self.texts[0].name
         best = self.best(keep, text)
         return next((row for row in self.at(keep) if row.figures and row.value(text) == best), None)
-
-
-def to_json(found: MethodBench) -> str:
-    """Write a bench as JSON, in the order of its fields."""
-    return TypeAdapter(MethodBench).dump_json(found, indent=2).decode() + "\n"

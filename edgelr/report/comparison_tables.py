@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.report.comparison import MethodBench, Row
 from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
-from edgelr.report.markdown import draw, fence
+from edgelr.report.markdown import bullets, draw, fence
 from edgelr.report.terminal import MAX_COLUMNS
 
 if TYPE_CHECKING:
@@ -48,10 +48,14 @@ def keep_table(found: MethodBench, keep: float) -> Table:
 
 def to_markdown(found: MethodBench) -> str:
     """Write the tables of every share, and how they were made."""
-    sections = [f"# Methods on {model_name(found.source)}", _told(found), "![](methods.svg)"]
+    sections = [
+        f"# Methods on {model_name(found.source)}",
+        _introduction(found),
+        "![](methods.svg)",
+    ]
     for keep in found.keeps:
         sections += [f"## keep {keep:g}", draw(keep_table(found, keep)), _problems(found, keep)]
-    sections += ["## How it was made", fence("bash", found.command), _bullets(_facts(found))]
+    sections += ["## How it was made", fence("bash", found.command), bullets(_facts(found))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -69,7 +73,7 @@ def print_bench(found: MethodBench, console: Console | None = None) -> None:
 
 
 def row_sentence(row: Row) -> str:
-    """Say what one row found."""
+    """Write the figures of one row, or its problem, as a sentence."""
     name = row.recipe if row.keep is None else f"{row.recipe}, keep {row.keep:g}"
     if row.figures is None:
         return f"{name}: {_one_line(row.problem or '')}"
@@ -80,7 +84,7 @@ def row_sentence(row: Row) -> str:
 
 
 def dense_sentence(found: MethodBench) -> str:
-    """Say what the dense model is and does."""
+    """Write size and accuracy of the dense model as a sentence."""
     dense = found.dense
     scores = ", ".join(f"{figure(score.value)} on {score.text}" for score in dense.scores)
     return (
@@ -90,11 +94,13 @@ def dense_sentence(found: MethodBench) -> str:
 
 
 def next_command(found: MethodBench, profile: str) -> str:
-    """Export with the recipe that is best at the first share, or ask for larger ones.
+    """Write the command that exports with the best recipe at the first share.
+
+    Where no recipe has a figure, it is the command for a bench with larger shares.
 
     Args:
-        found: the rows.
-        profile: as the user named it: a name or a file.
+        found: results of the bench.
+        profile: name or file of the profile, as the user gave it.
     """
     row = found.winner(found.keeps[0])
     source = shlex.quote(found.source)
@@ -125,7 +131,7 @@ def _print_table(console: Console, title: str, table: Table) -> None:
     console.print(drawn)
 
 
-def _told(found: MethodBench) -> str:
+def _introduction(found: MethodBench) -> str:
     return (
         f"{TOLD[found.metric]} The best of every column is bold. Measured in torch and float32; "
         f"*kept* and *MiB* count the factorizable weights as `{found.profile}` stores them. "
@@ -159,7 +165,7 @@ def _cells(row: Row, best: dict[str, float | None], metric: str) -> tuple[str, .
 
 def _problems(found: MethodBench, keep: float) -> str:
     rows = [row for row in found.at(keep) if row.problem is not None]
-    return _bullets(f"{row.recipe}: {_one_line(row.problem or '')}" for row in rows)
+    return bullets(f"{row.recipe}: {_one_line(row.problem or '')}" for row in rows)
 
 
 def _ratio(value: float) -> str:
@@ -168,7 +174,3 @@ def _ratio(value: float) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _bullets(lines: Iterator[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

@@ -1,27 +1,25 @@
-"""What changed from one bundle to another: layers, figures, settings and environment."""
+"""Differences between two bundles: layers, figures, settings and environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from pydantic import ConfigDict, TypeAdapter
+from typing import Literal
 
 from edgelr.core.measurement import Comparison
 from edgelr.core.plan import SitePlan
 from edgelr.core.report import Report
 from edgelr.report.figures import model_name
+from edgelr.report.schema import SCHEMA_VERSION
 
 Origin = Literal["counted", "measured", "predicted"]
-SCHEMA_VERSION = 1
 SETTINGS = ("settings.", "recipe.", "seed", "calibration", "model.")  # in the lock
 FOLDER = "settings.out"  # which says nothing of the bundle
 
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """One figure of both bundles, in one unit; None where one of them does not have it."""
+    """One figure of both bundles, in one unit; None where a bundle does not have it."""
 
     name: str
     unit: str
@@ -32,7 +30,7 @@ class FigureChange:
 
 @dataclass(frozen=True, slots=True)
 class SiteChange:
-    """What a linear became in both bundles; None where one of them does not have it."""
+    """The plan of one linear in both bundles; None where a bundle does not have it."""
 
     name: str
     before: SitePlan | None
@@ -42,7 +40,7 @@ class SiteChange:
 
 @dataclass(frozen=True, slots=True)
 class WordChange:
-    """A setting, or a version; empty where one of the bundles does not have it."""
+    """A setting or a version in both bundles; empty where a bundle does not have it."""
 
     name: str
     before: str
@@ -54,15 +52,13 @@ class Diff:
     """Everything that differs between two bundles.
 
     Attributes:
-        before, after: folders.
+        before, after: folders of the bundles.
         same_model: whether both were made from the same weights.
         figures: totals, accuracy, latency and memory, changed or not.
-        sites: linears that became something else, the largest difference in bytes first.
-        unchanged_sites: how many did not.
-        notes: what a reader should know before comparing.
+        sites: linears whose plans differ, the largest difference in bytes first.
+        unchanged_sites: number of linears whose plans are equal.
+        notes: sentences to read before comparing.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
 
     schema_version: int
     before: str
@@ -108,11 +104,6 @@ def make_diff(before: Side, after: Side) -> Diff:
         environment=environment,
         notes=tuple(_notes(before.report, after.report)),
     )
-
-
-def to_json(found: Diff) -> str:
-    """Write a diff as JSON, in the order of its fields."""
-    return TypeAdapter(Diff).dump_json(found, indent=2).decode() + "\n"
 
 
 def _sites(before: Report, after: Report) -> Iterator[SiteChange]:

@@ -42,14 +42,20 @@ def print_diff(found: Diff, every: bool = False, console: Console | None = None)
 def figure_table(found: Diff) -> Table:
     """Set every figure beside the other bundle's."""
     rows = tuple(
-        (each.name, each.origin, _told(each, each.before), _told(each, each.after), _change(each))
+        (
+            each.name,
+            each.origin,
+            _value_text(each, each.before),
+            _value_text(each, each.after),
+            _change(each),
+        )
         for each in found.figures
     )
     return Table(("figure", "origin", "before", "after", "change"), rows)
 
 
 def site_table(sites: tuple[SiteChange, ...]) -> Table:
-    """Say what each of the linears was, what it is, and the difference in bytes."""
+    """Show the plan of each linear in both bundles, and the difference in bytes."""
     rows = tuple(
         (each.name, _became(each.before), _became(each.after), f"{each.bytes / 2**10:+,.1f}")
         for each in sites
@@ -58,12 +64,12 @@ def site_table(sites: tuple[SiteChange, ...]) -> Table:
 
 
 def word_table(words: tuple[WordChange, ...]) -> Table:
-    """Set words beside each other."""
+    """Set settings or versions beside the other bundle's."""
     rows = tuple((each.name, each.before or ABSENT, each.after or ABSENT) for each in words)
     return Table(("name", "before", "after"), rows)
 
 
-def _told(change: FigureChange, value: float | None) -> str:
+def _value_text(change: FigureChange, value: float | None) -> str:
     if value is None:
         return ABSENT
     if change.unit == "bytes":

@@ -1,4 +1,4 @@
-"""What there is to draw of one report: sizes, ranks, spectra, losses, latency and memory."""
+"""The charts of one report: sizes, ranks, spectra, losses, latency and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_IN_A_BLOCK = "–"
 
 
 def drawings(report: Report) -> dict[str, Chart]:
-    """Make every chart that the report has figures for, by a name that files can have."""
+    """Make every chart that the report has figures for, by a name that is valid for a file."""
     found: dict[str, Chart] = {"size": size_chart(report), "roles": role_chart(report.plan)}
     if report.loss is not None:
         found["loss"] = loss_chart(report.loss)
@@ -36,11 +36,11 @@ def size_chart(report: Report) -> Bars:
     plan = report.plan
     files = _sizes("model files", report.dense_file_bytes, report.bundle_file_bytes)
     weights = _sizes("factorizable weights", plan.dense_bytes, plan.planned_bytes)
-    return Bars("Files and weights", _told((files, weights)), (files, weights), one_scale=True)
+    return Bars("Files and weights", _in_words((files, weights)), (files, weights), one_scale=True)
 
 
 def role_chart(plan: Plan) -> Bars:
-    """Compare what the sites of each role had with what they keep."""
+    """Compare the original bytes of each role with the bytes that are kept."""
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         roles.setdefault(role_of(site), []).append(site)
@@ -52,7 +52,7 @@ def role_chart(plan: Plan) -> Bars:
         )
         for role, sites in roles.items()
     )
-    return Bars("Where the bytes are, by role", _told(groups), groups, one_scale=True)
+    return Bars("Where the bytes are, by role", _in_words(groups), groups, one_scale=True)
 
 
 def loss_chart(loss: LossCheck) -> Bars:
@@ -62,7 +62,7 @@ def loss_chart(loss: LossCheck) -> Bars:
         Bar("on the evaluation text, measured", loss.measured, figure(loss.measured), "bundle"),
     )
     groups = (BarGroup(f"loss, {loss.unit}", bars),)
-    return Bars("Predicted and measured loss", _told(groups), groups)
+    return Bars("Predicted and measured loss", _in_words(groups), groups)
 
 
 def latency_chart(report: Report) -> Bars:
@@ -71,11 +71,11 @@ def latency_chart(report: Report) -> Bars:
         *_measured_phases(report.comparison, measured_heading(report)),
         *_predicted_phases(report.prediction, report.profile_title),
     ]
-    return Bars("Latency", _told(groups), tuple(groups))
+    return Bars("Latency", _in_words(groups), tuple(groups))
 
 
 def memory_chart(report: Report) -> Bars:
-    """Compare peaks of fresh processes with what was predicted for them, and for the device."""
+    """Compare measured peaks of fresh processes with predicted ones, also for the device."""
     groups = []
     if report.comparison is not None:
         bars = []
@@ -91,7 +91,7 @@ def memory_chart(report: Report) -> Bars:
     if report.prediction is not None:
         bar = _size_bar("bundle", report.prediction.resident_bytes, "bundle", predicted=True)
         groups.append(BarGroup("resident", (bar,), f"Predicted for {report.profile_title}"))
-    return Bars("Memory", _told(groups), tuple(groups), one_scale=True)
+    return Bars("Memory", _in_words(groups), tuple(groups), one_scale=True)
 
 
 def budget_chart(report: Report) -> Waterfall:
@@ -183,7 +183,7 @@ def _grid(
     share: Callable[[SitePlan], float],
     high: str,
 ) -> HeatMap:
-    """Lay the sites out by layer and role; what is in no layer has a row of its own."""
+    """Lay the sites out by layer and role; sites outside of any layer have a row of their own."""
     roles = list(dict.fromkeys(role_of(site) for site in plan.sites))
     places: dict[str, dict[str, SitePlan]] = {}
     for site in plan.sites:
@@ -244,8 +244,8 @@ def _size_bar(label: str, size: int, kind: str, predicted: bool = False, share_o
     return Bar(label, size, text, kind, predicted)
 
 
-def _told(groups: Iterable[BarGroup]) -> str:
-    """Say in words what bars show."""
+def _in_words(groups: Iterable[BarGroup]) -> str:
+    """Describe bars in words."""
     return " ".join(
         f"{group.title}{f' ({group.note})' if group.note else ''}: "
         + ", ".join(

@@ -1,4 +1,4 @@
-"""How figures and verdicts read, in every kind of report."""
+"""Figures and verdicts as text, the same in every kind of report."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _gate(validation: Validation | None) -> Verdict:
 
 
 def measured_on_device(report: Report) -> Comparison | None:
-    """The measurement that a prediction can be held against, if there is one."""
+    """Find the measurement to compare a prediction with: one on the device itself."""
     return report.comparison if report.host_is_device else None
 
 

@@ -60,9 +60,10 @@ def to_html(report: Report) -> str:
 
 def _size(report: Report, charts: dict[str, Chart]) -> Markup:
     ledger = drawn_table(
-        tables.ledger_table(report), joined("What became of the file's bytes ", badge(MEASURED)),
+        tables.ledger_table(report),
+        joined("What became of the file's bytes ", badge(MEASURED)),
         total=True,
-    )  # fmt: skip
+    )
     return joined(
         _grid(drawn(charts["size"], "size"), drawn(charts["roles"], "roles")),
         ledger,
@@ -90,13 +91,17 @@ def _latency(report: Report, charts: dict[str, Chart]) -> Markup:
     comparison, prediction = report.comparison, report.prediction
     parts: list[Markup] = []
     if "latency" in charts:
-        parts.append(_grid(drawn(charts["latency"], "latency", SPREAD),
-                           drawn(charts["memory"], "memory")))  # fmt: skip
+        parts.append(
+            _grid(drawn(charts["latency"], "latency", SPREAD), drawn(charts["memory"], "memory"))
+        )
     if comparison is None:
         parts.append(paragraph(f"Latency and memory: {NOT_MEASURED}."))
     else:
-        parts.append(paragraph(element("strong", measured_heading(report)), ". ",
-                               measured_sentence(comparison)))  # fmt: skip
+        parts.append(
+            paragraph(
+                element("strong", measured_heading(report)), ". ", measured_sentence(comparison)
+            )
+        )
         if not report.host_is_device:
             parts.append(paragraph(NOT_THE_DEVICE))
         latency = joined("Latency, p50 / p90 / p99 ", badge(MEASURED))

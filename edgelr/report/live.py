@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class LiveListener:
-    """Draws progress with the time that is left; quiet ones draw nothing."""
+    """Draws progress bars with the time that is left.
+
+    Args:
+        quiet: whether nothing is drawn.
+    """
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -37,7 +41,7 @@ class LiveListener:
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._live = self._console.is_terminal and not quiet
+        self._live = (self._console.is_terminal or self._console.is_jupyter) and not quiet
 
     def __enter__(self) -> LiveListener:
         if self._live:

@@ -1,4 +1,4 @@
-"""A report as Markdown. What was not measured is said, never hidden."""
+"""A report as Markdown, in which every missing measurement is named as missing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _accuracy(validation: Validation | None) -> list[str]:
     metrics = draw(tables.accuracy_table(validation)) if validation.metrics else NOT_MEASURED
     parity = validation.parity
     parity_text = draw(tables.parity_table(parity)) if parity else f"Parity: {NOT_MEASURED}."
-    return ["## Accuracy", told, metrics, parity_text, _bullets(validation.notes)]
+    return ["## Accuracy", told, metrics, parity_text, bullets(validation.notes)]
 
 
 def _measured(report: Report) -> list[str]:
@@ -102,7 +102,7 @@ def _predicted(report: Report) -> list[str]:
 
 def _plan(plan: Plan) -> list[str]:
     roles, reasons = plan_tables.role_table(plan), plan_tables.dense_sentences(plan)
-    return ["## Plan", plan_sentence(plan, "`"), draw(roles), _bullets(reasons)]
+    return ["## Plan", plan_sentence(plan, "`"), draw(roles), bullets(reasons)]
 
 
 def plan_sentence(plan: Plan, quote: str) -> str:
@@ -135,9 +135,9 @@ def _run(report: Report) -> list[str]:
     )
     return [
         "## How it was made",
-        _bullets(report.notes),
+        bullets(report.notes),
         fence("bash", report.command),
-        _bullets(facts),
+        bullets(facts),
     ]
 
 
@@ -148,5 +148,6 @@ def fence(language: str, text: str) -> str:
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
+    """Write one list item per line."""
     return "\n".join(f"- {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""HTML and SVG as text in which nothing is markup that was not made here.
+"""HTML and SVG as text; everything that was not made here is escaped.
 
 Names of models, reasons, commands and notes come from outside. They are escaped when they become
 part of an element, so that no caller has to remember to.
@@ -29,10 +29,10 @@ def element(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
     """Write an element.
 
     Args:
-        name: of the element, such as ``"td"``.
+        name: name of the element, such as ``"td"``.
         children: markup, text that will be escaped, or several of them.
-        attributes: ``class_`` and ``for_`` lose their underscore, others have a hyphen for it; None
-            and False leave an attribute out, True gives it no value.
+        attributes: values by name: ``class_`` and ``for_`` lose their underscore, others have a
+            hyphen for it; None and False leave an attribute out, True gives it no value.
     """
     told = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:
@@ -41,13 +41,13 @@ def element(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
 
 
 def joined(*children: Child) -> Markup:
-    """Put children one behind the other."""
+    """Join children without anything between them."""
     parts = (part for child in children for part in ([child] if isinstance(child, str) else child))
     return Markup("".join(map(text, parts)))
 
 
 def text(value: str) -> Markup:
-    """Escape what is not markup; what no document may hold becomes U+FFFD."""
+    """Escape text that is not markup; characters that XML forbids become U+FFFD."""
     if isinstance(value, Markup):
         return value
     return Markup(escape(_NOT_IN_XML.sub("\ufffd", value), quote=True))

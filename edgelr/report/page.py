@@ -1,4 +1,4 @@
-"""Pages that are one file: style, script and drawings inside, nothing to load, nothing to trust.
+"""Pages that are one file: style, script and drawings are inside, and nothing is loaded.
 
 The policy in the head lets a browser run the one script of the page, and load nothing at all.
 """
@@ -51,8 +51,13 @@ def _head(title: str) -> Markup:
 
 
 def _section(id_: str, heading: str, content: Markup) -> Markup:
-    return element("section", element("h2", heading, id=f"{id_}-heading"), content, id=id_,
-                   aria_labelledby=f"{id_}-heading")  # fmt: skip
+    return element(
+        "section",
+        element("h2", heading, id=f"{id_}-heading"),
+        content,
+        id=id_,
+        aria_labelledby=f"{id_}-heading",
+    )
 
 
 def verdict_list(verdicts: list[Verdict]) -> Markup:
@@ -78,8 +83,8 @@ def drawn_table(
     """Show a table.
 
     Args:
-        table: what it shows.
-        caption: what it is called.
+        table: columns and rows.
+        caption: title of the table.
         sortable: whether its headings sort it, with mouse or keyboard.
         total: whether its last row is the sum of the others, and stays there.
         tall: whether it scrolls on its own.
@@ -106,8 +111,13 @@ def drawn_table(
 
 def _heading(column: str, numeric: bool, sortable: bool) -> Markup:
     told = element("button", column, type="button") if sortable else column
-    return element("th", told, scope="col", class_="figure" if numeric else None,
-                   aria_sort="none" if sortable else None)  # fmt: skip
+    return element(
+        "th",
+        told,
+        scope="col",
+        class_="figure" if numeric else None,
+        aria_sort="none" if sortable else None,
+    )
 
 
 def _row(row: tuple[str, ...], numeric: list[int]) -> Markup:
@@ -136,8 +146,9 @@ def badge(kind: str) -> Markup:
 def code(command: str) -> Markup:
     """Show a command with a button that copies it."""
     button = element("button", "Copy", type="button", class_="copy")
-    return element("div", element("pre", element("code", command), tabindex=0), button,
-                   class_="command")  # fmt: skip
+    return element(
+        "div", element("pre", element("code", command), tabindex=0), button, class_="command"
+    )
 
 
 def bullets(lines: list[str]) -> Markup:
@@ -146,9 +157,10 @@ def bullets(lines: list[str]) -> Markup:
 
 
 def facts(pairs: dict[str, str]) -> Markup:
-    """List names and what they are."""
-    return element("dl", (joined(element("dt", k), element("dd", v)) for k, v in pairs.items()),
-                   class_="facts")  # fmt: skip
+    """List names and their values."""
+    return element(
+        "dl", (joined(element("dt", k), element("dd", v)) for k, v in pairs.items()), class_="facts"
+    )
 
 
 def paragraph(*children: Child) -> Markup:

@@ -1,13 +1,12 @@
-"""One model on many devices: every bundle and every rival, and which of them to ship."""
+"""Results of a sweep: every bundle and baseline on every device, and the one to ship."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
@@ -15,28 +14,28 @@ from edgelr.core.results import Metric
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.device.gate import make_gate
-
-SCHEMA_VERSION = 1
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one file is on one device.
+    """Figures of one file on one device.
 
     Attributes:
-        profile: of the device.
-        name: ``edgelr int4, keep 0.5``, or ``dense int8`` for a rival.
-        folder: of the bundle.
-        file_bytes: graph and sidecar.
-        memory_bytes: predicted for the device, with the context of its profile.
-        fits: whether the device has them.
-        value: accuracy, measured on this machine; ``baseline`` is the original's, and ``worst`` the
-            bad end of its interval, by which the gate decides; None where it has none.
-        passed: whether the gate of the profile lets it through, and parity with torch.
-        latency: by phase, over that of the original in float32: measured in turns with it, on this
-            machine and not on the device.
-        problem: why there are no figures; empty where there are.
-        original_bytes: of the original's file, in the precision of the graph; 0 where unknown.
+        profile: id of the device's profile.
+        name: title, such as ``edgelr int4, keep 0.5``, or ``dense int8`` for a rival.
+        folder: folder of the bundle.
+        file_bytes: bytes of graph and sidecar.
+        memory_bytes: memory predicted for the device, with the context of its profile.
+        fits: whether the device has that memory.
+        value: accuracy, measured on this machine.
+        baseline: accuracy of the original.
+        passed: whether the gate of the profile and parity with torch are passed.
+        latency: time of every phase over that of the original in float32, measured in turns with
+            it, on this machine and not on the device.
+        problem: reason why there are no figures; empty where there are.
+        original_bytes: bytes of the original's file, in the graph's precision; 0 where unknown.
+        worst: bad end of the interval of ``value``, by which the gate decides; None without one.
     """
 
     profile: str
@@ -55,12 +54,12 @@ class Entry:
 
     @property
     def loss(self) -> float:
-        """How much worse than the original: relative for perplexities, absolute for cosines."""
+        """Loss of accuracy: relative for perplexities, absolute for cosines."""
         return self._loss(self.value)
 
     @property
     def worst_loss(self) -> float:
-        """The same at the bad end."""
+        """Loss of accuracy at the bad end of the interval."""
         return self._loss(self.value if self.worst is None else self.worst)
 
     def _loss(self, value: float) -> float:
@@ -69,9 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sweep:
-    """``sweep.json``: every entry, device by device, and what they depend on."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+    """Content of ``sweep.json``: entries, device by device, and what they depend on."""
 
     schema_version: int
     created: str
@@ -86,7 +83,7 @@ class Sweep:
 
     @property
     def profiles(self) -> list[str]:
-        """Devices, in the order of the question."""
+        """Devices, in the order in which they were asked for."""
         return list(dict.fromkeys(entry.profile for entry in self.entries))
 
     def at(self, profile: str) -> list[Entry]:
@@ -94,7 +91,7 @@ class Sweep:
         return [each for each in self.entries if each.profile == profile and not each.problem]
 
     def best(self, profile: str) -> Entry | None:
-        """The smallest file that fits the device and passes its gate; of equals the most exact."""
+        """Choose the smallest file that fits the device and passes its gate."""
         usable = [entry for entry in self.at(profile) if entry.fits and entry.passed]
         return min(usable, key=lambda entry: (entry.file_bytes, entry.loss), default=None)
 
@@ -117,10 +114,10 @@ def _beats(ours: Entry, theirs: Entry) -> bool:
 
 
 def entry_of(report: Report, title: str, folder: Path) -> Entry:
-    """Take from a report what is compared.
+    """Take the compared figures from a report.
 
     Raises:
-        InputError: the bundle was never validated, so that there is nothing to compare.
+        InputError: the bundle was never validated.
     """
     if report.validation is None:
         raise InputError(
@@ -143,7 +140,7 @@ def entry_of(report: Report, title: str, folder: Path) -> Entry:
 
 
 def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
-    """Add the figure that the gate judges, and the original's."""
+    """Add the figure by which the gate decides, and the original's."""
     (found,) = (metric for metric in metrics if metric.name == TASKS.get(task).metric)
     baseline = 1.0 if found.baseline is None else found.baseline  # one is like oneself
     worst = make_gate(task, metrics, max_drop=0.0).worst
@@ -151,10 +148,10 @@ def judged(entry: Entry, metrics: tuple[Metric, ...], task: Task) -> Entry:
 
 
 def collect(reports: list[tuple[Path, Report]], command: str) -> Sweep:
-    """Put finished bundles beside each other, as a sweep does with those that it makes.
+    """Make a sweep of bundles that are finished.
 
     Raises:
-        InputError: their accuracy is not measured by one metric.
+        InputError: the bundles were judged by different metrics.
     """
     first = reports[0][1]
     metrics = {TASKS.get(report.task).metric: folder for folder, report in reports}
@@ -189,7 +186,7 @@ def from_json(text: str) -> Sweep:
     """Read a sweep that ``to_json`` wrote.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is no sweep.
     """
     try:
         return TypeAdapter(Sweep).validate_json(text)
@@ -200,11 +197,6 @@ def from_json(text: str) -> Sweep:
         ) from error
 
 
-def to_json(found: Sweep) -> str:
-    """Write a sweep as JSON, in the order of its fields."""
-    return TypeAdapter(Sweep).dump_json(found, indent=2).decode() + "\n"
-
-
 def read_entry(text: bytes) -> Entry:
     """Read an entry that ``write_entry`` wrote."""
     return TypeAdapter(Entry).validate_json(text)
@@ -212,4 +204,4 @@ def read_entry(text: bytes) -> Entry:
 
 def write_entry(entry: Entry) -> bytes:
     """Write one entry as JSON."""
-    return TypeAdapter(Entry).dump_json(entry, indent=2)
+    return to_json(entry).encode()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-from edgelr.report.charts import Chart, Point, Scatter
-from edgelr.report.figures import MIB, Table, Verdict, figure, model_name
+from edgelr.report.figures import Table, Verdict, model_name
 from edgelr.report.markup import Markup, element, joined
 from edgelr.report.page import (
     MEASURED,
@@ -20,7 +16,8 @@ from edgelr.report.page import (
     paragraph,
     verdict_list,
 )
-from edgelr.report.pareto import Entry, Sweep
+from edgelr.report.pareto import Sweep
+from edgelr.report.pareto_charts import device_charts
 from edgelr.report.pareto_tables import READING, device_table, facts, problems, recommendation
 
 POINTS = (
@@ -48,17 +45,8 @@ def to_html(found: Sweep) -> str:
     )
 
 
-def drawings(found: Sweep) -> dict[str, Chart]:
-    """Make the charts of every device, by a name that files can have."""
-    return {
-        f"{profile}-{name}": chart
-        for profile in found.profiles
-        for name, chart in _charts(found, profile).items()
-    }
-
-
 def _device(found: Sweep, profile: str, prefix: str) -> Markup:
-    charts = _charts(found, profile)
+    charts = device_charts(found, profile)
     figures = [
         drawn(chart, f"{prefix}-{name}", badge(PREDICTED if name == "memory" else MEASURED))
         for name, chart in charts.items()
@@ -75,40 +63,3 @@ def _device(found: Sweep, profile: str, prefix: str) -> Markup:
 def _numbered(table: Table) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     rows = tuple((f"{number}. {row[0]}", *row[1:]) for number, row in enumerate(table.rows, 1))
     return table.columns, rows
-
-
-def _charts(found: Sweep, profile: str) -> dict[str, Chart]:
-    """Set accuracy, memory and every phase against the size of the file."""
-    phases = dict.fromkeys(name for entry in found.at(profile) for name, _ in entry.latency)
-
-    def ratio(phase: str) -> Callable[[Entry], float]:
-        return lambda entry: dict(entry.latency).get(phase, math.nan)
-
-    sides: dict[str, tuple[str, Callable[[Entry], float]]] = {
-        "loss": (f"loss of {found.metric}, %", lambda entry: 100 * entry.loss),
-        "memory": ("memory on the device, MiB, predicted", lambda entry: entry.memory_bytes / MIB),
-    }
-    for phase in phases:
-        name = "time-" + "".join(each if each.isalnum() else "-" for each in phase)
-        sides[name] = (f"time of {phase}, original = 1", ratio(phase))
-    return {name: _scatter(found, profile, *side) for name, side in sides.items()}
-
-
-def _scatter(found: Sweep, profile: str, label: str, value: Callable[[Entry], float]) -> Scatter:
-    front = found.front(profile)
-    points = tuple(
-        Point(
-            number,
-            f"{entry.name}: {figure(entry.file_bytes / MIB)} MiB, {figure(value(entry))}",
-            entry.file_bytes / MIB,
-            value(entry),
-            rival=entry.name.startswith("dense"),
-            usable=entry.fits and entry.passed,
-            front=entry in front,
-        )
-        for number, entry in enumerate(found.at(profile), 1)
-        if math.isfinite(value(entry))
-    )
-    told = "; ".join(f"{point.number}. {point.label}" for point in points)
-    title = f"{label[0].upper()}{label[1:]}, against size"
-    return Scatter(title, f"{title}. {told}.", "file, MiB", label, points)

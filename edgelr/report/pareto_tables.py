@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.report.figures import Table, environment_facts, figure, mib, model_name, percent
-from edgelr.report.markdown import draw, fence
+from edgelr.report.markdown import bullets, draw, fence
 from edgelr.report.pareto import Entry, Sweep
 from edgelr.report.terminal import MAX_COLUMNS, draw_table
 
@@ -21,7 +21,7 @@ READING = (
 
 
 def device_table(found: Sweep, profile: str) -> Table:
-    """Compare everything that was made for one device."""
+    """Compare the entries of one device."""
     entries = found.at(profile)
     phases = list(dict.fromkeys(name for entry in entries for name, _ in entry.latency))
     best, front = found.best(profile), found.front(profile)
@@ -31,7 +31,7 @@ def device_table(found: Sweep, profile: str) -> Table:
 
 
 def recommendation(found: Sweep, profile: str) -> str:
-    """Say what to ship to a device."""
+    """Name the bundle to ship to a device, with its size and accuracy."""
     best = found.best(profile)
     if best is None:
         return f"{profile}: nothing here fits the device and passes its gate."
@@ -48,8 +48,8 @@ def to_markdown(found: Sweep, plot: str = "sweep.svg") -> str:
     """Write the tables of every device, and how they were made.
 
     Args:
-        found: the entries.
-        plot: file of the plot beside it; empty where there is none.
+        found: results of the sweep.
+        plot: file of the plot beside the Markdown; empty where there is none.
     """
     sections = [
         f"# {model_name(found.source)} on {', '.join(found.profiles)}",
@@ -59,8 +59,8 @@ def to_markdown(found: Sweep, plot: str = "sweep.svg") -> str:
     ]
     for profile in found.profiles:
         sections += [f"## {profile}", draw(device_table(found, profile))]
-        sections.append(_bullets(problems(found, profile)))
-    sections += ["## How it was made", fence("bash", found.command), _bullets(facts(found))]
+        sections.append(bullets(problems(found, profile)))
+    sections += ["## How it was made", fence("bash", found.command), bullets(facts(found))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -106,7 +106,7 @@ def problems(found: Sweep, profile: str) -> list[str]:
 
 
 def facts(found: Sweep, quote: str = "`") -> list[str]:
-    """Say what the figures depend on; the weights' digest stands between ``quote``."""
+    """List machine, versions and inputs of the figures; the digest stands between ``quote``."""
     calibrated = [f"calibrated on: {', '.join(found.calibration)}"] if found.calibration else []
     return [
         *environment_facts(found.environment),
@@ -114,7 +114,3 @@ def facts(found: Sweep, quote: str = "`") -> list[str]:
         *calibrated,
         f"created: {found.created}; weights: {quote}{found.digest}{quote}",
     ]
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

@@ -11,7 +11,7 @@ from edgelr.report.figures import Table, figure, mib, percent
 
 
 def role_table(plan: Plan) -> Table:
-    """Summarize the plan by role: what a site is called inside its block."""
+    """Summarize the plan by role, the name of a site inside its block."""
     roles: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         roles.setdefault(role_of(site), []).append(site)
@@ -22,12 +22,23 @@ def role_table(plan: Plan) -> Table:
 
 
 def site_table(plan: Plan) -> Table:
-    """Show what every linear becomes, and why; groups only where there are any."""
+    """Show the plan of every linear, and its reason; groups only where there are any."""
     grouped = any(site.group for site in plan.sites)
     columns = (
-        "linear", "in", "out", "form", "precision", "rank", "of", "original MiB", "MiB", "kept",
-        "PREDICTED loss", *(["with"] if grouped else []), "reason",
-    )  # fmt: skip
+        "linear",
+        "in",
+        "out",
+        "form",
+        "precision",
+        "rank",
+        "of",
+        "original MiB",
+        "MiB",
+        "kept",
+        "PREDICTED loss",
+        *(["with"] if grouped else []),
+        "reason",
+    )
     rows = tuple(
         (
             site.name,
@@ -56,7 +67,7 @@ def dense_sentences(plan: Plan) -> list[str]:
 
 
 def role_of(site: SitePlan) -> str:
-    """What a site is called inside its block, or its operator where exporters only count."""
+    """Name of a site inside its block, or its operator where exporters only count."""
     return re.sub(r"[._@]\d+$", "", re.split(r"\.(?:\d+[./])+", site.name)[-1])
 
 
@@ -72,7 +83,7 @@ def full_rank(site: SitePlan) -> int:
 
 
 def kind_of(site: SitePlan) -> str:
-    """Form, and the precision where it is one of whole numbers."""
+    """Form of a site, and its precision where it is quantized."""
     form, precision = site.candidate.form, site.candidate.precision
     return f"{form} {precision}" if precision in WEIGHT_BITS else form
 

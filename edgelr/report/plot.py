@@ -1,4 +1,4 @@
-"""Curves of a bench, one panel per text; points of a sweep, one panel per device."""
+"""Curves of a bench, one panel per text; scatters of a sweep, one panel per device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edgelr.core.tasks import MetricName
-from edgelr.report.figures import MIB
+from edgelr.report.pareto_charts import device_charts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from edgelr.report.charts import Scatter
     from edgelr.report.comparison import MethodBench
     from edgelr.report.pareto import Sweep
 
@@ -26,6 +27,7 @@ LOSSES: dict[MetricName, str] = {
     "top1_agreement": "labels that change",
 }
 PANEL_INCHES = (5.2, 4.2)
+WIDTH_INCHES = 6.4  # of a chart alone, with room for its legend
 LEGEND_INCHES = 0.22  # a line of the legend
 MARKERS = "osD^v<>pPX*h"
 # Equal curves give equal files: no random ids, no date, text as paths of the font that ships.
@@ -43,9 +45,9 @@ def write_plot(found: MethodBench, highlighted: str, path: Path) -> None:
     """Draw the curves of every recipe into ``path``, ``.svg`` or ``.png``.
 
     Args:
-        found: the rows.
+        found: results of the bench.
         highlighted: recipe whose line is thick.
-        path: where to; the same rows give the same bytes.
+        path: picture that is written; the same rows give the same bytes.
     """
     with rc_context(STABLE):
         drawn = draw_bench(found, highlighted)
@@ -54,38 +56,49 @@ def write_plot(found: MethodBench, highlighted: str, path: Path) -> None:
 
 def write_sweep_plot(found: Sweep, path: Path) -> None:
     """Draw loss against file size, one panel per device, into ``path``, ``.svg`` or ``.png``."""
+    charts = {profile: device_charts(found, profile)["loss"] for profile in found.profiles}
     with rc_context(STABLE):
-        columns = min(len(found.profiles), PANELS_PER_ROW)
-        lines = math.ceil(len(found.profiles) / columns)
-        size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * lines)
+        columns = min(len(charts), PANELS_PER_ROW)
+        lines = math.ceil(len(charts) / columns)
+        size = (WIDTH_INCHES * columns, lines * max(map(scatter_height, charts.values())))
         figure = Figure(figsize=size, layout="constrained")
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for panel, profile in zip(panels, found.profiles, strict=False):
-            _draw_device(panel, found, profile)
-        for panel in panels[len(found.profiles) :]:
+        for panel, (profile, chart) in zip(panels, charts.items(), strict=False):
+            panel.set_title(profile, parse_math=False)
+            draw_scatter(panel, chart)
+        for panel in panels[len(charts) :]:
             panel.set_visible(False)
         figure.savefig(path, dpi=150, metadata=STABLE_METADATA[path.suffix])
 
 
-def _draw_device(panel: Axes, found: Sweep, profile: str) -> None:
-    """Mark every entry by its name: squares are rivals, filled is what fits and passes."""
-    for entry in found.at(profile):
-        rival, usable = entry.name.startswith("dense"), entry.fits and entry.passed
-        place = (entry.file_bytes / MIB, 100 * entry.loss)
-        panel.plot(
-            *place,
-            marker="s" if rival else "o",
-            color="C1" if rival else "C0",
-            fillstyle="full" if usable else "none",
-        )
-        panel.annotate(
-            entry.name, place, xytext=(4, 4), textcoords="offset points", fontsize=7,
-            parse_math=False,
-        )  # fmt: skip
+def scatter_height(chart: Scatter) -> float:
+    """Height of a scatter in inches: the axes, and one line of the legend for each point."""
+    return 4.4 + 0.2 * len(chart.points)
+
+
+def draw_scatter(panel: Axes, chart: Scatter) -> None:
+    """Draw numbered points, with their labels below: rivals are squares, usable points filled."""
+    front = sorted((point.x, point.y) for point in chart.points if point.front)
+    panel.plot([x for x, _ in front], [y for _, y in front], linestyle="--", color="0.6")
     panel.axhline(0.0, color="0.6", linewidth=1.0, linestyle=":")
-    panel.set_title(profile, parse_math=False)
-    panel.set_xlabel("file, MiB")
-    panel.set_ylabel(f"loss of {found.metric}, %", parse_math=False)
+    for point in chart.points:
+        panel.plot(
+            point.x,
+            point.y,
+            marker="s" if point.rival else "o",
+            markersize=12,
+            linestyle="",
+            color="C1" if point.rival else "C0",
+            fillstyle="full" if point.usable else "none",
+            label=f"{point.number}: {point.label}".replace("$", r"\$"),
+        )
+        colour = "white" if point.usable else "black"
+        panel.text(
+            point.x, point.y, str(point.number), ha="center", va="center", fontsize=7, color=colour
+        )
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=7, frameon=False)
+    panel.set_xlabel(chart.x_label)
+    panel.set_ylabel(chart.y_label, parse_math=False)
     panel.grid(which="major", color="0.9")
 
 
@@ -105,9 +118,13 @@ def draw_bench(found: MethodBench, highlighted: str) -> Figure:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=keys_per_line, frameon=False,
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=keys_per_line,
+        frameon=False,
         handlelength=3,
-    )  # fmt: skip
+    )
     return figure
 
 

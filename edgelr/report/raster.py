@@ -9,15 +9,26 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from edgelr.report.charts import Bars, Chart, HeatMap, Scatter, Waterfall
-from edgelr.report.plot import STABLE, STABLE_METADATA
+from edgelr.report.plot import (
+    STABLE,
+    STABLE_METADATA,
+    WIDTH_INCHES,
+    draw_scatter,
+    scatter_height,
+)
 from edgelr.report.svg import STRONG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {
-    "dense": "0.55", "bundle": "C0", "given": "0.55", "used": "C0", "free": "C2", "over": "C3",
-}  # fmt: skip
+    "dense": "0.55",
+    "bundle": "C0",
+    "given": "0.55",
+    "used": "C0",
+    "free": "C2",
+    "over": "C3",
+}
 HATCH = "////"  # of what was predicted
 LINE_INCHES = 0.3
 
@@ -25,7 +36,7 @@ LINE_INCHES = 0.3
 def write_png(chart: Chart, path: Path) -> None:
     """Draw a chart into ``path``; the same chart gives the same bytes."""
     with rc_context({**STABLE, "hatch.linewidth": 0.6}):
-        figure = Figure(figsize=(6.4, _height(chart)), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, _height(chart)), layout="constrained")
         panel = figure.subplots()
         panel.set_title(chart.title, parse_math=False, loc="left")
         if isinstance(chart, Bars):
@@ -35,7 +46,7 @@ def write_png(chart: Chart, path: Path) -> None:
         elif isinstance(chart, HeatMap):
             _heat_map(panel, chart)
         else:
-            _scatter(panel, chart)
+            draw_scatter(panel, chart)
         figure.savefig(path, dpi=150, metadata=STABLE_METADATA[".png"])
 
 
@@ -43,7 +54,7 @@ def _height(chart: Chart) -> float:
     if isinstance(chart, Bars):
         return 1.0 + LINE_INCHES * sum(len(group.bars) + 1 for group in chart.groups)
     if isinstance(chart, Scatter):
-        return 4.4 + 0.2 * len(chart.points)
+        return scatter_height(chart)
     rows = len(chart.steps if isinstance(chart, Waterfall) else chart.rows)
     return 1.6 + LINE_INCHES * rows
 
@@ -77,9 +88,14 @@ def _bar(
     panel: Axes, row: int, start: float, length: float, kind: str, predicted: bool, text: str
 ) -> None:
     panel.barh(
-        row, length, left=start, height=0.6, color="white" if predicted else COLOURS[kind],
-        edgecolor=COLOURS[kind], hatch=HATCH if predicted else None,
-    )  # fmt: skip
+        row,
+        length,
+        left=start,
+        height=0.6,
+        color="white" if predicted else COLOURS[kind],
+        edgecolor=COLOURS[kind],
+        hatch=HATCH if predicted else None,
+    )
     panel.text(1.02, row, text, va="center", fontsize=8, parse_math=False)
 
 
@@ -92,35 +108,22 @@ def _label_rows(panel: Axes, labels: list[str]) -> None:
 
 
 def _heat_map(panel: Axes, chart: HeatMap) -> None:
-    values = [[float("nan") if cell.value is None else cell.value for cell in cells]
-              for _, cells in chart.rows]  # fmt: skip
+    values = [
+        [float("nan") if cell.value is None else cell.value for cell in cells]
+        for _, cells in chart.rows
+    ]
     panel.imshow(values, cmap="Blues", vmin=0.0, vmax=1.2, aspect="auto")
     for row, (_, cells) in enumerate(chart.rows):
         for column, cell in enumerate(cells):
             colour = "white" if (cell.value or 0.0) >= STRONG else "black"
             panel.text(column, row, cell.text, ha="center", va="center", fontsize=7, color=colour)
     panel.set_xticks(
-        range(len(chart.columns)), chart.columns, rotation=30, ha="right", fontsize=8,
+        range(len(chart.columns)),
+        chart.columns,
+        rotation=30,
+        ha="right",
+        fontsize=8,
         parse_math=False,
-    )  # fmt: skip
+    )
     rows = [label for label, _ in chart.rows]
     panel.set_yticks(range(len(rows)), rows, fontsize=7, parse_math=False)
-
-
-def _scatter(panel: Axes, chart: Scatter) -> None:
-    front = sorted((point.x, point.y) for point in chart.points if point.front)
-    panel.plot([x for x, _ in front], [y for _, y in front], linestyle="--", color="0.6")
-    for point in chart.points:
-        panel.plot(
-            point.x, point.y, marker="s" if point.rival else "o", markersize=12, linestyle="",
-            color="C1" if point.rival else "C0", fillstyle="full" if point.usable else "none",
-            label=f"{point.number}: {point.label}".replace("$", r"\$"),
-        )  # fmt: skip
-        panel.text(
-            point.x, point.y, str(point.number), ha="center", va="center", fontsize=7,
-            color="white" if point.usable else "black",
-        )  # fmt: skip
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=7, frameon=False)
-    panel.set_xlabel(chart.x_label)
-    panel.set_ylabel(chart.y_label, parse_math=False)
-    panel.grid(which="major", color="0.9")

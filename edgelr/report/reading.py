@@ -1,4 +1,4 @@
-"""Read what a finished bundle says of itself, without what made it."""
+"""Read the reports and the lock of a finished bundle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_reports(folder: Path) -> list[Report]:
 
 
 def read_lock(folder: Path) -> dict[str, str]:
-    """Read what reproduces a bundle, with names such as ``settings.keep``; empty without a lock.
+    """Read the lock of a bundle, with names such as ``settings.keep``; empty without a lock.
 
     Raises:
         InputError: the lock is no JSON object.

@@ -1,4 +1,4 @@
-"""report.json: every field of ``Report``, and nothing else.
+"""Write every result as JSON, and read report.json.
 
 Infinite and undefined numbers become the strings ``"Infinity"``, ``"-Infinity"`` and ``"NaN"``,
 because JSON has no word for them; reading turns them back into numbers.
@@ -6,24 +6,21 @@ because JSON has no word for them; reading turns them back into numbers.
 
 from __future__ import annotations
 
-import functools
 import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
 
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of report.json, methods.json, sweep.json and diffs
 
 
-def to_json(report: Report) -> str:
-    """Write a report as JSON, in the order of its fields."""
-    values = _adapter().dump_python(report, mode="json")
-    return json.dumps(_spell_numbers(values), indent=2, allow_nan=False) + "\n"
+def to_json(result: object) -> str:
+    """Write a frozen dataclass as JSON, in the order of its fields."""
+    return pydantic_core.to_json(result, indent=2, inf_nan_mode="strings").decode() + "\n"
 
 
 def from_json(text: str) -> Report:
@@ -33,8 +30,6 @@ def from_json(text: str) -> Report:
         InputError: the text is not JSON, has another schema version, misses a field, has an
             unknown one, or a value of the wrong type.
     """
-    from pydantic import ValidationError
-
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -44,21 +39,14 @@ def from_json(text: str) -> Report:
         ) from error
     _check_version(values)
     try:
-        return _adapter().validate_python(values, extra="forbid")
+        return TypeAdapter(Report).validate_python(values, extra="forbid")
     except ValidationError as error:
         raise InputError(_explain(error)) from error
 
 
 def json_schema() -> dict[str, Any]:
     """Describe report.json as a JSON Schema."""
-    return _adapter().json_schema()
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Report]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report)
+    return TypeAdapter(Report).json_schema()
 
 
 def _check_version(values: Any) -> None:
@@ -71,7 +59,7 @@ def _check_version(values: Any) -> None:
         )
 
 
-def _explain(error: Any) -> str:
+def _explain(error: ValidationError) -> str:
     problems = [
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)
@@ -82,14 +70,3 @@ def _explain(error: Any) -> str:
         f"allow: {shown}. Expected exactly the fields of docs/report.md. Undo the edit, or write "
         f"the report again."
     )
-
-
-def _spell_numbers(value: Any) -> Any:
-    """Replace the floats that JSON cannot write by their names."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _spell_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_spell_numbers(item) for item in value]
-    return value

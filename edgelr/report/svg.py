@@ -116,7 +116,7 @@ def _block(x: float, y: float, width: float, kind: str, hatched: str | None) -> 
 
 
 def _hatches(name: str) -> Markup:
-    """Define what predicted bars are filled with."""
+    """Define the fillings of predicted bars."""
     kinds = ("dense", "bundle", "used", "free", "over")
     return element("defs", (_hatch(name, kind) for kind in kinds))
 
@@ -199,14 +199,14 @@ def _cell(x: float, y: float, width: float, height: float, cell: Cell) -> list[M
     place = {"x": round(x, 1), "y": round(y, 1), "width": round(width, 1), "height": height}
     field = element("rect", **place, class_="cell", style=shade)
     if not cell.text:
-        return [element("g", element("title", cell.told), field)]
+        return [element("g", element("title", cell.description), field)]
     letters = "small strong" if cell.value >= STRONG else "small"
     told = _text(x + width / 2, y + height - 5, cell.text, letters, text_anchor="middle")
-    return [element("g", element("title", cell.told), field, told)]
+    return [element("g", element("title", cell.description), field, told)]
 
 
 def _scale(chart: HeatMap, x: float, y: float) -> list[Markup]:
-    """Draw what the colours mean, below the fields."""
+    """Draw the scale of the colours, below the fields."""
     start = x + LETTER * len(chart.low)
     steps = [
         element("rect", x=start + 6 * step, y=y, width=6, height=8, class_="cell", style=shade)

@@ -54,7 +54,7 @@ def accuracy_table(validation: Validation) -> Table:
 
 
 def parity_table(parity: Parity) -> Table:
-    """Show how far ONNX Runtime is from the compressed model, and how far it may be."""
+    """Show the differences of ONNX Runtime from the compressed model, and their limits."""
     limit = figure(parity.max_abs_error_limit)
     rows = [("largest absolute error", figure(parity.max_abs_error), limit)]
     if parity.against == "torch":
@@ -108,7 +108,7 @@ def memory_table(found: Comparison | Measurement) -> Table:
 
 
 def cap_table(found: CapCheck) -> Table:
-    """Show a limit of memory, and what was predicted and measured under it."""
+    """Show a limit of memory, and the predicted and measured peaks under it."""
     rows = (
         ("limit", mib(found.limit_bytes)),
         ("predicted", _size_or_dash(found.predicted_bytes)),
@@ -118,7 +118,7 @@ def cap_table(found: CapCheck) -> Table:
 
 
 def operator_table(found: list[OperatorTime]) -> Table:
-    """Show where every operator ran, and how long all of its nodes took."""
+    """Show the provider of every operator, and the time of all of its nodes."""
     total = sum(each.milliseconds for each in found) or 1.0
     rows = tuple(
         (
@@ -134,7 +134,7 @@ def operator_table(found: list[OperatorTime]) -> Table:
 
 
 def prediction_table(prediction: Prediction, measured: Comparison | None = None) -> Table:
-    """Show the device's predicted figures, over those that were ``measured`` on it if they were."""
+    """Show the device's predicted figures, over those that were ``measured`` there, if any."""
     sides = () if measured is None else (measured.dense, measured.bundle)
     known = [{phase.key: phase.p50_ms for phase in side.phases} for side in sides]
     rows = []
@@ -152,7 +152,7 @@ def prediction_table(prediction: Prediction, measured: Comparison | None = None)
 
 
 def ledger_table(report: Report) -> Table:
-    """Say what became of the bytes of the original file: by form, and all that no plan touches."""
+    """Show the bytes of the original and of the bundle, by form, and those outside of the plan."""
     kinds: dict[str, list[SitePlan]] = {}
     for site in report.plan.sites:
         kinds.setdefault(kind_of(site), []).append(site)
@@ -177,7 +177,7 @@ def ledger_table(report: Report) -> Table:
 
 
 def device_table(reports: Sequence[Report]) -> Table:
-    """Say, device by device, whether a bundle fits, what it takes, and how long."""
+    """Show, device by device, whether a bundle fits, its memory and its latency."""
     times = [_device_times(report) for report in reports]
     phases = list(dict.fromkeys(name for known in times for name in known))
     columns = ("device", "fits", "accuracy", "files MiB", "memory MiB, PREDICTED", *phases)
@@ -200,7 +200,7 @@ def _interval(found: Interval | None) -> str:
 
 
 def _samples(metric: Metric) -> str:
-    """Count the samples, and what was resampled where that is not each of them."""
+    """Count the samples, and the parts that were resampled where these are not single samples."""
     found = metric.interval
     parts = "" if found is None or found.units == metric.samples else f" in {found.units:,} parts"
     return f"{metric.samples:,}{parts}"

@@ -57,7 +57,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print what the sites of each role become, and why some stay dense."""
+    """Print the plan by role, and why some sites stay dense."""
     console = console or _console()
     draw_table(console, f"Plan: {plan.recipe}, {plan.allocator}", plan_tables.role_table(plan))
     _say(
@@ -71,7 +71,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 
 def print_budget(budget: Budget, weight_bytes: int, console: Console | None = None) -> None:
-    """Print where the device's memory goes, and what the plan takes of the rest."""
+    """Print the budget of the device's memory, and the part that the plan takes."""
     console = console or _console()
     draw_table(console, "Budget", tables.budget_table(budget, weight_bytes))
     if sentence := context_sentence(budget, weight_bytes):
@@ -79,7 +79,7 @@ def print_budget(budget: Budget, weight_bytes: int, console: Console | None = No
 
 
 def print_metrics(validation: Validation, console: Console | None = None) -> None:
-    """Print accuracy figures, and what the gate says of them."""
+    """Print accuracy figures, and the verdict of the gate."""
     console = console or _console()
     draw_table(console, f"Accuracy on {validation.text}", tables.accuracy_table(validation))
     if validation.gate is not None:
@@ -101,13 +101,13 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
 
 
 def print_operators(found: list[OperatorTime], console: Console | None = None) -> None:
-    """Print where every operator ran, and how long it took."""
+    """Print the provider and the time of every operator."""
     title = "Operators of one run, profiled"
     draw_table(console or _console(), title, tables.operator_table(found))
 
 
 def print_cap_check(found: CapCheck, console: Console | None = None) -> None:
-    """Print what a bundle was allowed to take, what it was predicted to take, and what it did."""
+    """Print the memory that a bundle was allowed, was predicted to take, and took."""
     console = console or _console()
     draw_table(console, f"Under a cap ({found.mechanism})", tables.cap_table(found))
     console.print(cap_sentence(found), style=STYLES[found.passed], markup=False, highlight=False)

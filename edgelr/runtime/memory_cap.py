@@ -67,7 +67,7 @@ def predict_peak(
         return None if held is None else GPU_CONTEXT_BYTES + held
     if held is None or residency is None:
         return None
-    extra = QUANTIZED_BYTES if residency.whole_numbers else 0
+    extra = QUANTIZED_BYTES if residency.quantized else 0
     return baseline_bytes + SESSION_BYTES + extra + held
 
 

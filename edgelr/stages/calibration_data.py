@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelr.core.cache import Cache, digest
+from edgelr.core.run import Run
 from edgelr.core.tasks import TASKS
 from edgelr.data import calibration as calibrations
 from edgelr.data.audio import read_sounds
@@ -18,10 +18,10 @@ from edgelr.data.file_lists import spread_evenly
 from edgelr.data.images import read_pixels
 from edgelr.data.text import split_sentences
 from edgelr.model import generate as targets
-from edgelr.model.dimensions import shape_of
 from edgelr.runtime import calls as jobs
 from edgelr.runtime.requests import TextRequest
-from edgelr.stages.subject import FORMAT, DenseExport, Listener, Subject
+from edgelr.stages.model_subject import ModelSubject as Subject
+from edgelr.stages.subject import DenseExport
 
 DECODER_LENGTH = 1024  # tokens of a calibration chunk
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
@@ -36,9 +36,7 @@ SELECTION_LENGTH = 512
 CALIBRATION_TOKENS = 16384
 
 
-def calibrate(
-    subject: Subject, dense: DenseExport, cache: Cache, listener: Listener
-) -> list[Calibration]:
+def calibrate(subject: Subject, dense: DenseExport, run: Run) -> list[Calibration]:
     """Tokenize the calibration texts; sample the one that the model writes itself."""
     settings, texts = subject.settings, subject.texts.calibration
     tokens = settings.calibration_tokens or subject.usual_tokens(CALIBRATION_TOKENS)
@@ -51,10 +49,10 @@ def calibrate(
     for name, text in texts:
         if text is None:
             row = settings.calibration_length or SAMPLE_LENGTH
-            parts.append(_sampled(subject, dense, sampled, row, cache, listener))
+            parts.append(_sampled(subject, dense, sampled, row, run))
         elif TASKS.get(subject.model.task).has_pairs:
             sources = sources_of(subject, text, share, settings.calibration_length, name)
-            parts.append(_with_drawn_targets(subject, sources, cache, listener))
+            parts.append(_with_drawn_targets(subject, sources, run))
         else:
             parts.append(tokenize(subject, text, share, settings.calibration_length, name))
     return parts
@@ -64,39 +62,36 @@ def to_heal_on(
     subject: Subject,
     dense: DenseExport,
     calibration: list[Calibration],
-    cache: Cache,
-    listener: Listener,
+    run: Run,
 ) -> list[Calibration]:
     """Take what was calibrated on; what the model writes itself in longer rows, and more of it."""
     tokens = min(HEALING_TOKENS, sum(part.tokens for part in calibration))
     return [
-        _sampled(subject, dense, tokens, HEALING_LENGTH, cache, listener) if text is None else part
+        _sampled(subject, dense, tokens, HEALING_LENGTH, run) if text is None else part
         for part, (_, text) in zip(calibration, subject.texts.calibration, strict=True)
     ]
 
 
-def _with_drawn_targets(
-    subject: Subject, sources: Calibration, cache: Cache, listener: Listener
-) -> Calibration:
+def _with_drawn_targets(subject: Subject, sources: Calibration, run: Run) -> Calibration:
     """Join texts with answers of the model, or find what it answered before."""
-    seed = subject.settings.seed
+    seed = run.seed
 
     def write(folder: Path) -> None:
         def told(done: int, total: int) -> None:
-            listener.progress("drawing targets", done, total)
+            run.progress("drawing targets", done, total)
 
         found = targets.draw(subject.model, sources, _target_tokens(subject), seed, told)
         (folder / "targets.json").write_text(json.dumps(found))
 
-    key = digest(FORMAT, subject.model.digest, sources.key, _target_tokens(subject), seed)
-    folder, _ = cache.stage("targets", key, write)
+    parts = (subject.model.digest, sources.key, _target_tokens(subject), seed)
+    folder = run.stage("targets", parts, write)
     drawn = json.loads((folder / "targets.json").read_text())
     described = replace(sources, description=f"{sources.description}, answered by the model")
     return calibrations.from_pairs(described, drawn)
 
 
 def _target_tokens(subject: Subject) -> int:
-    room = shape_of(subject.model)[1] - targets.start_of(subject.model).length
+    room = subject.model.longest_text - targets.start_of(subject.model).length
     return min(TARGET_TOKENS, room)
 
 
@@ -113,7 +108,7 @@ def tokenize(
         seed = subject.settings.seed + 1  # not the answers that were calibrated on
         drawn = targets.draw(subject.model, sources, _target_tokens(subject), seed)
         return calibrations.from_pairs(sources, drawn)
-    image, longest = subject.model.image, shape_of(subject.model)[1]
+    image, longest = subject.model.image, subject.model.longest_text
     if image is not None:
         paths = spread_evenly(text, math.ceil(tokens / image.tokens))
         pixels, prompts = read_pixels(paths, image), subject.model.prompts
@@ -133,7 +128,7 @@ def sources_of(
         paths = spread_evenly(text, math.ceil(tokens / sound.tokens))
         return calibrations.from_sounds(read_sounds(paths, sound), sound.tokens, name)
     sentences = split_sentences(text, tokens)  # a sentence has more than one token
-    row = length or min(ENCODER_LENGTH, shape_of(subject.model)[1])
+    row = length or min(ENCODER_LENGTH, subject.model.longest_text)
     mask_token = subject.model.mask_token
     return calibrations.from_texts(sentences, subject.tokenizer, tokens, row, name, mask_token)
 
@@ -141,7 +136,7 @@ def sources_of(
 def selection(subject: Subject) -> Calibration:
     """Tokenize the held-out text on which plans and factors are judged while they are made."""
     decodes = subject.model.task == "text-generation"
-    length = min(SELECTION_LENGTH, shape_of(subject.model)[1]) if decodes else None
+    length = min(SELECTION_LENGTH, subject.model.longest_text) if decodes else None
     name = f"{subject.texts.evaluation_name}, second half"
     tokens = subject.usual_tokens(SELECTION_TOKENS)
     return tokenize(subject, subject.texts.selection, tokens, length, name)
@@ -152,21 +147,20 @@ def _sampled(
     dense: DenseExport,
     tokens: int,
     length: int,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
 ) -> Calibration:
     """Sample rows of text from the model, or find what it wrote before."""
-    seed, prefix = subject.settings.seed, subject.tokenizer.encode("").ids
-    length = min(length, shape_of(subject.model)[1])
+    seed, prefix = run.seed, subject.tokenizer.encode("").ids
+    length = min(length, subject.model.longest_text)
 
     def write(folder: Path) -> None:
         rows = jobs.sample_tokens(
             dense.bundle,
             TextRequest(tokens, length, SAMPLE_BATCH, seed, tuple(prefix)),
-            progress=lambda _, done, total: listener.progress("sampling text", done, total),
+            progress=lambda _, done, total: run.progress("sampling text", done, total),
         )
         np.save(folder / "tokens.npy", rows)
 
-    key = digest(FORMAT, subject.model.digest, tokens, length, SAMPLE_BATCH, seed, prefix)
-    folder, _ = cache.stage("sample", key, write)
+    parts = (subject.model.digest, tokens, length, SAMPLE_BATCH, seed, prefix)
+    folder = run.stage("sample", parts, write)
     return calibrations.from_samples(np.load(folder / "tokens.npy"), "sampled from the model")

@@ -10,7 +10,7 @@ from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.data.calibration import load_tokenizer
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.recipes import Recipe
 
 
 def require_lengths(model: LoadedModel, settings: Settings, longest: int) -> None:

@@ -25,28 +25,28 @@ from edgelr.compress.importance import KEEP, STEPS, collect_importance, learn_im
 from edgelr.compress.methods import METHODS, Need
 from edgelr.compress.quantization import quantized_losses
 from edgelr.compress.spectra import SpectrumTable, read_losses, read_spectra, write_losses
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
 from edgelr.model.sites import positions
 from edgelr.stages.loss_correction import corrected
-from edgelr.stages.subject import FORMAT, Listener, Planned, Subject
+from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
 
 def statistics(
-    subject: Subject,
+    subject: ModelSubject,
     calibration: list[Calibration],
-    cache: Cache,
-    listener: Listener,
-    before: Planned | None = None,
+    run: Run,
+    before: ModelPlanned | None = None,
 ) -> tuple[statistic.StatisticsStore, str]:
     """Collect what the method needs, or find it; return it with its key.
 
     With a plan ``before``, they are those of the model that it compresses: another round.
     """
     parts = [part.key for part in calibration]
-    key = digest(FORMAT, subject.model.digest, parts)
+    key = digest(subject.model.digest, parts)
     factors: FactorSet = {}
     if before is not None:
         factors = truncate(before.spectra, before.plan)
@@ -61,12 +61,12 @@ def statistics(
                     calibration,
                     frozenset({need}),
                     folder,
-                    subject.settings.seed,
-                    listener.progress,
+                    run.seed,
+                    run.progress,
                 )
 
-        seed = subject.settings.seed if need == "output_gradient_gram" else None
-        return cache.stage("statistics", digest(key, need, seed), write)[0]
+        seed = run.seed if need == "output_gradient_gram" else None
+        return run.stage("statistics", (key, need, seed), write)
 
     folders = {need: collected(need) for need in sorted(METHODS.get(subject.recipe.method).needs)}
     units = statistic.units_per_token(subject.model, calibration)
@@ -75,20 +75,18 @@ def statistics(
 
 
 def spectra(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: tuple[statistic.StatisticsStore, str],
-    cache: Cache,
-    listener: Listener,
+    run: Run,
     calibration: Sequence[Calibration] = (),
-    before: Planned | None = None,
+    before: ModelPlanned | None = None,
 ) -> SpectrumTable:
     """Decompose every group, or find the decomposition.
 
     Args:
-        subject: what is compressed.
-        statistics: of the linears, with their key.
-        cache: finished stages.
-        listener: hears of progress.
+        subject: model and settings.
+        statistics: Grams of the linears, with their key.
+        run: cache, listener, clock and seed.
         calibration: texts for a recipe that asks for the importance of components, and for the
             precision of the table of embeddings; others need none here.
         before: the plan of the round before, if there was one.
@@ -103,28 +101,26 @@ def spectra(
             store,
             method,
             folder,
-            listener.progress,
+            run.progress,
             recipe.coefficients,
         )
 
     groups = [group.name for group in subject.groups]
-    key = digest(FORMAT, key, recipe.method, groups, recipe.coefficients)
-    folder, _ = cache.stage("spectra", key, write)
-    plain = read_spectra(folder)
+    parts = (key, recipe.method, groups, recipe.coefficients)
+    plain = read_spectra(run.stage("spectra", parts, write))
     if recipe.importance is not None:
-        plain = _by_importance(subject, plain, list(calibration), before, cache, listener)
-    return _with_rounding(subject, store, plain, cache, listener, calibration)
+        plain = _by_importance(subject, plain, list(calibration), before, run)
+    return _with_rounding(subject, store, plain, run, calibration)
 
 
 def _with_rounding(
-    subject: Subject,
+    subject: ModelSubject,
     store: statistic.StatisticsStore,
     spectra: SpectrumTable,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Predict what weights in whole numbers would lose, where these may be taken."""
+    """Predict what weights in int8 and int4 would lose, where these may be taken."""
     rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
     if not rounding:
         return spectra
@@ -134,61 +130,59 @@ def _with_rounding(
 
         def write(folder: Path, precision: WeightPrecision = precision) -> None:
             losses = quantized_losses(
-                model, subject.groups, (store, method), spectra, precision, listener.progress
+                model, subject.groups, (store, method), spectra, precision, run.progress
             )
             write_losses(folder, losses)
 
         groups = [group.name for group in subject.groups]
         grams = [path.name for path in store.folders.values()]
-        key = digest(FORMAT, spectra.folder.name, grams, groups, precision)
-        for name, loss in read_losses(cache.stage("rounding", key, write)[0]).items():
+        parts = (spectra.folder.name, grams, groups, precision)
+        for name, loss in read_losses(run.stage("rounding", parts, write)).items():
             found.setdefault(name, {})[precision] = loss
     spectra = replace(spectra, quantized=found)
     if subject.table is not None:
-        spectra = _with_table(subject, spectra, rounding, store, cache, listener, calibration)
+        spectra = _with_table(subject, spectra, rounding, store, run, calibration)
     if len(subject.weights) > 1:
-        return corrected(subject, store, spectra, cache, listener)
+        return corrected(subject, store, spectra, run)
     return spectra
 
 
 def _with_table(
-    subject: Subject,
+    subject: ModelSubject,
     spectra: SpectrumTable,
     rounding: list[WeightPrecision],
     store: statistic.StatisticsStore,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Add what the table of embeddings loses in whole numbers."""
+    """Add what the table of embeddings loses in int8 and int4."""
     assert subject.table is not None
-    known = _table_statistics(subject, list(calibration), cache, listener)
+    known = _table_statistics(subject, list(calibration), run)
     model = subject.model
     costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
     return spectra.with_whole(subject.table, costs)
 
 
 def _table_statistics(
-    subject: Subject, calibration: list[Calibration], cache: Cache, listener: Listener
+    subject: ModelSubject, calibration: list[Calibration], run: Run
 ) -> TableStatistics:
     """Collect what the rows of the table of embeddings are worth, or find it."""
-    model, seed = subject.model, subject.settings.seed
+    model, seed = subject.model, run.seed
     parts = calibrations.spread(calibration, TABLE_TOKENS)
 
     def write(folder: Path) -> None:
-        collect_table(model, parts, seed, listener.progress).write(folder)
+        collect_table(model, parts, seed, run.progress).write(folder)
 
-    key = digest(FORMAT, model.digest, [part.key for part in parts], seed)
-    return read_table_statistics(cache.stage("table", key, write)[0])
+    keys = [part.key for part in parts]
+    return read_table_statistics(run.stage("table", (model.digest, keys, seed), write))
 
 
 def _by_importance(
-    subject: Subject,
+    subject: ModelSubject,
     plain: SpectrumTable,
     calibration: list[Calibration],
-    before: Planned | None,
-    cache: Cache,
-    listener: Listener,
+    before: ModelPlanned | None,
+    run: Run,
 ) -> SpectrumTable:
     """Order and scale the components of every linear by what they are worth, or find it done."""
     assert calibration, "this recipe's spectra need the calibration texts"
@@ -197,9 +191,7 @@ def _by_importance(
 
     def write(folder: Path) -> None:
         if learned:
-            learn_importance(
-                model, plain, calibration, keep, folder, settings.seed, listener.progress
-            )
+            learn_importance(model, plain, calibration, keep, folder, run.seed, run.progress)
             return
         factors = {} if before is None else truncate(before.spectra, before.plan)
         units = statistic.units_per_token(model, calibration)
@@ -211,12 +203,12 @@ def _by_importance(
                 parts,
                 units,
                 folder,
-                settings.seed,
-                listener.progress,
+                run.seed,
+                run.progress,
                 positions(subject.sites),
             )
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()
-    key = digest(FORMAT, subject.recipe.importance, plain.folder.name, parts, settings.seed, own)
-    return read_spectra(cache.stage("importance", key, write)[0])
+    known = (subject.recipe.importance, plain.folder.name, parts, run.seed, own)
+    return read_spectra(run.stage("importance", known, write))

@@ -23,12 +23,13 @@ from edgelr.compress.rescale import Scales, components, solve_step
 from edgelr.compress.shared_basis import group_loss, refine_basis
 from edgelr.compress.spectra import SpectrumTable, read_factors, write_factors
 from edgelr.compress.statistics import StatisticsStore
-from edgelr.core.cache import Cache, digest, unfinished
+from edgelr.core.cache import digest, unfinished
 from edgelr.core.plan import Plan
+from edgelr.core.run import Run
 from edgelr.data.calibration import spread
 from edgelr.model.sites import positions, weight_of
 from edgelr.stages.calibration_data import selection, to_heal_on
-from edgelr.stages.subject import FORMAT, Listener, Planned, Subject
+from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps
@@ -53,27 +54,27 @@ class Factored:
     blocks: Mapping[str, Blocks] = field(default_factory=dict)
 
 
-def make_factors(made: Planned, cache: Cache, listener: Listener) -> Factored:
+def make_factors(made: ModelPlanned, run: Run) -> Factored:
     """Make the factors of a plan. Long steps are kept in the cache, and found again."""
     found = Factored(truncate(made.spectra, made.plan))
     if not found.factors:  # everything stays dense
         return rounded(made, found)
     sites = [(asdict(site.candidate), site.group) for site in made.plan.sites]
-    key = digest(FORMAT, made.spectra.folder.name, sites, made.subject.texts.selection)
-    for name, improve in _improvements(made, cache, listener):
+    key = digest(made.spectra.folder.name, sites, made.subject.texts.selection)
+    for name, improve in _improvements(made, run):
         key = digest(name, key)
-        found = _kept(name, key, cache, found, improve)
+        found = _kept(name, key, run, found, improve)
     return rounded(made, found)
 
 
-def rounded(made: Planned, found: Factored) -> Factored:
-    """Round what the plan stores in whole numbers, after everything else was done."""
-    result = rounded_as(made.subject, made.statistics, made.plan, found.factors)
+def rounded(made: ModelPlanned, found: Factored) -> Factored:
+    """Round what the plan stores in int8 or int4, after everything else was done."""
+    result = rounded_as(made.subject, made.costs.statistics, made.plan, found.factors)
     return Factored(result.factors, found.notes, result.blocks)
 
 
 def measured_loss(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: StatisticsStore,
     spectra: SpectrumTable,
     plan: Plan,
@@ -86,9 +87,9 @@ def measured_loss(
 
 
 def rounded_as(
-    subject: Subject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
+    subject: ModelSubject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
 ) -> Rounded:
-    """Round what ``plan`` stores in whole numbers, in the metric of the recipe's method."""
+    """Round what ``plan`` stores in int8 or int4, in the metric of the recipe's method."""
     sites = {site.name: site for site in subject.sites}
     method = METHODS.get(subject.recipe.method)
 
@@ -98,39 +99,39 @@ def rounded_as(
     return round_factors(subject.model, plan, factors, input_gram_of)
 
 
-def _improvements(made: Planned, cache: Cache, listener: Listener) -> Iterator[tuple[str, Improve]]:
+def _improvements(made: ModelPlanned, run: Run) -> Iterator[tuple[str, Improve]]:
     """What the recipe and the settings ask for, in this order."""
     recipe, asked = made.subject.recipe, healing(made)
     if "basis" in recipe.refine:
         yield "basis", lambda found, _: _with_better_bases(made, found)
     if "refit" in recipe.refine:
-        yield "refit", lambda found, _: _refitted(made, found, listener)
+        yield "refit", lambda found, _: _refitted(made, found, run)
     if "scale" in recipe.refine:
-        yield "steps", lambda found, work: _rescaled(made, found, work, listener)
+        yield "steps", lambda found, work: _rescaled(made, found, work, run)
     if asked is not None:
         text = "-".join(str(value) for value in asdict(asked).values())
         yield (
             f"healing-{digest(text)}",
-            lambda found, work: _healed(made, found, asked, work, cache, listener),
+            lambda found, work: _healed(made, found, asked, work, run),
         )
 
 
-def _kept(name: str, key: str, cache: Cache, found: Factored, improve: Improve) -> Factored:
+def _kept(name: str, key: str, run: Run, found: Factored, improve: Improve) -> Factored:
     """Improve the factors, or find them improved."""
 
     def write(folder: Path) -> None:
-        work = cache.root / f"unfinished-{name}-{key}"
+        work = run.cache.root / f"unfinished-{name}-{key}"
         better = improve(found.factors, work)
         write_factors(folder / FILE, better.factors)
         (folder / NOTES).write_text("\n".join(better.notes), encoding="utf-8")
         shutil.rmtree(work, ignore_errors=True)
 
-    folder, _ = cache.stage(name, key, write)
+    folder = run.stage(name, (key,), write)
     notes = (folder / NOTES).read_text(encoding="utf-8").splitlines()
     return Factored(read_factors(folder / FILE), (*found.notes, *notes))
 
 
-def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
+def _with_better_bases(made: ModelPlanned, factors: FactorSet) -> Factored:
     """Solve the bases that blocks share, and their coefficients, in turns."""
     method, changed = METHODS.get(made.subject.recipe.method), dict(factors)
     before = after = 0.0
@@ -139,7 +140,7 @@ def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
     groups = [group for group in shared if group.name in chosen]
     for group in groups:
         weights = [weight_of(made.subject.model, site.name).double() for site in group.sites]
-        metrics = [method.metric(made.statistics.of(site)) for site in group.sites]
+        metrics = [method.metric(made.costs.statistics.of(site)) for site in group.sites]
         parts = [factors[site.name] for site in group.sites]
         products = [each for each in parts if isinstance(each, LowRank)]
         ups = torch.cat([each.up for each in products], dim=1)
@@ -159,18 +160,18 @@ def _with_better_bases(made: Planned, factors: FactorSet) -> Factored:
     return Factored(changed, (note,))
 
 
-def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored:
+def _refitted(made: ModelPlanned, factors: FactorSet, run: Run) -> Factored:
     subject = made.subject
     result = refit(
         subject.model,
         made.plan,
         subject.groups,
         factors,
-        made.statistics,
+        made.costs.statistics,
         METHODS.get(subject.recipe.method),
-        spread(made.calibration, REFIT_TOKENS),
+        spread(made.costs.calibration, REFIT_TOKENS),
         selection(subject),
-        listener.progress,
+        run.progress,
     )
     note = (
         f"Refitted on the compressed model's own inputs: {result.kept_blocks} of {result.blocks} "
@@ -179,13 +180,13 @@ def _refitted(made: Planned, factors: FactorSet, listener: Listener) -> Factored
     return Factored(result.factors, (note,))
 
 
-def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener) -> Factored:
+def _rescaled(made: ModelPlanned, factors: FactorSet, work: Path, run: Run) -> Factored:
     """Scale the kept components, as boldly and as often as held-out text shows to be right."""
     subject, unknowns = made.subject, components(factors)
     if not unknowns:
         return Factored(factors)
     tokens = min(SCALE_TOKENS, SCALE_BYTES // (2 * unknowns))
-    parts = spread(made.calibration, SCALE_STEPS * tokens)
+    parts = spread(made.costs.calibration, SCALE_STEPS * tokens)
     texts = max(1, sum(part.tokens for part in parts) // tokens)
     compared = min(COMPARED_TOKENS, sum(part.tokens for part in parts))
     increase = loss_increase(subject.model, selection(subject).first(compared))
@@ -198,12 +199,10 @@ def _rescaled(made: Planned, factors: FactorSet, work: Path, listener: Listener)
     ridges: Sequence[float] = RIDGES
     for step in range(SCALE_STEPS):
         own = [part.every(texts, step % texts) for part in parts]
-        seed = subject.settings.seed + 1 + step  # labels that the statistics did not see
+        seed = run.seed + 1 + step  # labels that the statistics did not see
         with unfinished(work) as scratch:  # gigabytes, of no use to another run
             often = positions(subject.sites)
-            scales = solve_step(
-                subject.model, factors, own, seed, scratch, listener.progress, often
-            )
+            scales = solve_step(subject.model, factors, own, seed, scratch, run.progress, often)
         loss, lowered = _boldest(scales, held_out, losses[-1], ridges)
         if not lowered:
             break
@@ -236,18 +235,17 @@ def _boldest(
 
 
 def _healed(
-    made: Planned,
+    made: ModelPlanned,
     factors: FactorSet,
     asked: Healing,
     work: Path,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
 ) -> Factored:
     work.mkdir(parents=True, exist_ok=True)
     subject = made.subject
-    texts = to_heal_on(subject, made.dense, made.calibration, cache, listener)
+    texts = to_heal_on(subject, made.dense, made.costs.calibration, run)
     held_out = selection(subject).first(JUDGED_TOKENS)
-    result = heal(subject.model, factors, texts, held_out, asked, work, listener.progress)
+    result = heal(subject.model, factors, texts, held_out, asked, work, run.progress)
     note = (
         f"Healed by distillation for {result.steps:,} steps ({result.seconds:,.0f} s, products in "
         f"{'bfloat16' if asked.bfloat16 else 'float32'}): held-out "
@@ -256,7 +254,7 @@ def _healed(
     return Factored(result.factors, tuple(filter(None, (note, result.note))))
 
 
-def healing(made: Planned) -> Healing | None:
+def healing(made: ModelPlanned) -> Healing | None:
     """What the settings ask for; None where they ask for no healing."""
     settings = made.subject.settings
     if settings.heal_steps is None and settings.heal_minutes is None:

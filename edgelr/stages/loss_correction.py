@@ -14,23 +14,23 @@ from pathlib import Path
 from edgelr.compress.compressed_model import loss_increase
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.compress.statistics import StatisticsStore
-from edgelr.core.cache import Cache, digest
 from edgelr.core.plan import Plan
-from edgelr.plan.search import smallest_within
+from edgelr.core.run import Run
+from edgelr.planning.search import smallest_within
 from edgelr.stages.calibration_data import selection
 from edgelr.stages.factorize import measured_loss
-from edgelr.stages.subject import FORMAT, Listener, Subject, make_search
+from edgelr.stages.model_subject import ModelSubject
+from edgelr.stages.subject import make_search
 
 LEAST_FACTOR = 0.1  # of a measured over a predicted loss: held-out text is a sample
 _FILE = "factors.json"
 
 
 def corrected(
-    subject: Subject,
+    subject: ModelSubject,
     statistics: StatisticsStore,
     spectra: SpectrumTable,
-    cache: Cache,
-    listener: Listener,
+    run: Run,
 ) -> SpectrumTable:
     """Scale the predictions of both kinds, by one measured plan for each.
 
@@ -54,17 +54,17 @@ def corrected(
         found = []
         for done, plan in enumerate((dropping, rounding), start=1):
             found.append(factor(plan))
-            listener.progress("correction", done, 2)
+            run.progress("correction", done, 2)
         (folder / _FILE).write_text(json.dumps(found))
 
     groups = [group.name for group in subject.planned_groups]
-    key = digest(
-        FORMAT, spectra.folder.name, groups, subject.recipe.forms, subject.weights,
+    parts = (
+        spectra.folder.name, groups, subject.recipe.forms, subject.weights,
         subject.device.rank_multiple, held_out.key,
     )  # fmt: skip
-    folder, _ = cache.stage("correction", key, write)
+    folder = run.stage("correction", parts, write)
     dropping, rounding = json.loads((folder / _FILE).read_text())
-    listener.note(
+    run.note(
         f"Measured over predicted loss: {dropping:.2f} for dropped components, {rounding:.2f} for "
         f"weights in {lowest}. Plans are made with these factors."
     )

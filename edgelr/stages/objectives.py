@@ -1,4 +1,4 @@
-"""What to aim for: a share, a size, an accuracy; always inside the device's memory."""
+"""What a plan aims for: a share, a size, a time, an accuracy; always inside the device's memory."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from edgelr.compress.compressed_model import gate_increase
-from edgelr.compress.embedding_table import has_tied_head
-from edgelr.compress.spectra import SpectrumTable
-from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.plan import Candidate, Plan
+from edgelr.core.run import Run
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES
-from edgelr.data.calibration import Calibration
-from edgelr.device.budget import require_feasible, weight_budget
+from edgelr.device.budget import require_feasible
 from edgelr.device.gate import loss_limit
 from edgelr.device.latency import (
-    Clock,
+    LatencyModel,
     Product,
     bytes_and_time,
     can_predict,
@@ -27,75 +24,61 @@ from edgelr.device.latency import (
     slower_than_dense,
 )
 from edgelr.device.storage import stored, tensor_bytes
-from edgelr.graph.residency import read_residencies
 from edgelr.graph.save import padding_bytes
-from edgelr.graph.workload import read_workload
-from edgelr.model.dimensions import shape_of
-from edgelr.plan.allocate import Search
-from edgelr.plan.allocators import ONE_KNOB
-from edgelr.plan.files import follow_plan, read_plan
-from edgelr.plan.search import Limit, largest_plan, plan_within, smallest_plan
-from edgelr.stages.calibration_data import selection
-from edgelr.stages.factorize import measured_loss
-from edgelr.stages.subject import DenseExport, Listener, Planned, Subject, make_search
+from edgelr.planning.allocate import Search
+from edgelr.planning.allocators import ONE_KNOB
+from edgelr.planning.files import follow_plan, read_plan
+from edgelr.planning.search import Limit, largest_plan, plan_within, smallest_plan
+from edgelr.stages.source import Source
+from edgelr.stages.subject import Costs, DenseExport, Planned, Subject, make_search
 
-NODE_BYTES = 4096  # names, shapes and nodes of a factorized linear
+Made: TypeAlias = Planned[Any, Any]
 
 
 def allocate(
+    source: Source,
     subject: Subject,
     dense: DenseExport,
-    calibration: list[Calibration],
-    statistics: StatisticsStore,
-    table: SpectrumTable,
-    listener: Listener,
+    costs: Costs,
+    run: Run,
     given_plan: Path | None = None,
-) -> Planned:
+) -> Made:
     """Compute the device's budget and spend it, or follow a plan that is given.
+
+    Args:
+        source: prices and measures plans of the original.
+        subject: original and settings.
+        dense: original as ONNX.
+        costs: predicted losses of its linears.
+        run: cache, listener, clock and seed.
+        given_plan: plan file to follow, possibly edited.
 
     Raises:
         BudgetError: the device, or what was asked for, leaves too little for any plan.
         InputError: the given plan is not one of this model.
     """
-    settings, device = subject.settings, subject.device
-    search = make_search(subject, table)
-    budget = weight_budget(
-        device,
-        subject.shape,
-        _fixed_residency(subject, dense),
-        subject.context_tokens,
-        subject.precision,
-        shape_of(subject.model)[1],
-    )
-    require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, device)
-    base = Planned(
-        subject,
-        dense,
-        calibration,
-        statistics,
-        table,
-        search,
-        budget,
-        search.plan(search.dense_bytes),
-    )
+    search = make_search(subject, costs.spectra)
+    budget = source.budget(subject, dense)
+    require_feasible(budget, search.plan(search.smallest_bytes).resident_bytes, subject.device)
+    base = Planned(subject, dense, costs, search, budget, search.plan(search.dense_bytes))
     if given_plan is not None:
-        return _follow(base, given_plan)
-    if settings.max_latency is not None:
-        return _inside_latency(base, settings.max_latency)
+        return replace(base, plan=follow_plan(read_plan(given_plan), search, costs.spectra))
+    if subject.settings.max_latency is not None:
+        return _inside_latency(source, base, subject.settings.max_latency)
     fast = _for_speed(base)
     if fast is not None:
         with suppress(BudgetError):
             smallest = fast.search.plan(fast.search.smallest_bytes)
-            require_feasible(budget, smallest.resident_bytes, device)
-            return _inside_bytes(fast, listener)
-        listener.note(
+            require_feasible(budget, smallest.resident_bytes, subject.device)
+            return _inside_bytes(source, fast, run)
+        run.note(
             "What was asked for forces linears into forms that this device was measured to run "
             "slower than dense ones."
         )
-    return _inside_bytes(base, listener)
+    return _inside_bytes(source, base, run)
 
 
-def _for_speed(base: Planned) -> Planned | None:
+def _for_speed(base: Made) -> Made | None:
     """Leave out what a device that was measured runs slower than dense, and weigh time with bytes.
 
     Returns:
@@ -112,7 +95,7 @@ def _for_speed(base: Planned) -> Planned | None:
     return replace(base, search=fast)
 
 
-def _inside_bytes(base: Planned, listener: Listener) -> Planned:
+def _inside_bytes(source: Source, base: Made, run: Run) -> Made:
     """Follow the share, the size, or the accuracy gate that was asked for.
 
     Raises:
@@ -124,10 +107,10 @@ def _inside_bytes(base: Planned, listener: Listener) -> Planned:
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(base, settings.max_size_bytes)
     else:
-        return _inside_the_gate(base, listener)
+        return _inside_the_gate(source, base, run)
     plan = search.plan(asked)
     if plan.resident_bytes > budget.weight_bytes:
-        listener.note(
+        run.note(
             f"The device leaves {budget.weight_bytes / 2**20:,.1f} MiB for the weights, and what "
             f"was asked for takes {plan.resident_bytes / 2**20:,.1f}: the plan is made for the "
             f"device."
@@ -136,54 +119,34 @@ def _inside_bytes(base: Planned, listener: Listener) -> Planned:
     return replace(base, plan=plan)
 
 
-def _follow(made: Planned, path: Path) -> Planned:
-    """Take a plan from a file, possibly edited."""
-    plan = follow_plan(read_plan(path), made.search, made.spectra)
-    return replace(made, plan=plan)
-
-
 def fixed_bytes(subject: Subject, dense: DenseExport) -> int:
     """Bytes of the weights that are never factorized, in the precision of the bundle."""
-    factorizable = sum(site.parameters for site in subject.sites)
-    if subject.table is not None:
-        factorizable += subject.table.parameters
-    width = PRECISION_BYTES[subject.precision]
-    rest = dense.bundle.weight_bytes - PRECISION_BYTES["float32"] * factorizable
-    return rest * width // PRECISION_BYTES["float32"]
+    before, after = dense.bundle.manifest.precision, subject.precision
+    rest = dense.bundle.weight_bytes - PRECISION_BYTES[before] * subject.planned_parameters
+    return rest * PRECISION_BYTES[after] // PRECISION_BYTES[before]
 
 
-def _fixed_residency(subject: Subject, dense: DenseExport) -> int:
-    """Memory of the weights that are never planned, in the precision of the bundle."""
-    provider, table = subject.device.provider, subject.table
-    planned = sum(site.parameters for site in subject.sites)
-    if table is not None:
-        twice = provider == "cpu" and has_tied_head(subject.model)
-        planned += table.parameters * (2 if twice else 1)
-    whole = read_residencies(dense.bundle.model_path, provider).bytes
-    width = PRECISION_BYTES[subject.precision]
-    return (whole - PRECISION_BYTES["float32"] * planned) * width // PRECISION_BYTES["float32"]
-
-
-def _bytes_inside_file(base: Planned, largest_bytes: int) -> int:
+def _bytes_inside_file(base: Made, largest_bytes: int) -> int:
     """Bytes for the factorizable weights, so that graph and sidecar stay within a size.
 
     Raises:
         BudgetError: the smallest plan makes a larger file.
     """
-    subject, search = base.subject, base.search
+    subject, search, dense = base.subject, base.search, base.dense.bundle
     overhead_bytes = fixed_bytes(subject, base.dense)
-    if subject.precision == "float16":  # which does not halve the nodes
-        overhead_bytes += base.dense.bundle.model_path.stat().st_size // 2
+    if subject.precision != dense.manifest.precision:  # which does not halve the nodes
+        overhead_bytes += dense.model_path.stat().st_size // 2
     asked = min(largest_bytes - overhead_bytes, search.dense_bytes)
     while asked >= search.smallest_bytes:
         plan = search.plan(asked)
-        nodes = NODE_BYTES * sum(site.changed for site in plan.sites)
+        nodes = subject.node_bytes * sum(site.changed for site in plan.sites)
         padding = padding_bytes(_tensor_bytes(plan, search))
         excess = overhead_bytes + nodes + plan.planned_bytes + padding - largest_bytes
         if excess <= 0:
             return asked
         asked = min(asked, plan.planned_bytes) - excess
-    smallest_bytes = overhead_bytes + search.smallest_bytes + NODE_BYTES * len(subject.sites)
+    nodes = subject.node_bytes * len(subject.sites)
+    smallest_bytes = overhead_bytes + search.smallest_bytes + nodes
     raise BudgetError(
         f"The smallest plan makes a file of about {smallest_bytes:,} bytes, and --max-size is "
         f"{largest_bytes:,}. The nearest feasible point is about --max-size "
@@ -201,8 +164,8 @@ def _tensor_bytes(plan: Plan, search: Search) -> Iterator[int]:
                 yield from tensor_bytes(shape, candidate.precision, search.values)
 
 
-def _inside_latency(base: Planned, limit_ms: float) -> Planned:
-    """Lose least within a predicted time of a decoded token, or of an encoder's forward pass.
+def _inside_latency(source: Source, base: Made, limit_ms: float) -> Made:
+    """Lose least within a predicted time of a decoded token, or of another model's forward pass.
 
     Raises:
         InputError: the profile has no rates.
@@ -215,18 +178,16 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
             f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
             f"--profile."
         )
-    clock = Clock(subject.device, subject.shape, subject.precision)
+    predictor = LatencyModel(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
     rows = run.batch * run.tokens
 
     def price(group: SiteGroup, candidate: Candidate) -> int:
-        return round(1e9 * clock.group_seconds(group, candidate, rows))
+        return round(1e9 * predictor.group_seconds(group, candidate, rows))
 
-    graph = base.dense.bundle.model_path
-    workload = read_workload(graph, subject.model.image).in_precision(subject.precision)
-    fixed_ns = round(1e6 * clock.milliseconds(workload, run)) - round(
-        1e9 * sum(clock.product_seconds(product, rows) for product in _planned_products(subject))
-    )
+    workload = source.workload(subject, base.dense.bundle).in_precision(subject.precision)
+    replaced = (predictor.product_seconds(product, rows) for product in _planned_products(subject))
+    fixed_ns = round(1e6 * predictor.milliseconds(workload, run)) - round(1e9 * sum(replaced))
     room_ns, fastest_ns = round(1e6 * limit_ms) - fixed_ns, search.priced(price).cheapest
     if fastest_ns > room_ns:
         fastest_ms = (fastest_ns + fixed_ns) / 1e6
@@ -248,28 +209,26 @@ def _inside_latency(base: Planned, limit_ms: float) -> Planned:
 
 def _planned_products(subject: Subject) -> Iterator[Product]:
     """Products of the original that a plan replaces."""
-    sites = list(subject.sites)
-    if subject.table is not None and has_tied_head(subject.model):
-        sites.append(subject.table)
-    for site in sites:
+    for site in subject.multiplied:
         often = site.positions_per_token
         yield Product(site.in_features, site.out_features, subject.precision, often)
 
 
-def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
+def _inside_the_gate(source: Source, base: Made, run: Run) -> Made:
     """Find the smallest plan inside the accuracy limit, measured on the selection text.
 
     Like the gate of the finished bundle, the bad end of what is measured decides.
     """
-    model, limit = base.subject.model, loss_limit(base.subject.max_drop, base.subject.model.task)
-    increase = gate_increase(model, selection(base.subject))
+    subject = base.subject
+    limit = loss_limit(subject.max_drop, subject.task)
+    measured = source.measured_loss(subject, base.costs, run)
     rounds = 0
 
     def measure(plan: Plan) -> float:
         nonlocal rounds
         rounds += 1
-        loss = measured_loss(base.subject, base.statistics, base.spectra, plan, increase)
-        listener.note(
+        loss = measured(plan)
+        run.note(
             f"search, round {rounds}: {plan.kept:.1%} kept, measured loss {loss:.4f} at most "
             f"(predicted {plan.predicted_loss:.4f}, limit {limit:.4f})"
         )
@@ -279,5 +238,5 @@ def _inside_the_gate(base: Planned, listener: Listener) -> Planned:
     found = smallest_plan(base.search, limit, measure, largest.planned_bytes)
     if found is not None:
         return replace(base, plan=found.plan, loss_factor=found.factor)
-    listener.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
+    run.note("No smaller plan stays inside the accuracy gate: the largest that fits is taken.")
     return replace(base, plan=largest)

@@ -11,36 +11,34 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine, platform, python_version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgelr import __version__
-from edgelr.compress.methods import METHODS
 from edgelr.core.bundle import MANIFEST, ExportBundle, Manifest, describe_files, write_manifest
-from edgelr.core.dimensions import ModelShape
-from edgelr.core.inputs import ImageInput, SoundInput
-from edgelr.core.measurement import Comparison, Prediction
+from edgelr.core.measurement import Comparison
 from edgelr.core.plan import Plan
 from edgelr.core.report import LossCheck, Report
 from edgelr.core.results import Validation
-from edgelr.core.settings import Settings, write_settings
+from edgelr.core.run import Run
+from edgelr.core.settings import write_settings
 from edgelr.device.identity import is_this_machine
-from edgelr.device.latency import Run, device_runs, predict
+from edgelr.device.latency import PhaseSize, device_runs
 from edgelr.graph.companions import GENAI
-from edgelr.graph.workload import read_workload
-from edgelr.plan.files import write_plan
-from edgelr.report.card import license_of, model_card
+from edgelr.planning.files import write_plan
+from edgelr.report.card import model_card
 from edgelr.report.figures import KEPT_SHARES
 from edgelr.report.html import to_html
 from edgelr.report.markdown import to_markdown
 from edgelr.report.schema import SCHEMA_VERSION, to_json
+from edgelr.stages.source import Source, Written
+from edgelr.stages.subject import Planned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgelr.stages.factorize import Factored
-    from edgelr.stages.subject import Planned, Subject
 
-TOLD_PROMPTS = 10
+Made: TypeAlias = Planned[Any, Any]
+
 PACKAGES = (
     "edgelr",
     "torch",
@@ -55,38 +53,46 @@ PACKAGES = (
 
 
 def make_report(
-    made: Planned,
-    factored: Factored,
-    bundle: ExportBundle,
+    source: Source,
+    made: Made,
+    written: Written,
     validation: Validation,
     comparison: Comparison,
     dense: ExportBundle,
-    seconds: dict[str, float],
-    command: str,
+    run: Run,
 ) -> Report:
-    """Collect everything that is known about the bundle."""
-    subject, device = made.subject, made.subject.device
+    """Collect everything that is known about the bundle.
+
+    Args:
+        source: predicts, and tells what the plan was made from.
+        made: plan, and everything that it came from.
+        written: bundle, and notes about it.
+        validation: parity and accuracy.
+        comparison: measured latency and memory.
+        dense: original in the precision that ships.
+        run: clock and command of the run.
+    """
+    subject, device, budget = made.subject, made.subject.device, made.budget
+    bundle = written.bundle
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
-    budget = made.budget
     buffers = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
-    prediction = _predicted(
+    phases = device_runs(device, subject.shape, subject.context_tokens)
+    prediction = source.prediction(
         subject,
         dense,
         bundle,
-        _measured_runs(comparison)
-        if here
-        else device_runs(device, subject.shape, subject.context_tokens),
+        _measured_runs(comparison) if here else phases,
         buffers + budget.fixed_weight_bytes + made.plan.resident_bytes,
     )
-    headroom = made.budget.weight_bytes - made.plan.resident_bytes
+    headroom = budget.weight_bytes - made.plan.resident_bytes
     loss = _loss_check(made, validation)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=command,
+        command=run.command,
         source=subject.settings.model,
-        digest=subject.model.digest,
-        task=subject.model.task,
+        digest=subject.digest,
+        task=subject.task,
         profile=device.id,
         profile_title=device.title,
         recipe=subject.recipe.name,
@@ -94,80 +100,40 @@ def make_report(
         headroom_bytes=headroom,
         dense_file_bytes=dense.weight_bytes,
         bundle_file_bytes=bundle.weight_bytes,
-        budget=made.budget,
+        budget=budget,
         plan=made.plan,
         validation=validation,
         comparison=comparison,
         prediction=prediction,
         host_is_device=here,
-        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        seconds={stage: round(value, 2) for stage, value in run.clock.seconds.items()},
         peak_bytes=peak_bytes(),
         environment=environment(),
-        notes=(*_notes(made), *factored.notes, *_prediction_note(loss)),
+        notes=(*source.notes(made), *_notes(made), *written.notes, *_prediction_note(loss)),
         loss=loss,
         spectra=remaining_losses(made.plan, made.spectra.loss),
-        license=license_of(subject.model.folder),
+        license=subject.license,
     )
 
 
-def _predicted(
-    subject: Subject,
-    dense: ExportBundle,
-    bundle: ExportBundle,
-    runs: list[Run],
-    resident_bytes: int,
-) -> Prediction | None:
-    """Predict the runs of a graph; of an encoder and a decoder, each its own."""
-    shape = subject.shape
-
-    def predicted(
-        sizes: ModelShape,
-        first: Path,
-        second: Path,
-        chosen: list[Run],
-        given: ImageInput | SoundInput | None,
-    ) -> Prediction | None:
-        workloads = read_workload(first, given), read_workload(second, given)
-        known = (subject.device, sizes, subject.precision)
-        return predict(*known, *workloads, chosen, resident_bytes)
-
-    of_images = bundle.manifest.matching is not None  # texts are read once, and not predicted
-    if dense.encoder_path is None or bundle.encoder_path is None or of_images:
-        return predicted(shape, dense.model_path, bundle.model_path, runs, subject.model.image)
-    encoder = replace(shape, kv_heads=0, source_tokens=0)
-    forward = [run for run in runs if run.tokens > 1]
-    decode = [run for run in runs if run.tokens == 1]
-    sound = subject.model.sound
-    read = predicted(encoder, dense.encoder_path, bundle.encoder_path, forward, sound)
-    written = predicted(shape, dense.model_path, bundle.model_path, decode, None)
-    if read is None or written is None:
-        return None
-    return replace(read, phases=(*read.phases, *written.phases))
-
-
-def _measured_runs(comparison: Comparison) -> list[Run]:
+def _measured_runs(comparison: Comparison) -> list[PhaseSize]:
     phases = [each for each in comparison.bundle.phases if each.phase != "text"]
     return [
-        Run(each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens)
+        PhaseSize(
+            each.batch, each.tokens, each.context_tokens if each.phase == "decode" else each.tokens
+        )
         for each in phases
     ]
 
 
-def finish(made: Planned, bundle: ExportBundle, report: Report) -> None:
+def finish(source: Source, made: Made, bundle: ExportBundle, report: Report) -> None:
     """Write plan, report, model card and lock, and seal the bundle with its manifest."""
-    write_results(bundle, made.subject.settings, _lock(made), report)
-
-
-def write_results(
-    bundle: ExportBundle, settings: Settings, lock: dict[str, object], report: Report
-) -> None:
-    """Write what a bundle holds beside its graph, and seal it with its manifest."""
-    folder = bundle.folder
+    settings, folder = made.subject.settings, bundle.folder
     inner, reports = folder / "edgelr", folder / "reports"
     reports.mkdir()
     write_plan(report.plan, inner / "plan.json")
     write_settings(settings, inner / "edgelr.yaml")
-    (inner / "lock.json").write_text(json.dumps(lock, indent=2) + "\n")
+    (inner / "lock.json").write_text(json.dumps(_lock(source, made), indent=2) + "\n")
     (reports / f"{report.profile}.json").write_text(to_json(report), encoding="utf-8")
     (reports / f"{report.profile}.md").write_text(to_markdown(report), encoding="utf-8")
     (reports / f"{report.profile}.html").write_text(to_html(report), encoding="utf-8")
@@ -216,42 +182,32 @@ def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _lock(made: Planned) -> dict[str, object]:
-    """What reproduces the bundle: versions, revision, seed, and the hash of the calibration."""
+def _lock(source: Source, made: Made) -> dict[str, object]:
+    """Name what reproduces the bundle: versions, original, seed, and what was calibrated on."""
     return {
         "edgelr": __version__,
         "environment": environment(),
-        "model": {"digest": made.subject.model.digest, "revision": made.subject.model.revision},
+        **source.lock(made),
         "seed": made.subject.settings.seed,
-        "calibration": [
-            {"text": part.description, "tokens": part.tokens, "sha256": part.key}
-            for part in made.calibration
-        ],
-        "settings": made.subject.settings.model_dump(mode="json", exclude_defaults=True),
+        "settings": made.subject.settings.given(),
         "recipe": asdict(made.subject.recipe),
     }
 
 
-def _notes(made: Planned) -> tuple[str, ...]:
-    parts = ", ".join(f"{part.description} ({part.tokens:,} tokens)" for part in made.calibration)
-    notes = [f"Calibrated on: {parts}."]
-    matching = made.subject.model.matching
-    if matching is not None:
-        count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
-        more = ", …" if count > TOLD_PROMPTS else ""
-        notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
-    if made.loss_factor is not None:
-        notes.append(
-            f"Bad end of the measured loss over the predicted loss, on held-out text: "
-            f"{made.loss_factor:.2f} at this plan."
-        )
-    return tuple(notes)
+def _notes(made: Made) -> tuple[str, ...]:
+    if made.loss_factor is None:
+        return ()
+    text = (
+        f"Bad end of the measured loss over the predicted loss, on held-out data: "
+        f"{made.loss_factor:.2f} at this plan."
+    )
+    return (text,)
 
 
-def _loss_check(made: Planned, validation: Validation) -> LossCheck | None:
+def _loss_check(made: Made, validation: Validation) -> LossCheck | None:
     """Set the measured loss beside the predicted one, where they have the same unit."""
     predicted = made.plan.predicted_loss
-    if not METHODS.get(made.subject.recipe.method).predicts_loss or not predicted:
+    if not made.subject.predicts_loss or not predicted:
         return None
     found = {metric.name: metric for metric in validation.metrics}
     if "perplexity" in found and found["perplexity"].baseline:
@@ -269,8 +225,8 @@ def _prediction_note(loss: LossCheck | None) -> tuple[str, ...]:
     if loss is None:
         return ()
     text = (
-        f"The plan predicted a loss of {loss.predicted:.4f} {loss.unit} on its calibration text; "
-        f"measured on the evaluation text: {loss.measured:.4f}, "
+        f"The plan predicted a loss of {loss.predicted:.4f} {loss.unit} on its calibration data; "
+        f"measured on the evaluation data: {loss.measured:.4f}, "
         f"{loss.measured / loss.predicted:.2f} times as much."
     )
     return (text,)

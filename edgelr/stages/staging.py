@@ -7,25 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import MANIFEST
-from edgelr.core.cache import Cache, replace_folder, require_space, unfinished
+from edgelr.core.cache import replace_folder, require_space, unfinished
 from edgelr.core.errors import InputError
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Subject
+from edgelr.core.run import Run
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Staging:
     """Where a bundle is made: ``bundle`` becomes the result, ``scratch`` goes away."""
 
     bundle: Path
     scratch: Path
 
 
-def preflight(out: Path, force: bool, cache: Cache) -> None:
+def preflight(out: Path, force: bool, run: Run) -> None:
     """Refuse, before any work, what would fail at the end.
 
     Raises:
@@ -44,7 +41,7 @@ def preflight(out: Path, force: bool, cache: Cache) -> None:
             )
     _require_writable(out.absolute())
     require_space(out, 2**20, "The bundle")
-    require_space(cache.root, 2**20, "The cache")
+    require_space(run.cache.root, 2**20, "The cache")
 
 
 def _require_writable(out: Path) -> None:
@@ -57,20 +54,24 @@ def _require_writable(out: Path) -> None:
         )
 
 
-def require_room(subject: Subject, out: Path, cache: Cache) -> None:
-    """Refuse to start what the disks cannot hold, now that the size of the model is known."""
-    parameters = sum(p.numel() for p in subject.model.module.parameters())
-    # A dense export (twice while it is written), Grams, factors at full rank; the bundle, its twin.
-    require_space(cache.root, 4 * 8 * parameters, "The cache of this model")
-    require_space(out, 4 * 3 * parameters, "The bundle")
+def require_room(room: tuple[int, int], out: Path | None, run: Run) -> None:
+    """Refuse to start what the disks cannot hold, now that the size of the model is known.
+
+    Args:
+        room: bytes that the cache and the bundle take at most.
+        out: folder of the bundle, if one is written.
+        run: cache of the stages.
+    """
+    require_space(run.cache.root, room[0], "The cache of this model")
+    require_space(out or run.cache.root, room[1], "The bundle")
 
 
 @contextmanager
-def workplace(out: Path, force: bool) -> Iterator[Workplace]:
+def staging(out: Path, force: bool) -> Iterator[Staging]:
     """Give a folder that becomes ``out`` in one step, if the block ends well."""
     out = out.resolve()
     with unfinished(out) as root:
-        place = Workplace(root / "bundle", root / "scratch")
+        place = Staging(root / "bundle", root / "scratch")
         place.bundle.mkdir()
         place.scratch.mkdir()
         yield place

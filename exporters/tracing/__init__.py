@@ -1,1 +1,1 @@
-"""How families are traced: routes, example inputs, one module per kind of graph."""
+"""Tracing: routes from a module to a graph, example inputs, one module per kind of graph."""

@@ -33,11 +33,11 @@ def export_decoder(module: Any, path: Path) -> None:
     """Write the graph of a causal language model.
 
     Args:
-        module: of transformers, with attention that can be replaced by name.
-        path: of the graph file; the weights are beside it.
+        module: model of transformers whose attention can be replaced by name.
+        path: path of the graph file; the weights are written beside it.
 
     Raises:
-        InputError: its heads or its rotary positions cannot be traced.
+        InputError: the heads or the rotary positions cannot be traced.
     """
     config = module.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -53,32 +53,33 @@ def export_decoder(module: Any, path: Path) -> None:
     before = config._attn_implementation
     module.set_attn_implementation(GROUPED)
     try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                traced,
-                (ids, mask, past),
-                dynamo=True,
-                opset_version=18,  # what every fusion pattern expects
-                input_names=[
-                    "input_ids",
-                    "attention_mask",
-                    *map("past_key_values.{}".format, names),
-                ],
-                output_names=["logits", *map("present.{}".format, names)],
-                dynamic_shapes=(
-                    {0: "batch", 1: "tokens"},
-                    {0: "batch", 1: "total"},
-                    [{0: "batch", 2: "capacity"} for _ in names],
-                ),
-                verbose=False,
-            )
+        program = _program(traced, (ids, mask, past), names)
     finally:
         module.set_attn_implementation(before)
-    assert program is not None
     for node in program.model.graph:  # scopes as if nothing were around the model
         for key, value in node.metadata_props.items():
             node.metadata_props[key] = value.replace(f"'{WRAPPER}.", "'")
     program.save(path, external_data=True)
+
+
+def _program(traced: _Traced, inputs: tuple[Any, ...], names: list[str]) -> torch.onnx.ONNXProgram:
+    with torch.no_grad():
+        program = torch.onnx.export(
+            traced,
+            inputs,
+            dynamo=True,
+            opset_version=18,  # what every fusion pattern expects
+            input_names=["input_ids", "attention_mask", *map("past_key_values.{}".format, names)],
+            output_names=["logits", *map("present.{}".format, names)],
+            dynamic_shapes=(
+                {0: "batch", 1: "tokens"},
+                {0: "batch", 1: "total"},
+                [{0: "batch", 2: "capacity"} for _ in names],
+            ),
+            verbose=False,
+        )
+    assert program is not None
+    return program
 
 
 def _require_traceable(config: Any, head_size: int) -> None:
@@ -96,12 +97,12 @@ def _require_traceable(config: Any, head_size: int) -> None:
 
 
 class _Cache:
-    """What a model takes for its cache: it keeps nothing, because the operator does.
+    """Stand-in for a model's cache: it keeps nothing, because the operator does.
 
     Args:
         past: keys and values of every block, ``(batch, heads, capacity, head_size)`` each.
-        last: place of every row's last token, ``(batch,)`` int32.
-        length: tokens of a row, with padding.
+        last: index of every row's last token, ``(batch,)`` int32.
+        length: length of a row with padding, tokens.
     """
 
     is_compileable = False
@@ -110,11 +111,11 @@ class _Cache:
         self.values, self.last, self.length = list(past), last, length
 
     def update(self, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Give back the new keys and values alone."""
+        """Return the new keys and values alone."""
         return key, value
 
     def get_seq_length(self, *_: Any) -> int:
-        """Count no tokens: positions are given to the model."""
+        """Return 0: the model is given its positions."""
         return 0
 
 
@@ -130,9 +131,9 @@ class _Traced(nn.Module):
         """Compute the logits, and the keys and values of every block.
 
         Args:
-            input_ids: ``(batch, tokens)``.
-            attention_mask: ``(batch, total)``, 1 for real tokens; the last ``tokens`` are new.
-            past: see ``_Cache``.
+            input_ids: token ids, ``(batch, tokens)``.
+            attention_mask: mask ``(batch, total)``, 1 for real tokens; the last ``tokens`` are new.
+            past: keys and values, see ``_Cache``.
         """
         tokens, total = input_ids.shape[1], attention_mask.shape[1]
         steps = torch.arange(tokens)
@@ -177,7 +178,7 @@ class _Traced(nn.Module):
         """Attend in a block, from ``query (batch, heads, tokens, head_size)``; see transformers.
 
         Returns:
-            ``(batch, tokens, heads, head_size)``.
+            Output ``(batch, tokens, heads, head_size)``, and no weights.
         """
         assert self.cache is not None
         batch, heads, tokens, size = query.shape

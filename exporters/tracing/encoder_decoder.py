@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.core.quiet import quiet
-from exporters.tracing.routes import traced_by_transformers
+
+from .routes import traced_by_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ def trace_pair_with_transformers(
 
 
 def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) -> None:
-    """Hidden states and what cross attention makes of them; the rest of the decoder is dead."""
+    """Trace hidden states and the cross attention's keys and values; the rest is dead code."""
 
     def encode(**inputs: Tensor) -> dict[str, Tensor]:
         hidden = module.get_encoder()(**inputs).last_hidden_state
@@ -56,14 +57,8 @@ def _trace_encoder(module: Any, source: dict[str, Any], ids: Tensor, out: Path) 
 
 
 def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
-    """Logits of new tokens after those of a past, which may be none."""
-    import torch
-
-    with torch.no_grad():
-        cache = module(**example, use_cache=True).past_key_values
-    parts = {"decoder": cache.self_attention_cache, "encoder": cache.cross_attention_cache}
-    named = [_named(name, part, "past_key_values") for name, part in parts.items()]
-    past = dict(sorted((named[0] | named[1]).items(), key=lambda item: _place(item[0])))
+    """Trace the logits of new tokens after a past, which may be empty."""
+    past = _past(module, example)
     given = {"input_ids": example["decoder_input_ids"][:, :NEW_TOKENS], "past": list(past.values())}
     masked = "attention_mask" in example
     shapes: dict[str, Any] = {"input_ids": varying(0, 1)}
@@ -98,6 +93,17 @@ def _trace_decoder(module: Any, example: dict[str, Any], out: Path) -> None:
     export_as(module, decode, given, shapes, out, names)
 
 
+def _past(module: Any, example: dict[str, Any]) -> dict[str, Tensor]:
+    """Run the model once for keys and values by name, in the order of blocks."""
+    import torch
+
+    with torch.no_grad():
+        cache = module(**example, use_cache=True).past_key_values
+    parts = {"decoder": cache.self_attention_cache, "encoder": cache.cross_attention_cache}
+    named = [_named(name, part, "past_key_values") for name, part in parts.items()]
+    return dict(sorted((named[0] | named[1]).items(), key=lambda item: _place(item[0])))
+
+
 def export_as(
     module: Any,
     forward: Callable[..., dict[str, Tensor]],
@@ -109,12 +115,12 @@ def export_as(
     """Trace a module with another ``forward``.
 
     Args:
-        module: a model of transformers.
-        forward: gives the outputs, by name.
-        example: arguments of ``forward``.
-        shapes: which of their axes vary; see ``varying``.
+        module: model of transformers.
+        forward: function that returns the outputs by name.
+        example: keyword arguments of ``forward``.
+        shapes: axes of the arguments that vary; see ``varying``.
         out: folder of the graph.
-        names: of inputs that shall have others.
+        names: new names of inputs, by their old ones.
     """
     module.forward = forward
     try:
@@ -133,7 +139,7 @@ def _empty_cache() -> Any:
 
 
 def _named(part: str, cache: Any, prefix: str = "present") -> dict[str, Tensor]:
-    """Keys and values of every block, by optimum's names."""
+    """Name the keys and values of every block as optimum does."""
     return {
         f"{prefix}.{index}.{part}.{kind}": getattr(layer, f"{kind}s")
         for index, layer in enumerate(cache.layers)
@@ -147,7 +153,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def varying(*axes: int) -> dict[int, Any]:
-    """Say which axes of an input have no fixed size."""
+    """Mark the axes of an input that have no fixed size."""
     from torch.export import Dim
 
     return dict.fromkeys(axes, Dim.DYNAMIC)

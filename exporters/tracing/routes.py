@@ -80,7 +80,7 @@ def without_mask(module: Any) -> Iterator[None]:
 def trace_decoder(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
     """Trace a decoder that no builder knows, with GroupQueryAttention in the place of its own."""
     del folder, example
-    from exporters.tracing.decoder import export_decoder
+    from .decoder import export_decoder
 
     with quiet():
         export_decoder(module, out / "model.onnx")
@@ -102,7 +102,7 @@ def _trace(module: Any, example: dict[str, Any], out: Path, **shapes: Any) -> No
 
 
 def traced_by_transformers(module: Any, example: dict[str, Any], **shapes: Any) -> Any:
-    """Trace a module; see ``OnnxConfig`` for what may be said of shapes."""
+    """Trace a module; ``shapes`` are arguments of ``OnnxConfig``."""
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects

@@ -1,6 +1,6 @@
 """The route of models that compare texts with images: one graph for each.
 
-An application embeds its texts once, and images ever after.
+An application embeds its texts once, and then only images.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgelr.core.quiet import quiet
-from exporters.tracing.encoder_decoder import export_as, varying
-from exporters.tracing.inputs import padded_text_batch, pixel_batch
-from exporters.tracing.routes import without_mask
+
+from .encoder_decoder import export_as, varying
+from .inputs import padded_text_batch, pixel_batch
+from .routes import without_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ EXAMPLE_TOKENS = 7
 def trace_towers_with_transformers(
     text_output: str, image_output: str
 ) -> Callable[[Any, Path, Path, dict[str, Any]], None]:
-    """Make the route of a family, whose embeddings have these names.
+    """Make the route of a family, from the names of its two embeddings.
 
     The model runs with another ``forward``, and not inside another module: scopes keep its names.
     """
@@ -58,7 +59,7 @@ def images_and_prompts(config: Any, batch: int, side: int) -> dict[str, Tensor]:
 
 
 def vision_sizes(config: Any) -> dict[str, Any]:
-    """The sizes of what reads images: that runs, where texts are embedded before."""
+    """Return the sizes of the vision tower: texts are embedded once, before."""
     sizes = config.vision_config
     return {
         "layers": sizes.num_hidden_layers,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,25 +14,27 @@ from typer.testing import CliRunner, Result
 
 from edgelr.cli import app
 from edgelr.compress.methods import METHODS
+from edgelr.core.quiet import is_verbose
+from edgelr.core.run import Run
 from edgelr.device.profile import profile_names
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import read_plan
-from edgelr.plan.recipes import RECIPES
-from edgelr.stages.subject import dense_export
+from edgelr.planning.files import read_plan
+from edgelr.planning.recipes import RECIPES
+from edgelr.stages.model_subject import dense_export
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, session_cache
 
 HELP_SECONDS = 0.5
 QUICK = ["--profile", "generic-cpu", "--calibration-tokens", "512", "--calibration-length", "32"]
 
-Run = Callable[..., Result]
+Invoke = Callable[..., Result]
 
 
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+) -> Invoke:
     """Run a command in an empty folder, with the session's cache."""
     monkeypatch.setenv("EDGELR_CACHE", str(session_cache(tmp_path_factory).root))
     monkeypatch.chdir(tmp_path)
@@ -40,7 +43,9 @@ def run(
 
 @pytest.fixture(scope="module")
 def dense_folder(tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return dense_export(tiny_decoder, session_cache(tmp_path_factory), Recorder()).bundle.folder
+    return dense_export(
+        tiny_decoder, Run(session_cache(tmp_path_factory), Recorder())
+    ).bundle.folder
 
 
 def edgelr(*words: str) -> subprocess.CompletedProcess[str]:
@@ -98,14 +103,14 @@ def test_a_wrong_command_ends_with_2_and_a_message(words: list[str], code: int) 
     ],
 )
 def test_an_option_out_of_range_ends_with_2(
-    run: Run, tiny_decoder_folder: Path, options: list[str]
+    run: Invoke, tiny_decoder_folder: Path, options: list[str]
 ) -> None:
     done = run("export", tiny_decoder_folder, "--profile", "generic-cpu", *options)
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
 
 
-def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_with_130(run: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(kind: str) -> None:
         raise KeyboardInterrupt
 
@@ -116,7 +121,7 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_interrupt_that_a_library_made_its_own_error_of_is_still_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(kind: str) -> None:
         try:
@@ -147,11 +152,16 @@ def test_an_interrupt_that_a_library_made_its_own_error_of_is_still_one(
         (["export", "MODEL", "--method", "fishr"], "fisher"),
         (["export", "MODEL", "--allocator", "lagrangean"], "lagrangian"),
         (["list", "profile"], "profiles"),
+        (["export", "MODEL", "--precision", "int3"], "int4"),
+        (["export", "MODEL", "--grouping", "imput"], "input"),
+        (["export", "MODEL", "--forms", "dense,pivot"], "pivoted"),
+        (["measure", "DIR", "--provider", "cudo"], "cuda"),
+        (["report", "DIR", "--format", "htm"], "html"),
         (["profiles", "show", "generic-gpu"], "generic-cpu"),
     ],
 )
 def test_an_unknown_name_gets_the_one_that_was_meant(
-    run: Run, tiny_decoder_folder: Path, words: list[str], meant: str
+    run: Invoke, tiny_decoder_folder: Path, words: list[str], meant: str
 ) -> None:
     done = run(*(str(tiny_decoder_folder) if word == "MODEL" else word for word in words))
     assert done.exit_code == 2
@@ -170,7 +180,9 @@ def test_an_unknown_name_gets_the_one_that_was_meant(
         ("evaluators", []),
     ],
 )
-def test_every_choice_is_listed_with_a_word_about_it(run: Run, kind: str, names: list[str]) -> None:
+def test_every_choice_is_listed_with_a_word_about_it(
+    run: Invoke, kind: str, names: list[str]
+) -> None:
     done = run("list", kind)
     assert done.exit_code == 0
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
@@ -178,7 +190,13 @@ def test_every_choice_is_listed_with_a_word_about_it(run: Run, kind: str, names:
     assert {name for name, _ in lines} >= set(names)
 
 
-def test_a_profile_is_shown_with_its_sources(run: Run) -> None:
+def test_profiles_are_listed_in_two_ways(run: Invoke) -> None:
+    done = run("profiles", "list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == profile_names()
+    assert done.stdout == run("list", "profiles").stdout
+
+
+def test_a_profile_is_shown_with_its_sources(run: Invoke) -> None:
     assert "source: " in run("profiles", "show", "jetson").stdout
     shown = json.loads(run("profiles", "show", "jetson", "--json").stdout)
     assert shown["memory"]["visible"]["unit"] == "MiB"
@@ -189,7 +207,7 @@ def test_a_profile_is_shown_with_its_sources(run: Run) -> None:
 
 @pytest.mark.whole
 def test_a_dry_run_writes_what_makes_the_same_plan_again(
-    run: Run, tiny_decoder_folder: Path, tmp_path: Path
+    run: Invoke, tiny_decoder_folder: Path, tmp_path: Path
 ) -> None:
     done = run("export", tiny_decoder_folder, *QUICK, "--keep", "0.6", "--dry-run", "--json")
     assert done.exit_code == 0, done.stderr
@@ -201,15 +219,33 @@ def test_a_dry_run_writes_what_makes_the_same_plan_again(
     assert "Next: edgelr export" in again.stdout
 
 
-def test_an_option_wins_over_the_file(run: Run, tiny_decoder_folder: Path, tmp_path: Path) -> None:
+def test_an_option_wins_over_the_file(
+    run: Invoke, tiny_decoder_folder: Path, tmp_path: Path
+) -> None:
     run("export", tiny_decoder_folder, *QUICK, "--keep", "0.6", "--dry-run", "-q")
     assert run("plan", "-c", "edgelr.yaml", "--keep", "0.9").exit_code == 0
     assert 0.6 < read_plan(tmp_path / "plan.json").kept <= 0.9
 
 
+@pytest.mark.parametrize("verbose", [True, False])
+def test_the_traceback_of_an_error_is_for_those_who_ask(run: Invoke, verbose: bool) -> None:
+    done = run("measure", "/nowhere", *["--verbose"] * verbose)
+    assert done.exit_code == 2
+    assert ("Traceback" in done.stderr) == verbose
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert not is_verbose()
+
+
+def test_a_verbose_command_tells_the_seconds_of_its_stages(run: Invoke, dense_folder: Path) -> None:
+    words = ["measure", dense_folder, "--tokens", "16", "--repetitions", "3", "--json", "-v"]
+    done = run(*words)
+    assert json.loads(done.stdout)
+    assert re.search(r"^ +\d+\.\d s  measure prefill 16: \d+\.\d s$", done.stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize("command", ["inspect", "measure", "validate"])
 def test_json_is_all_that_standard_output_gets(
-    run: Run, command: str, tiny_decoder_folder: Path, dense_folder: Path
+    run: Invoke, command: str, tiny_decoder_folder: Path, dense_folder: Path
 ) -> None:
     words = {
         "inspect": ["inspect", tiny_decoder_folder, "--json"],

@@ -35,7 +35,8 @@ def write(folder: Path, report: Report, **settings: Any) -> Path:
     (folder / "edgelr").mkdir()
     (folder / "edgelr" / "lock.json").write_text(json.dumps(lock), encoding="utf-8")
     manifest = {
-        "task": report.task, "precision": "float16", "model_file": "onnx/m.onnx",
+        "task": report.task, "modality": "decoder", "precision": "float16",
+        "model_file": "onnx/m.onnx",
         "source": "m", "revision": None, "digest": "d", "opset": 18, "ir_version": 9,
         "context_tokens": 8,
     }  # fmt: skip

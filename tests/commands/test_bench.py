@@ -19,9 +19,10 @@ from edgelr.commands.bench.request import DEFAULT_RECIPE
 from edgelr.commands.bench.results import RowBook
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.report.comparison import (
     EVALUATION,
     Figures,
@@ -29,7 +30,6 @@ from edgelr.report.comparison import (
     MethodBench,
     Row,
     Score,
-    to_json,
 )
 from edgelr.report.comparison_tables import (
     keep_table,
@@ -39,6 +39,7 @@ from edgelr.report.comparison_tables import (
     to_markdown,
 )
 from edgelr.report.plot import write_plot
+from edgelr.report.schema import to_json
 from tests.conftest import SENTENCES
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
@@ -95,7 +96,7 @@ def ask(cache: Cache, device: DeviceProfile) -> Ask:
         sizes = {"tokens": 256, "length": 32, "evaluation": changes.pop("evaluation", ())}
         sizes |= {name: changes.pop(name) for name in ("tokens", "length") if name in changes}
         question = Question(quick_settings(model.folder, **changes), recipes, keeps, **sizes)
-        return bench_methods(question, device, out, cache, listener, "edgelr bench methods …")
+        return bench_methods(question, device, out, Run(cache, listener))
 
     return run
 

@@ -14,17 +14,19 @@ from typer.testing import CliRunner
 from edgelr import cli
 from edgelr.commands import detect
 from edgelr.core.cache import Cache
+from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.identity import is_this_machine
-from edgelr.device.latency import Clock, Product, Run, can_predict
+from edgelr.device.latency import LatencyModel, PhaseSize, Product, can_predict
 from edgelr.device.profile import DeviceProfile, load_profile, profile_path
 from edgelr.graph.probe import write_attention, write_decoding, write_norms, write_products
 from edgelr.graph.workload import read_workload
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.session import open_session
-from edgelr.stages import subject as planning
+from edgelr.stages import model_subject as planning
 from edgelr.stages.baselines import dense_in
 from tests.helpers.run_exports import Recorder
 from tests.real.test_decoder import model_path
@@ -141,7 +143,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> DeviceProfile:
 @pytest.mark.real
 @pytest.mark.slow
 def test_larger_products_take_longer(here: DeviceProfile) -> None:
-    clock = Clock(here, planning.ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
+    clock = LatencyModel(here, ModelShape(1, 64, 64, 1, 1, 64, 64), "float32")
     times = [clock.product_seconds(Product(576, n, "float32"), 128) for n in (144, 576, 2304)]
     assert times[0] < times[1] < times[2]
 
@@ -154,12 +156,14 @@ def test_real_models_take_as_long_as_predicted(
     here: DeviceProfile, name: str, weights: WeightPrecision, tmp_path: Path
 ) -> None:
     cache = Cache(tmp_path)
-    model = planning.load_model(make_settings(model=model_path(name)), cache)
-    bundle = dense_in(model, planning.dense_export(model, cache, Recorder()), weights, here, cache)
+    model = planning.load_model(make_settings(model=model_path(name)), Run(cache))
+    bundle = dense_in(
+        model, planning.dense_export(model, Run(cache, Recorder())), weights, here, Run(cache)
+    )
     shape = bundle.manifest.shape
     assert shape is not None
-    clock, workload = Clock(here, shape, "float32"), read_workload(bundle.model_path)
+    clock, workload = LatencyModel(here, shape, "float32"), read_workload(bundle.model_path)
     for phase in measure_one(bundle, repetitions=7).phases:
         context = phase.context_tokens or phase.tokens
-        predicted = clock.milliseconds(workload, Run(phase.batch, phase.tokens, context))
+        predicted = clock.milliseconds(workload, PhaseSize(phase.batch, phase.tokens, context))
         assert predicted == pytest.approx(phase.p50_ms, rel=0.25), phase.key

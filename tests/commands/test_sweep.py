@@ -13,11 +13,13 @@ from edgelr import cli
 from edgelr.commands import sweep
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import profile_path
 from edgelr.model.loaded import LoadedModel
-from edgelr.report.pareto import Entry, Sweep, to_json
+from edgelr.report.pareto import Entry, Sweep
 from edgelr.report.pareto_tables import recommendation, to_markdown
+from edgelr.report.schema import to_json
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 pytestmark = pytest.mark.whole
@@ -41,7 +43,7 @@ def test_many_plans_calibrate_once(
 ) -> None:
     fresh = Cache(tmp_path_factory.mktemp("fresh"))
     asked = question(tiny_encoder, profiles=PROFILES, rivals=False)
-    found = sweep.sweep(asked, tmp_path, fresh, Recorder(), "edgelr sweep")
+    found = sweep.sweep(asked, tmp_path, Run(fresh, Recorder()))
     assert [(each.profile, each.problem) for each in found.entries] == [
         (profile, "") for profile in PROFILES
     ]
@@ -59,7 +61,7 @@ def test_a_sweep_has_rivals_and_goes_on_where_it_ended(
 ) -> None:
     asked = question(tiny_encoder, precisions=("float32",))
     first = Recorder()
-    found = sweep.sweep(asked, tmp_path, cache, first, "edgelr sweep")
+    found = sweep.sweep(asked, tmp_path, Run(cache, first))
     names = [entry.name for entry in found.entries]
     assert names == ["dense float32", "dense int8", "dense int4", "edgelr float32, keep 0.7"]
     dense, int8, int4, ours = found.entries
@@ -71,7 +73,7 @@ def test_a_sweep_has_rivals_and_goes_on_where_it_ended(
 
     again = Recorder()
     wider = replace(asked, keeps=(0.7, 0.6))
-    more = sweep.sweep(wider, tmp_path, cache, again, "edgelr sweep")
+    more = sweep.sweep(wider, tmp_path, Run(cache, again))
     assert more.entries[:4] == found.entries
     smaller = more.entries[4]
     assert smaller.file_bytes < ours.file_bytes
@@ -84,7 +86,7 @@ def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     tiny_encoder: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:
     asked = question(tiny_encoder, keeps=(0.001, 0.7), rivals=False)
-    found = sweep.sweep(asked, tmp_path, cache, Recorder(), "edgelr sweep")
+    found = sweep.sweep(asked, tmp_path, Run(cache, Recorder()))
     impossible, possible = found.entries
     assert "nearest feasible point" in impossible.problem
     assert possible.problem == ""
@@ -142,7 +144,7 @@ def test_two_devices_of_one_id_are_refused(cache: Cache, tmp_path: Path) -> None
     copy.write_text(profile_path("generic-cpu").read_text())
     question = sweep.Question(make_settings(model="m"), ("generic-cpu", str(copy)), (None,), (0.7,))
     with pytest.raises(InputError, match="have the same id, 'generic-cpu'"):
-        sweep.sweep(question, tmp_path / "out", cache, Recorder(), "")
+        sweep.sweep(question, tmp_path / "out", Run(cache, Recorder()))
     assert not (tmp_path / "out").exists()
 
 

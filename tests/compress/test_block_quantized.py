@@ -21,6 +21,18 @@ def random_matrix(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def product(weight: np.ndarray) -> onnx.ModelProto:
+    """A graph that multiplies with a float32 matrix."""
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+        for name, size in zip("xy", weight.shape, strict=True)
+    ]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    constants = [numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph([node], "product", values[:1], values[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
 def multiplied(blocks: Blocks, x: np.ndarray) -> np.ndarray:
     """``x`` times the stored matrix, by ONNX Runtime at accuracy level 1."""
     inputs, outputs = blocks.in_features, blocks.out_features
@@ -101,3 +113,43 @@ def test_whole_blocks_of_rows_are_rounded_by_themselves(precision: WeightPrecisi
     np.testing.assert_array_equal(
         quantize(weight[:64], precision).dense(), quantize(weight, precision).dense()[:64]
     )
+
+
+PUBLIC_SHAPES = [
+    (64, 40), (33, 7), (8, 5), (1, 3), (32, 1), (95, 1), (352, 3), (40, 96), (96, 513),
+]  # fmt: skip
+WEIGHTS = {
+    "normal": lambda shape: random_matrix(shape),
+    "one sign": lambda shape: np.abs(random_matrix(shape)) + 1,
+    "zero": lambda shape: np.zeros(shape, np.float32),
+    "one large": lambda shape: np.where(np.arange(shape[1]) == 0, 1e4, random_matrix(shape)),
+    "tiny": lambda shape: 1e-30 * random_matrix(shape),
+}
+
+
+@every_precision
+@pytest.mark.parametrize("shape", PUBLIC_SHAPES)
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_the_public_quantizer_of_onnx_runtime_stores_the_same_bytes(
+    precision: WeightPrecision, shape: tuple[int, int], kind: str
+) -> None:
+    """It is too heavy to be called: its module sets up logging for the whole process."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    weight = WEIGHTS[kind](shape).astype(np.float32)
+    blocks = quantize(weight, precision)
+    public = MatMulNBitsQuantizer(
+        product(weight), bits=blocks.bits, block_size=BLOCK_SIZE, is_symmetric=False
+    )
+    public.process()
+    (node,) = public.model.model.graph.node
+    stored = {
+        each.name: numpy_helper.to_array(each) for each in public.model.model.graph.initializer
+    }
+    packed, scales, zero_points = (stored[name] for name in node.input[1:4])
+    assert node.op_type == "MatMulNBits"
+    np.testing.assert_array_equal(blocks.packed, packed)
+    np.testing.assert_array_equal(blocks.scales.ravel(), scales.ravel())
+    np.testing.assert_array_equal(blocks.zero_points.ravel(), zero_points.ravel())
+    sizes = {each.name: each.i for each in node.attribute}
+    assert (sizes["K"], sizes["N"]) == (blocks.in_features, blocks.out_features)

@@ -25,7 +25,6 @@ from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.plan import Plan
 from edgelr.data.calibration import Calibration, from_samples
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import pool
 from tests.compress.test_decompose import half, search_of, spectra_of
 from tests.conftest import random_ids, tiny_inputs, tiny_texts
 from tests.helpers.run_exports import every_exporter
@@ -137,11 +136,3 @@ def test_embeddings_are_those_of_every_text_alone(
     for row, ids, mask in zip(found, texts.inputs, texts.mask, strict=True):
         alone = from_samples(ids[mask == 1][None], "")
         torch.testing.assert_close(all_answers(tiny_encoder, alone)[0], row)
-
-
-def test_pooling_takes_the_first_token_or_the_mean_of_the_real_ones() -> None:
-    hidden = torch.arange(24.0).reshape(2, 3, 4)
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert torch.equal(pool(hidden, mask, "cls"), hidden[:, 0])
-    assert torch.equal(pool(hidden, mask, "mean")[0], hidden[0, :2].mean(0))
-    assert torch.equal(pool(hidden, mask, "mean")[1], hidden[1].mean(0))

@@ -25,8 +25,8 @@ from edgelr.core.vocabulary import Form, Grouping
 from edgelr.data.calibration import Calibration
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites, weight_of
-from edgelr.plan.allocate import Search, prepare
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.allocate import Search, prepare
+from edgelr.planning.recipes import RECIPES
 from tests.conftest import collected, random_rows, tiny_texts
 from tests.helpers.run_exports import every_exporter, every_task
 

@@ -11,7 +11,6 @@ from edgelr.compress.compressed_model import all_answers, multiplied
 from edgelr.compress.embedding_table import (
     TableStatistics,
     collect_table,
-    find_table,
     read_table_statistics,
     table_loss,
 )
@@ -21,6 +20,7 @@ from edgelr.compress.statistics import units_per_token
 from edgelr.data.calibration import from_samples
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import divergence
+from edgelr.model.token_table import find_table
 from tests.conftest import MakeModel, random_ids, tiny_texts
 
 

@@ -15,17 +15,17 @@ from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import mean_distillation_loss, pieces, shuffled_batches
 from edgelr.compress.importance import learn_importance
-from edgelr.compress.importance.components import Components, side_by_side
-from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Training
+from edgelr.compress.importance.components import AllComponents, side_by_side
+from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, ScoreTraining
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
+from edgelr.core.run import Run
 from edgelr.data.calibration import from_samples
 from edgelr.device.profile import load_profile
-from edgelr.device.storage import LEAST_SAVING
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
-from edgelr.plan.allocate import Search, prepare
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.allocate import Search, prepare
+from edgelr.planning.recipes import RECIPES
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
@@ -45,11 +45,11 @@ def learned(
 
 def training(
     model: LoadedModel, plain: SpectrumTable, keep: float = KEEP
-) -> tuple[Training, Components]:
+) -> tuple[ScoreTraining, AllComponents]:
     components = side_by_side(plain)
     rows = pieces(model, [TEXTS], BATCH_TOKENS)
     batches = shuffled_batches([rows], BATCH_TOKENS, 0)
-    return Training(model, components, keep, batches), components
+    return ScoreTraining(model, components, keep, batches), components
 
 
 def search_of(model: LoadedModel, table: SpectrumTable, recipe: str) -> Search:
@@ -222,38 +222,8 @@ def test_importance_is_found_again_and_learned_anew_for_another_share(
     for seed, keep in ((5, 0.85), (5, 0.85), (5, 0.7)):
         settings = quick_settings(tiny_encoder.folder, recipe=recipe, keep=keep, seed=seed)
         recorder = Recorder()
-        planned = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
+        planned = pipeline.plan(settings, device, Run(cache, recorder))
         worked.append("component importance" in recorder.stages)
         assert planned.spectra.folder.name.startswith("importance-")
         assert planned.plan.kept <= keep
     assert worked == [True, False, depends]
-
-
-# --- components side by side ---------------------------------------------------------------------
-
-
-def test_a_site_that_would_not_be_smaller_counts_as_dense(plain: SpectrumTable) -> None:
-    components = side_by_side(plain)
-    everything = torch.ones(len(components.owner), dtype=torch.bool)
-    assert components.dense_sites(everything).all()
-    assert components.parameters(everything) == float(components.dense.sum())
-    name, site = next(iter(components.sites.items()))
-    inputs, outputs = len(site.down), site.up.shape[1]
-    most = int((1 - LEAST_SAVING) * inputs * outputs / (inputs + outputs))
-    for rank, expected in ((most, most * (inputs + outputs)), (most + 1, inputs * outputs)):
-        kept = torch.zeros(len(components.owner), dtype=torch.bool)
-        kept[:rank] = True
-        assert components.parameters(kept) == expected
-        assert bool(components.dense_sites(kept)[0]) == (rank > most)
-    assert list(components.split(everything)) == list(plain.loss)
-    assert name in components.factors(everything.float(), components.dense_sites(~everything))
-
-
-def test_the_threshold_is_the_lowest_that_fits(plain: SpectrumTable) -> None:
-    components = side_by_side(plain)
-    scores = torch.rand(len(components.owner), generator=torch.Generator().manual_seed(0))
-    for share in (0.2, 0.5, 0.8):
-        allowed = share * float(components.dense.sum())
-        threshold = components.threshold(scores, allowed)
-        assert components.parameters(scores > threshold) <= allowed
-        assert components.parameters(scores > threshold - 2e-3) > 0.97 * allowed

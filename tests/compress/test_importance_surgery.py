@@ -26,7 +26,7 @@ from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import backward
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages import subject as planning
+from edgelr.stages import model_subject as planning
 from tests.compress.test_decompose import answers, lost, search_of, spectra_of
 from tests.conftest import random_ids, tiny_texts
 from tests.helpers.run_exports import every_task, quick_settings

@@ -11,7 +11,6 @@ import torch
 
 from edgelr import pipeline
 from edgelr.compress.block_quantized import QuantizedLoss
-from edgelr.compress.embedding_table import find_table
 from edgelr.compress.factors import Dense, LowRank, Reweighted
 from edgelr.compress.forms import level
 from edgelr.compress.methods import Metric
@@ -21,11 +20,13 @@ from edgelr.compress.shared_basis import factorize_stacked, metric_loss
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, WeightPrecision
 from edgelr.device.profile import load_profile
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.token_table import find_table
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
 from tests.conftest import MakeModel
@@ -124,7 +125,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 def planned(model: LoadedModel, cache: Cache, **changes: object) -> Planned:
     settings = quick_settings(model.folder, **changes)
-    return pipeline.plan(settings, load_profile("generic-cpu"), cache, Recorder(), pipeline.Clock())
+    return pipeline.plan(settings, load_profile("generic-cpu"), Run(cache, Recorder()))
 
 
 def precisions(made: Planned) -> set[str]:
@@ -139,7 +140,7 @@ def test_one_precision_is_that_of_every_linear(
     assert precisions(made) == {precision}
     assert made.plan.kept < {"int8": 0.4, "int4": 0.25}[precision]  # blocks are filled up
     assert made.plan.predicted_loss > 0
-    factored = make_factors(made, cache, Recorder())
+    factored = make_factors(made, Run(cache, Recorder()))
     assert all(isinstance(each, Dense) for each in factored.factors.values())
     assert len(factored.blocks) == len(made.plan.sites)
 
@@ -169,9 +170,7 @@ def test_an_export_is_right_and_as_large_as_planned(
     folder = tmp_path / "bundle"
     model = make_model(exporter, hidden_size=96)  # rows of the table are whole blocks
     settings = quick_settings(model.folder, precision=precision, keep=keep)
-    report = pipeline.export(
-        settings, load_profile("generic-cpu"), folder, cache, Recorder(), "edgelr"
-    )
+    report = pipeline.export(settings, load_profile("generic-cpu"), folder, Run(cache, Recorder()))
     assert report.validation.parity.passed
     assert report.validation.parity.twin_max_error is not None
     stored = [

@@ -16,7 +16,7 @@ from edgelr.compress.statistics import units_per_token
 from edgelr.data.calibration import Calibration, from_samples, weights
 from edgelr.model.convolutions import features_last, read_features
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import drawn, pool
+from edgelr.model.losses import pool
 from edgelr.model.sites import find_sites, positions
 from tests.conftest import MakeModel, collected, random_ids, random_rows, tiny_texts
 from tests.helpers.run_exports import every_exporter
@@ -209,14 +209,6 @@ def test_collecting_leaves_no_trace_in_the_model(
     assert left == hooks
     assert not any(part.training for part in model.module.modules())
     assert all(each.grad is None for each in model.module.parameters())
-
-
-def test_classes_are_drawn_as_often_as_they_are_probable() -> None:
-    probable = torch.tensor([0.0, 0.1, 0.0, 0.25, 0.65, 0.0])
-    found = drawn(probable.expand(200_000, -1), torch.Generator().manual_seed(0))
-    shares = torch.bincount(found[:, 0], minlength=6) / len(found)
-    torch.testing.assert_close(shares, probable, rtol=0, atol=0.005)
-    assert (shares[probable == 0] == 0).all()
 
 
 @every_exporter

@@ -54,6 +54,15 @@ def test_weights_count_a_unit_as_often() -> None:
     assert found.low < mean < found.high
 
 
+def test_two_units_are_the_fewest_that_tell_anything() -> None:
+    """Their interval is wide: it reaches beyond both."""
+    for found in (mean_interval([0.2, 0.4]), figure_interval(lambda p: 0.2 + 0.2 * p.mean(), 2)):
+        assert found is not None
+        assert found.units == 2
+        assert found.low < 0.2 < 0.4 < found.high
+        assert (found.low + found.high) / 2 == pytest.approx(0.3)
+
+
 def test_one_unit_tells_nothing_and_a_ruined_model_all() -> None:
     assert mean_interval([0.3]) is None
     assert upper_end([0.3]) == 0.3

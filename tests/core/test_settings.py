@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,15 @@ import pytest
 import yaml
 
 from edgelr.core.errors import InputError
-from edgelr.core.settings import Settings, make_settings, parse_size, read_settings, write_settings
+from edgelr.core.settings import (
+    Settings,
+    choices,
+    make_settings,
+    parse_size,
+    read_settings,
+    setting_types,
+    write_settings,
+)
 
 EVERYTHING: dict[str, Any] = {
     "model": "folder/model",
@@ -101,7 +112,6 @@ def test_two_aims_are_refused(aims: dict[str, Any], names: str) -> None:
         ("max_drop", 0),
         ("max_drop", -0.1),
         ("precision", "int3"),
-        ("task", "translation"),
         ("forms", ("sparse",)),
         ("calibration_tokens", 255),
         ("context_tokens", 0),
@@ -123,6 +133,31 @@ def test_an_option_out_of_range_is_named_with_what_was_found(name: str, value: A
         make_settings(model="m", **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("precision", "int3", "int8 or int4"),
+        ("forms", ("dense", "low-rank"), "low_rank"),
+        ("heal_adapter", "loar", "lora"),
+        ("provider", "cudo", "cuda"),
+        ("calibraton_tokens", 512, "calibration_tokens"),
+    ],
+)
+def test_a_wrong_word_gets_the_one_that_was_meant(name: str, value: Any, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"\)\. Did you mean {meant}"):
+        make_settings(model="m", **{name: value})
+
+
+def test_a_task_is_one_of_the_registry() -> None:
+    with pytest.raises(InputError, match=r"Unknown task .*\. Did you mean text-gen"):
+        make_settings(model="m", task="text-genration")
+
+
+@pytest.mark.parametrize(("short", "name"), [("fp32", "float32"), ("fp16", "float16")])
+def test_a_precision_may_be_named_in_short(short: str, name: str) -> None:
+    assert make_settings(model="m", precision=short).precision == name
+
+
 def test_a_run_needs_a_model() -> None:
     with pytest.raises(InputError, match="model: Field required"):
         make_settings(profile="jetson")
@@ -136,7 +171,11 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
 
 
 def test_every_field_is_tried() -> None:
-    assert set(Settings.model_fields) - set(EVERYTHING) == {"keep", "max_drop", "max_latency"}
+    assert {each.name for each in fields(Settings)} - set(EVERYTHING) == {
+        "keep",
+        "max_drop",
+        "max_latency",
+    }
 
 
 def test_a_file_holds_only_what_differs_from_the_defaults(tmp_path: Path) -> None:
@@ -167,7 +206,7 @@ def test_an_aim_of_the_command_line_replaces_that_of_the_file(tmp_path: Path) ->
         (b"model: [", "Expected a YAML file"),
         (b"model: \xff", "Expected a YAML file"),
         (b"model: m\nrecpie: svd\n", "recpie"),
-        (b"model: m\n1: 2\n", "1: Extra inputs"),
+        (b"model: m\n1: 2\n", "1: Unexpected keyword"),
         (b"model: m\ncalibration: a.txt\n", "calibration: .*tuple"),
     ],
 )
@@ -181,3 +220,27 @@ def test_what_is_no_settings_file_is_refused(content: bytes, message: str, tmp_p
 def test_a_missing_settings_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Cannot read"):
         read_settings(tmp_path / "none.yaml", {})
+
+
+def test_what_a_command_needs_to_offer_the_settings_is_there_at_once() -> None:
+    program = (
+        "import sys, edgelr.core.settings as settings; settings.setting_types()\n"
+        "print(*{'pydantic', 'yaml', 'typer'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("provider", ("cpu", "cuda")),
+        ("precision", ("fp32", "fp16", "int8", "int4", "auto")),
+        ("forms", ("dense", "low_rank", "pivoted", "tied", "kronecker")),
+        ("recipe", ()),
+        ("calibration", ()),
+        ("rounds", ()),
+    ],
+)
+def test_the_choices_of_a_setting_are_those_of_its_type(name: str, words: tuple[str, ...]) -> None:
+    assert choices(setting_types()[name]) == words

@@ -11,20 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import transformers
 
-from edgelr.core.cache import Cache
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.core.inputs import SoundInput
 from edgelr.core.settings import Settings
 from edgelr.data import audio as sounds
-from edgelr.data.audio import list_sounds, log_mel, mel_filters, read_sounds, read_wave, transcripts
+from edgelr.data.audio import (
+    list_sounds,
+    log_mel,
+    mel_filters,
+    read_sound,
+    read_sounds,
+    transcripts,
+)
 from edgelr.data.file_lists import listed
 from edgelr.device.profile import load_profile
-from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.subject import SOUNDS, examine
-from tests.conftest import write_tiny
+from edgelr.stages.model_subject import SOUNDS, examine
 from tests.helpers.audio import chirp, write_sounds, write_wave
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import quick_settings
@@ -71,7 +76,7 @@ def test_the_example_of_the_card_prepares_sounds_alike(tmp_path: Path) -> None:
     example = runpy.run_path(str(SNIPPET))
     path = write_wave(tmp_path / "a.wav", chirp(0.7))
     samples = example["read_wave"](str(path), TINY.rate)
-    np.testing.assert_allclose(samples, read_wave(path, TINY.rate), atol=1e-7)
+    np.testing.assert_allclose(samples, read_sound(path, TINY.rate), atol=1e-7)
     prepared = example["prepare"](samples, asdict(TINY))
     np.testing.assert_allclose(prepared, read_sounds([path], TINY), atol=1e-6)
 
@@ -82,7 +87,7 @@ def test_the_example_of_the_card_prepares_sounds_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_samples_of_every_width_are_read(tmp_path: Path, width: int) -> None:
     samples = chirp(0.05)
-    found = read_wave(write_wave(tmp_path / "a.wav", samples, width), 16000)
+    found = read_sound(write_wave(tmp_path / "a.wav", samples, width), 16000)
     np.testing.assert_allclose(found, samples, atol=2.0 ** (1 - 8 * width) + 1e-7)
     assert np.abs(found).max() > 0.3
 
@@ -90,13 +95,13 @@ def test_samples_of_every_width_are_read(tmp_path: Path, width: int) -> None:
 def test_channels_are_averaged(tmp_path: Path) -> None:
     left, right = chirp(0.05), chirp(0.05, seed=1)
     path = write_wave(tmp_path / "a.wav", np.stack([left, right], axis=1))
-    np.testing.assert_allclose(read_wave(path, 16000), (left + right) / 2, atol=1e-4)
+    np.testing.assert_allclose(read_sound(path, 16000), (left + right) / 2, atol=1e-4)
 
 
 def test_another_rate_is_resampled(tmp_path: Path) -> None:
     """A tone stays that tone: its spectrum has its peak at the same frequency."""
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(44100) / 44100)
-    found = read_wave(write_wave(tmp_path / "a.wav", tone, rate=44100), 16000)
+    found = read_sound(write_wave(tmp_path / "a.wav", tone, rate=44100), 16000)
     assert len(found) == 16000
     assert np.abs(np.fft.rfft(found)).argmax() == 1000
 
@@ -107,7 +112,7 @@ def test_another_rate_is_refused_without_scipy(
     path = write_wave(tmp_path / "a.wav", chirp(0.05), rate=8000)
     monkeypatch.setitem(sys.modules, "scipy.signal", None)
     with pytest.raises(InputError, match=r"8,000 samples per second; expected 16,000.*scipy"):
-        read_wave(path, 16000)
+        read_sound(path, 16000)
 
 
 @pytest.mark.parametrize(
@@ -121,16 +126,37 @@ def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes | None, mess
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        read_wave(path, 16000)
+        read_sound(path, 16000)
 
 
-def test_floating_point_files_are_refused(tmp_path: Path) -> None:
-    path = write_wave(tmp_path / "a.wav", chirp(0.05))
-    content = bytearray(path.read_bytes())
-    content[20] = 3  # the format: floating-point numbers
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="whole numbers"):
-        read_wave(path, 16000)
+def test_flac_has_the_samples_of_the_same_wave_file(tmp_path: Path) -> None:
+    integers = write_wave(tmp_path / "a.wav", np.stack([chirp(0.3), chirp(0.3, seed=1)], axis=1))
+    values, rate = soundfile.read(integers, dtype="int16")
+    soundfile.write(tmp_path / "a.flac", values, rate, subtype="PCM_16")
+    assert (tmp_path / "a.flac").read_bytes()[:4] == b"fLaC"
+    found = read_sound(tmp_path / "a.flac", rate)
+    assert np.array_equal(found, read_sound(integers, rate))
+    np.testing.assert_array_equal(
+        read_sounds([tmp_path / "a.flac"], TINY), read_sounds([integers], TINY)
+    )
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_wave_files_of_floats_are_read(tmp_path: Path, subtype: str) -> None:
+    soundfile.write(tmp_path / "a.wav", chirp(0.2), 16000, subtype=subtype)
+    np.testing.assert_array_equal(read_sound(tmp_path / "a.wav", 16000), chirp(0.2))
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("a.flac", "PCM_16"), ("a.wav", "FLOAT")])
+def test_without_soundfile_only_integers_are_read_and_the_extra_is_named(
+    name: str, subtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integers = write_wave(tmp_path / "integers.wav", chirp(0.05))
+    soundfile.write(tmp_path / name, chirp(0.05), 16000, subtype=subtype)
+    monkeypatch.setattr(sounds, "find_spec", lambda _: None)
+    assert len(read_sound(integers, 16000)) == 800
+    with pytest.raises(InputError, match=r"PCM, 8 to 32 bits.*edgelr\[audio\].*ffmpeg"):
+        read_sound(tmp_path / name, 16000)
 
 
 # --- lists ---------------------------------------------------------------------------------------
@@ -139,8 +165,9 @@ def test_floating_point_files_are_refused(tmp_path: Path) -> None:
 def test_a_folder_of_sounds_is_listed(tmp_path: Path) -> None:
     folder = write_sounds(tmp_path / "sounds", 3)
     (folder / "notes.txt").write_text("no sound")
+    soundfile.write(folder / "03.flac", chirp(0.2), 16000)
     found = list_sounds(folder)
-    assert [path.name for path in listed(found)] == ["00.wav", "01.wav", "02.wav"]
+    assert [path.name for path in listed(found)] == ["00.wav", "01.wav", "02.wav", "03.flac"]
     assert transcripts(found) == []
     with pytest.raises(InputError, match=r"missing does not exist; expected a folder of sounds"):
         list_sounds(tmp_path / "missing")
@@ -182,37 +209,6 @@ def test_what_counts_errors_is_named_where_it_is_missing(monkeypatch: pytest.Mon
     assert transcripts("a.wav\t1\t2") == []
     with pytest.raises(EnvironmentProblem, match=r"jiwer.*edgelr\[metrics\]"):
         transcripts("a.wav\t1\t2\tOne")
-
-
-# --- what a folder says --------------------------------------------------------------------------
-
-
-def test_a_model_says_how_its_sounds_are_prepared(tiny_models: dict[str, LoadedModel]) -> None:
-    assert tiny_models["whisper"].sound == TINY
-    assert tiny_models["whisper"].image is None
-    assert tiny_models["bert"].sound is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"chunk_length": 2}, r"200 frames.*expected 20 and 100"),
-        ({"feature_size": 24}, r"24 mel bins"),
-        ({"dither": 0.1}, r"dither 0\.1"),
-        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "names the extractor Wav2Vec2"),
-        (None, "does not tell how its sounds are prepared"),
-    ],
-)
-def test_sounds_that_cannot_be_prepared_alike_are_refused(
-    tmp_path: Path, changes: dict[str, Any] | None, message: str
-) -> None:
-    path = write_tiny(tmp_path / "model", "whisper") / "preprocessor_config.json"
-    if changes is None:
-        path.unlink()
-    else:
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(InputError, match=message):
-        load(str(tmp_path / "model"), Cache(tmp_path / "cache"))
 
 
 # --- lengths -------------------------------------------------------------------------------------

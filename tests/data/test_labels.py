@@ -15,6 +15,7 @@ from edgelr import pipeline
 from edgelr.core.bundle import ExportBundle, read_bundle, read_tokenizer
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.core.results import Metric
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import Task
 from edgelr.data import labels as truths
 from edgelr.data.labels import find_label, label_ids, read_records, token_labels, truth_notes
@@ -56,7 +57,7 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def dense(model: LoadedModel, factory: pytest.TempPathFactory) -> ExportBundle:
     settings = quick_settings(model.folder)
-    return pipeline.dense_bundle(settings, session_cache(factory), Recorder())
+    return pipeline.dense_bundle(settings, Run(session_cache(factory), Recorder()))
 
 
 # --- read and resolved ---------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_an_export_is_judged_by_every_second_line(
     path = written(tmp_path / "data.jsonl", lines)
     settings = quick_settings(model.folder, keep=0.8, evaluation=str(path))
     report = pipeline.export(
-        settings, load_profile("generic-cpu"), tmp_path / "out", cache, Recorder(), "edgelr"
+        settings, load_profile("generic-cpu"), tmp_path / "out", Run(cache, Recorder())
     )
     assert report.validation is not None
     assert report.validation.text == f"{path}, every second line"

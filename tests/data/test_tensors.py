@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 from edgelr.core.errors import InputError
 from edgelr.data.tensors import (
@@ -19,9 +18,6 @@ from edgelr.data.tensors import (
     take,
     write_samples,
 )
-from edgelr.graph.inputs import read_inputs
-from edgelr.graph.open import open_foreign
-from tests.helpers.foreign_graphs import Builder
 
 FLOAT, INT64 = np.dtype(np.float32), np.dtype(np.int64)
 IMAGE = GraphInput("image", FLOAT, (1, 3, "height", "width"))
@@ -111,29 +107,3 @@ def test_random_inputs_have_the_shapes_of_the_graph() -> None:
 def test_strings_cannot_be_drawn() -> None:
     with pytest.raises(InputError, match="The input text has a type"):
         random_samples([GraphInput("text", np.dtype(np.object_), (1,))], seed=0)
-
-
-def test_indices_are_known_by_the_smallest_table_that_they_reach(tmp_path: Path) -> None:
-    build = Builder()
-    build.weight("large", 50, 8)
-    build.weight("small", 30, 8)
-    build.weight("columns", 8, 5)
-    build.node("Gather", ["large", "ids"], "a")
-    build.node("Cast", ["ids"], "cast", to=TensorProto.INT32)
-    build.node("Gather", ["small", "cast"], "b")
-    build.node("Gather", ["columns", "places"], "c", axis=1)
-    build.node("Cast", ["mask"], "m", to=TensorProto.FLOAT)
-    build.node("Add", ["a", "b"], "y")
-    types = dict.fromkeys(("ids", "mask", "places"), TensorProto.INT64)
-    path = build.save(
-        tmp_path / "tables.onnx",
-        {"ids": ["batch", 4], "mask": ["batch", 4], "places": [2]},
-        ["y", "c", "m"],
-        types=types,
-    )
-    found = {each.name: each for each in read_inputs(open_foreign(path))}
-    assert {name: each.rows for name, each in found.items()} == {
-        "ids": 30, "mask": None, "places": 5,
-    }  # fmt: skip
-    assert found["ids"].shape == ("batch", 4)
-    assert found["ids"].dtype == INT64

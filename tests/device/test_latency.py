@@ -14,10 +14,11 @@ from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.measurement import Prediction
 from edgelr.core.plan import Plan
+from edgelr.core.run import Run
 from edgelr.device.latency import (
-    Clock,
+    LatencyModel,
+    PhaseSize,
     Product,
-    Run,
     Workload,
     can_predict,
     device_runs,
@@ -27,9 +28,9 @@ from edgelr.device.latency import (
 from edgelr.device.profile import DeviceProfile, Figure, Kernels, load_profile, profile_names
 from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.bundle import write_bundle
 from edgelr.stages.factorize import make_factors
-from edgelr.stages.subject import DenseExport, Planned, dense_export
+from edgelr.stages.model_bundle import write_bundle
+from edgelr.stages.subject import Planned
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)
@@ -38,13 +39,6 @@ MATRIX = Product(1000, 500, "float16")
 GRID = (64, 256, 1024)
 
 every_profile = pytest.mark.parametrize("name", profile_names())
-
-
-@pytest.fixture(scope="module")
-def decoder_export(
-    tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
-) -> DenseExport:
-    return dense_export(tiny_decoder, session_cache(tmp_path_factory), Recorder())
 
 
 @pytest.fixture
@@ -91,7 +85,7 @@ def test_there_is_a_prediction_exactly_where_the_rates_are_known(name: str) -> N
 
 
 def test_one_token_is_bound_by_reading_and_a_prompt_by_arithmetic(jetson: DeviceProfile) -> None:
-    clock = Clock(jetson, DECODER, "float16")
+    clock = LatencyModel(jetson, DECODER, "float16")
     assert clock.product_seconds(MATRIX, 1) == pytest.approx(2 * 1000 * 500 / 68e9)
     assert clock.product_seconds(MATRIX, 512) == pytest.approx(2 * 512 * 500e3 / 2.56e12)
 
@@ -113,15 +107,15 @@ def test_equal_graphs_take_equal_time_and_encoders_do_not_decode(jetson: DeviceP
 
 
 def test_a_longer_context_takes_longer(jetson: DeviceProfile) -> None:
-    clock, nothing = Clock(jetson, DECODER, "float16"), Workload((), 0)
-    short, long = (clock.milliseconds(nothing, Run(1, 1, context)) for context in (100, 1000))
+    clock, nothing = LatencyModel(jetson, DECODER, "float16"), Workload((), 0)
+    short, long = (clock.milliseconds(nothing, PhaseSize(1, 1, context)) for context in (100, 1000))
     assert long == pytest.approx(10 * short)
     # keys and values of 30 layers, 3 heads of 64, 2 bytes each
     assert short == pytest.approx(1e3 * 2 * 100 * 30 * 3 * 64 * 2 / 68e9)
 
 
 def test_whole_numbers_read_less(jetson: DeviceProfile) -> None:
-    clock = Clock(jetson, DECODER, "float16")
+    clock = LatencyModel(jetson, DECODER, "float16")
     times = [
         clock.product_seconds(Product(1024, 512, weights), 1)
         for weights in ("float16", "int8", "int4")
@@ -138,36 +132,22 @@ def test_whole_numbers_read_less(jetson: DeviceProfile) -> None:
 def test_tables_give_back_what_follows_a_power_law(
     jetson: DeviceProfile, rows: int, inputs: int, outputs: int
 ) -> None:
-    clock = Clock(measured(jetson), DECODER, "float32")
+    clock = LatencyModel(measured(jetson), DECODER, "float32")
     found = clock.product_seconds(Product(inputs, outputs, "float32"), rows)
     assert found == pytest.approx(rows * inputs * outputs * 1e-9)
 
 
 def test_between_the_points_tables_are_interpolated(jetson: DeviceProfile) -> None:
-    clock = Clock(measured(jetson, exponent=0.5), DECODER, "float32")
+    clock = LatencyModel(measured(jetson, exponent=0.5), DECODER, "float32")
     times = [clock.product_seconds(Product(64, out, "float32"), 1) for out in (64, 128, 256)]
     assert times[0] < times[1] < times[2]
     assert times[1] == pytest.approx((64 * 128) ** 0.5 * 1e-9)  # a power law stays one
 
 
 def test_every_node_costs_what_a_node_costs(jetson: DeviceProfile) -> None:
-    clock = Clock(measured(jetson), DECODER, "float32")
-    found = clock.milliseconds(Workload((), 500), Run(1, 1, 0))
+    clock = LatencyModel(measured(jetson), DECODER, "float32")
+    found = clock.milliseconds(Workload((), 500), PhaseSize(1, 1, 0))
     assert found == pytest.approx(500 * 2.0 / 1e3, rel=1e-3)
-
-
-# --- graphs --------------------------------------------------------------------------------------
-
-
-def test_a_graph_has_a_product_for_every_linear_and_the_head(
-    tiny_decoder: LoadedModel, decoder_export: DenseExport
-) -> None:
-    found = read_workload(decoder_export.bundle.model_path)
-    config = tiny_decoder.module.config
-    assert len(found.products) == 7 * config.num_hidden_layers + 1
-    assert Product(config.hidden_size, config.vocab_size, "float32") in found.products
-    assert Product(config.intermediate_size, config.hidden_size, "float32") in found.products
-    assert found.other_nodes > 2 * config.num_hidden_layers
 
 
 # --- latency as a budget -------------------------------------------------------------------------
@@ -176,9 +156,9 @@ def test_a_graph_has_a_product_for_every_linear_and_the_head(
 def predicted_ms(made: Planned, folder: Path, cache: Cache) -> float:
     """Predict the graph that a plan becomes."""
     place = make_place(folder)
-    bundle, _ = write_bundle(made, make_factors(made, cache, Recorder()), place)
+    bundle = write_bundle(made, make_factors(made, Run(cache, Recorder())), place).bundle
     subject = made.subject
-    clock = Clock(subject.device, subject.shape, subject.precision)
+    clock = LatencyModel(subject.device, subject.shape, subject.precision)
     run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
     return clock.milliseconds(read_workload(bundle.model_path), run)
 
@@ -196,7 +176,7 @@ def test_a_plan_takes_no_longer_than_it_may(
         settings = quick_settings(
             tiny_encoder.folder, profile=device.id, precision=precision, **aim
         )
-        return pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+        return pipeline.plan(settings, device, Run(cache, Recorder()))
 
     dense_ms = predicted_ms(planned(keep=1.0), tmp_path / "dense", cache)
     with pytest.raises(BudgetError, match="nearest feasible point is about --max-latency") as error:
@@ -219,7 +199,7 @@ def test_a_plan_that_is_fast_enough_also_fits(
 
     def planned(board: DeviceProfile, **aim: float) -> Planned:
         settings = quick_settings(tiny_decoder.folder, precision="auto", **aim)
-        return pipeline.plan(settings, board, cache, Recorder(), pipeline.Clock())
+        return pipeline.plan(settings, board, Run(cache, Recorder()))
 
     def with_room(more_bytes: float) -> DeviceProfile:
         visible = device.memory.visible
@@ -245,7 +225,7 @@ def test_a_device_without_rates_has_no_latency_to_plan_for(
     settings = quick_settings(tiny_encoder.folder, max_latency=1.0)
     cache, device = session_cache(tmp_path_factory), load_profile("generic-cpu")
     with pytest.raises(InputError, match="edgelr profiles detect"):
-        pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+        pipeline.plan(settings, device, Run(cache, Recorder()))
 
 
 # --- no form that is slower than dense -----------------------------------------------------------
@@ -273,7 +253,7 @@ def test_what_was_measured_slower_than_dense_is_only_taken_by_force(
     def planned(device: DeviceProfile, **axes: Any) -> tuple[Planned, list[str]]:
         recorder = Recorder()
         settings = quick_settings(tiny_encoder.folder, keep=0.6, precision="float32", **axes)
-        return pipeline.plan(settings, device, cache, recorder, pipeline.Clock()), recorder.notes
+        return pipeline.plan(settings, device, Run(cache, recorder)), recorder.notes
 
     free, _ = planned(plain)
     assert slow_sites(free, device)
@@ -295,9 +275,9 @@ def test_time_is_weighed_with_bytes_where_the_device_was_measured(
     cache, device = session_cache(tmp_path_factory), load_profile("raspberry-pi-5-8gb")
     device = measured(device, 0.7, node_us=1.0)
     settings = quick_settings(tiny_encoder.folder, keep=0.5, precision="float32")
-    found = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    found = pipeline.plan(settings, device, Run(cache, Recorder()))
     by_bytes = replace(found.search, price=None).plan(found.plan.budget_bytes)
-    clock = Clock(device, found.subject.shape, found.subject.precision)
+    clock = LatencyModel(device, found.subject.shape, found.subject.precision)
     groups = {group.name: group for group in found.search.groups}
 
     def seconds(plan: Plan) -> float:
@@ -315,5 +295,5 @@ def test_published_ways_to_spread_bytes_stay_as_they_were_published(
     cache = session_cache(tmp_path_factory)
     settings = quick_settings(tiny_encoder.folder, keep=0.6, recipe="welore")
     device = measured(load_profile("raspberry-pi-5-8gb"))
-    found = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    found = pipeline.plan(settings, device, Run(cache, Recorder()))
     assert found.search.price is None

@@ -1,4 +1,4 @@
-"""Profiles: a contract over the whole catalogue, the files of users, and what is detected."""
+"""Profiles: a contract over the whole catalogue, and the files of users."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from edgelr.core.errors import EnvironmentProblem, InputError
+from edgelr.core.errors import InputError
 from edgelr.device import profile as device
-from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, Figure, load_profile, profile_names, profile_path
 
 IR_VERSION_OF_OPSET = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 11}  # ONNX, docs/Versioning.md
@@ -47,18 +46,6 @@ def bare_numbers(value: object, path: str = "") -> Iterator[str]:
             yield from bare_numbers(child, f"{path}.{key}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a machine up: 16 GiB of memory, no NVIDIA driver, no device tree, no cgroup limit."""
-    root = tmp_path / "machine"
-    for folder in ("proc/device-tree", "sys/fs/cgroup"):
-        (root / folder).mkdir(parents=True)
-    (root / "proc/meminfo").write_text("MemTotal:       16777216 kB\nMemFree:  1 kB\n")
-    monkeypatch.setattr("edgelr.device.machine.MACHINE_ROOT", root)
-    monkeypatch.setattr("edgelr.device.machine._gpu_memory_mib", lambda: None)
-    return root
 
 
 # --- the contract of every profile ---------------------------------------------------------------
@@ -223,58 +210,3 @@ def test_import_pulls_in_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "0"
-
-
-# --- detecting -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("limit", "mib"), [("max", 16384), ("1073741824", 1024), ("1" * 15, 16384)]
-)
-def test_detected_memory_is_the_smaller_of_machine_and_container(
-    machine: Path, limit: str, mib: int
-) -> None:
-    (machine / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
-    assert load_profile("generic-cpu").visible_bytes == mib * MIB
-
-
-@pytest.mark.usefixtures("machine")
-def test_a_detected_number_says_where_it_was_read() -> None:
-    assert load_profile("generic-cpu").memory.visible.source.startswith("/proc/meminfo")
-
-
-@pytest.mark.usefixtures("machine")
-def test_a_gpu_with_memory_of_its_own_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgelr.device.machine._gpu_memory_mib", lambda: 8188.0)
-    assert load_profile("generic-cuda").visible_bytes == 8188 * MIB
-    assert load_profile("generic-cpu").visible_bytes == 16384 * MIB
-
-
-def test_a_machine_that_cannot_tell_its_memory_says_what_to_write(machine: Path) -> None:
-    (machine / "proc/meminfo").unlink()
-    with pytest.raises(EnvironmentProblem, match=r"write memory\.visible\.value"):
-        load_profile("generic-cpu")
-
-
-def test_only_the_generic_profiles_describe_any_machine(machine: Path) -> None:
-    matching = [name for name in profile_names() if is_this_machine(load_profile(name))]
-    assert matching == ["generic-cpu"]
-    (machine / "proc/driver/nvidia").mkdir(parents=True)
-    assert is_this_machine(load_profile("generic-cuda"))
-
-
-@pytest.mark.parametrize(
-    ("compatible", "name"),
-    [
-        ("nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0", "jetson"),
-        ("nvidia,p3768-0000+p3767-0004\0nvidia,tegra234\0", "orin-nano-4gb"),
-        ("nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0", "agx-orin-64gb"),
-        ("raspberrypi,5-model-b\0brcm,bcm2712\0", "raspberry-pi-5-8gb"),
-    ],
-)
-def test_a_board_is_recognised_by_its_device_tree(
-    machine: Path, compatible: str, name: str
-) -> None:
-    (machine / "proc/device-tree/compatible").write_bytes(compatible.encode())
-    boards = [each for each in profile_names() if load_profile(each).detect.device_tree]
-    assert [each for each in boards if is_this_machine(load_profile(each))] == [name]

@@ -11,12 +11,13 @@ from edgelr.compress.compressed_model import installed
 from edgelr.compress.factors import FactorSet
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.core.tasks import TASKS
-from edgelr.model.dimensions import shape_of
 from edgelr.model.exporter import EXPORTERS, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport
 from tests.conftest import MakeModel
 from tests.helpers import tiny_models as families
 from tests.helpers.method_contract import (
@@ -40,7 +41,7 @@ def model(request: pytest.FixtureRequest, tiny_models: dict[str, LoadedModel]) -
 
 @pytest.fixture(scope="module")
 def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> DenseExport:
-    return dense_export(model, session_cache(tmp_path_factory), Recorder())
+    return dense_export(model, Run(session_cache(tmp_path_factory), Recorder()))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_tiny_model_has_a_distinct_size_on_every_axis(model: LoadedModel) -> None:
-    shape, longest = shape_of(model)
+    shape, longest = model.dimensions, model.longest_text
     sizes = [shape.hidden_size, shape.intermediate_size, shape.vocab_size, longest]
     assert len(set(sizes)) == len(sizes)
     assert shape.layers >= 2
@@ -134,7 +135,7 @@ def test_every_fusion_of_the_dense_graph_survives(
     found = fusions(half[0])
     assert found == fusions(dense.bundle.model_path)
     fused = found["MultiHeadAttention"] + found["GroupQueryAttention"] + found["FusedMatMul"]
-    assert fused > 0 or not shape_of(model)[0].attention_heads
+    assert fused > 0 or not model.dimensions.attention_heads
 
 
 def assert_equal(found: dict[str, float]) -> None:
@@ -166,4 +167,4 @@ def test_what_cannot_be_traced_is_refused(
     make_model: MakeModel, family: str, changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        dense_export(make_model(family, **changes), Cache(tmp_path), Recorder())
+        dense_export(make_model(family, **changes), Run(Cache(tmp_path), Recorder()))

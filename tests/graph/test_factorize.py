@@ -1,164 +1,32 @@
-"""The rewritten graph of both tiny models against torch."""
+"""Factors in graphs: what is added for them, on MatMul and on Gemm."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
 import torch
+from onnx import helper
 
 from edgelr.compress.compressed_model import installed
-from edgelr.compress.factors import Factors, FactorSet, LowRank, Pivoted
-from edgelr.compress.forms import pivot
+from edgelr.compress.factors import FactorSet, LowRank, Pivoted
+from edgelr.core.errors import EdgelrError
+from edgelr.core.run import Run
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import Precision
-from edgelr.graph.build import build
-from edgelr.graph.factorize import run_length
-from edgelr.graph.save import load_graph
+from edgelr.graph.bind import Binding, bind
+from edgelr.graph.factorize import FactorizeLinears, run_length
+from edgelr.graph.save import save_graph
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.model.sites import find_sites
+from edgelr.stages.model_subject import dense_export
+from tests.graph.test_build import low_rank, operators, single, write
 from tests.helpers.run_exports import Recorder, batch, run_graph, run_torch, session_cache
+from tests.helpers.single_node import NEWEST, one_node, outputs_of
 
-FUSED = (
-    "GroupQueryAttention",
-    "MultiHeadAttention",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-    "BiasGelu",
-)
-
-
-@pytest.fixture(scope="module", params=["tiny_decoder", "tiny_encoder"])
-def model(request: pytest.FixtureRequest) -> LoadedModel:
-    found: LoadedModel = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(scope="module")
-def dense(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> DenseExport:
-    return dense_export(model, session_cache(tmp_path_factory), Recorder())
-
-
-def low_rank(model: LoadedModel, site: LinearSite, rank: int) -> LowRank:
-    """Truncate the weight in float64."""
-    u, s, v = torch.linalg.svd(weight_of(model, site.name).double().T, full_matrices=False)
-    return LowRank((u * s)[:, :rank].contiguous(), v[:rank].contiguous())
-
-
-def factors_of(model: LoadedModel, form: str, missing: int | None) -> FactorSet:
-    """Factors of every site, at full rank but ``missing`` components; None takes half."""
-
-    def make(site: LinearSite) -> Factors:
-        limit = min(site.in_features, site.out_features)
-        found = low_rank(model, site, limit // 2 if missing is None else limit - missing)
-        return single(pivot(found) if form == "pivoted" else found)
-
-    return {site.name: make(site) for site in find_sites(model)}
-
-
-def single(factors: Factors) -> Factors:
-    if isinstance(factors, LowRank):
-        return LowRank(factors.down.float(), factors.up.float())
-    return replace(factors, first=factors.first.float(), second=factors.second.float())
-
-
-def write(
-    model: LoadedModel,
-    dense: DenseExport,
-    factors: FactorSet,
-    folder: Path,
-    precision: Precision = "float32",
-) -> Path:
-    path = folder / f"{precision}.onnx"
-    build(model, dense.traced, find_sites(model), factors, path, precision, 23, 11)
-    onnx.checker.check_model(str(path), full_check=True)
-    return path
-
-
-def padded(model: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
-    """A batch whose rows are padded on the side on which the family pads."""
-    ids, mask = batch(model, 3, 11)
-    for row, count in enumerate((0, 4, 9)):
-        if model.task == "text-generation":
-            mask[row, :count] = 0
-        else:
-            mask[row, 11 - count :] = 0
-    return ids, mask
-
-
-def operators(path: Path) -> Counter[str]:
-    return Counter(node.op_type for node in load_graph(path).graph)
-
-
-def test_full_rank_equals_the_dense_graph(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
-) -> None:
-    path = write(model, dense, factors_of(model, "low_rank", 0), tmp_path)
-    inputs = padded(model)
-    expected = run_graph(model, dense.bundle.model_path, *inputs)
-    np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
-
-
-def test_pivoted_equals_low_rank_one_below_full_rank_on_both_axes(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
-) -> None:
-    pivoted = factors_of(model, "pivoted", 1)
-    axes = {factors.axis for factors in pivoted.values() if isinstance(factors, Pivoted)}
-    assert axes == {"rows", "columns"}
-    path = write(model, dense, pivoted, tmp_path)
-    with installed(model.module, factors_of(model, "low_rank", 1)):
-        for inputs in (batch(model, 1, 1), batch(model, 3, 7), padded(model)):
-            expected = run_torch(model, *inputs)
-            np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("form", ["low_rank", "pivoted"])
-def test_half_rank_equals_the_compressed_torch_model_at_every_batch_and_length(
-    model: LoadedModel, dense: DenseExport, form: str, tmp_path: Path
-) -> None:
-    factors = factors_of(model, form, None)
-    path = write(model, dense, factors, tmp_path)
-    with installed(model.module, factors):
-        for inputs in (batch(model, 1, 1), batch(model, 1, 12), batch(model, 3, 7), padded(model)):
-            expected = run_torch(model, *inputs)
-            np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("form", ["low_rank", "pivoted"])
-def test_a_float16_file_agrees_with_its_twin(
-    model: LoadedModel, dense: DenseExport, form: str, tmp_path: Path
-) -> None:
-    factors = factors_of(model, form, None)
-    twin = run_graph(model, write(model, dense, factors, tmp_path), *padded(model))
-    half = run_graph(model, write(model, dense, factors, tmp_path, "float16"), *padded(model))
-    assert np.abs(half - twin).max() <= 2e-2 * np.abs(twin).max()
-
-
-def test_fused_operators_survive(model: LoadedModel, dense: DenseExport, tmp_path: Path) -> None:
-    before = operators(dense.bundle.model_path)
-    after = operators(write(model, dense, factors_of(model, "low_rank", None), tmp_path))
-    blocks = model.module.config.num_hidden_layers
-    assert before["GroupQueryAttention"] + before["MultiHeadAttention"] == blocks
-    assert {name: after[name] for name in FUSED} == {name: before[name] for name in FUSED}
-
-
-def test_no_dense_weight_is_left_behind(
-    model: LoadedModel, dense: DenseExport, tmp_path: Path
-) -> None:
-    path = write(model, dense, factors_of(model, "low_rank", None), tmp_path)
-    kept = sum(f.stat().st_size for f in tmp_path.glob("*.data"))
-    removed = sum(
-        4 * (site.parameters - (site.in_features + site.out_features) * rank)
-        for site in find_sites(model)
-        for rank in [min(site.in_features, site.out_features) // 2]
-    )
-    sidecar = dense.bundle.model_path.with_name("model.onnx.data")
-    assert kept == pytest.approx(sidecar.stat().st_size - removed, rel=0.02), path
+RANDOM = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +83,7 @@ def test_pivots_cost_the_nodes_of_their_place(
 ) -> None:
     """Neighbours are cut out and put back as they are; what is scattered is permuted."""
     model, folder = tiny_decoder, tmp_path_factory.mktemp("pivots")
-    dense = dense_export(model, session_cache(tmp_path_factory), Recorder())
+    dense = dense_export(model, Run(session_cache(tmp_path_factory), Recorder()))
     choose, columns, rows = PIVOTS[kind]
     wanted = (
         (lambda s: s.out_features <= s.in_features)
@@ -233,3 +101,36 @@ def test_pivots_cost_the_nodes_of_their_place(
         for inputs in (batch(model, 1, 1), batch(model, 3, 7)):
             expected = run_torch(model, *inputs)
             np.testing.assert_allclose(run_graph(model, path, *inputs), expected, atol=1e-4)
+
+
+# --- on a Gemm ----------------------------------------------------------------------------------
+
+
+def gemm(alpha: float) -> tuple[ir.Model, list[Binding], np.ndarray]:
+    """A Gemm with a bias and its weight ``(out, in)`` transposed, bound to a site."""
+    weight = RANDOM.standard_normal((20, 12)).astype(np.float32)
+    bias = RANDOM.standard_normal(20).astype(np.float32)
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "/head/Gemm", transB=1, alpha=alpha)
+    model = one_node(node, {"w": weight, "b": bias}, 12)
+    site = LinearSite("head", 12, 20, True, "head", None, "head")
+    return model, bind(model.graph, [site], lambda _: weight), weight
+
+
+def test_a_gemm_keeps_its_bias(tmp_path: Path) -> None:
+    model, bindings, weight = gemm(alpha=1.0)
+    assert bindings[0].transposed
+    ir.save(model, tmp_path / "dense.onnx")
+    u, s, v = torch.linalg.svd(torch.tensor(weight).T, full_matrices=False)
+    FactorizeLinears(bindings, {"head": LowRank(u * s, v)})(model)
+    save_graph(model, tmp_path / "split.onnx", NEWEST, NEWEST)
+    x = RANDOM.standard_normal((7, 12)).astype(np.float32)
+    expected = outputs_of(tmp_path / "dense.onnx", x)
+    np.testing.assert_allclose(outputs_of(tmp_path / "split.onnx", x), expected, atol=1e-4)
+    assert [node.op_type for node in model.graph] == ["MatMul", "MatMul", "Add"]
+
+
+def test_a_gemm_that_scales_is_refused() -> None:
+    model, bindings, weight = gemm(alpha=2.0)
+    factors = LowRank(torch.tensor(weight.T[:, :4]), torch.tensor(weight[:4]))
+    with pytest.raises(EdgelrError, match=r"Gemm of head has alpha=2\.0"):
+        FactorizeLinears(bindings, {"head": factors})(model)

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgelr.graph.save import load_graph
-from edgelr.graph.split_tied_table import ALIGNMENT_BYTES, name_products_apart
+from edgelr.graph.split_tied_table import ALIGNMENT_BYTES, split_tied_table
 from tests.helpers.foreign_graphs import Builder, run
 
 MIB = 2**20
@@ -62,7 +62,7 @@ IDS = np.array([[0, 255, 256], [511, 512, 599]])
 
 def test_pieces_are_at_the_place_of_the_table_and_give_the_same(path: Path) -> None:
     before, sidecar = run(path, ids=IDS), places(path)["table"]
-    name_products_apart(path, piece_bytes=70_000)  # 273 rows, of which whole pages have 256
+    split_tied_table(path, piece_bytes=70_000)  # 273 rows, of which whole pages have 256
     found = places(path)
     assert found.pop("table") == sidecar
     assert list(found) == ["table.product_0", "table.product_1", "table.product_2"]
@@ -74,7 +74,7 @@ def test_pieces_are_at_the_place_of_the_table_and_give_the_same(path: Path) -> N
 
 
 def test_a_small_table_has_one_more_name(path: Path) -> None:
-    name_products_apart(path)
+    split_tied_table(path)
     found = places(path)
     assert found["table"] == found["table.product"]
     assert operators(path) == {"Gather": 1, "FusedMatMul": 1}
@@ -82,13 +82,13 @@ def test_a_small_table_has_one_more_name(path: Path) -> None:
 
 def test_a_product_with_a_table_as_it_lies_stays_whole(tmp_path: Path) -> None:
     path = tied(tmp_path / "square.onnx", 512, 512, transposed=0)
-    name_products_apart(path, piece_bytes=70_000)
+    split_tied_table(path, piece_bytes=70_000)
     assert list(places(path)) == ["table", "table.product"]
 
 
 @pytest.mark.parametrize("piece_bytes", [70_000, 10**9])
 def test_a_graph_that_is_read_has_one_table_and_one_product(path: Path, piece_bytes: int) -> None:
-    name_products_apart(path, piece_bytes)
+    split_tied_table(path, piece_bytes)
     model = load_graph(path)
     assert list(model.graph.initializers) == ["table"]
     gather, product = model.graph
@@ -112,7 +112,7 @@ def test_other_values_that_are_put_together_stay(tmp_path: Path) -> None:
 
 
 def test_pieces_that_multiply_other_values_stay(path: Path) -> None:
-    name_products_apart(path, piece_bytes=70_000)
+    split_tied_table(path, piece_bytes=70_000)
     model = onnx.load(path, load_external_data=False)
     model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [2, 3, 64]))
     model.graph.node[2].input[0] = "other"
@@ -139,7 +139,7 @@ def test_less_of_a_table_is_in_memory_twice_while_it_is_packed(tmp_path: Path) -
     found = []
     for pieces in (1, 4):
         path = tied(tmp_path / f"{pieces}.onnx", 65536, 256)  # 64 MiB
-        name_products_apart(path, 64 * MIB // pieces)
+        split_tied_table(path, 64 * MIB // pieces)
         command = [sys.executable, "-c", LOADS, str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(int(done.stdout) / MIB)

@@ -22,7 +22,7 @@ def chirp(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def write_wave(path: Path, samples: np.ndarray, width: int = 2, rate: int = RATE) -> Path:
-    """Write samples in [-1, 1), ``(samples,)`` or ``(samples, channels)``, in whole numbers."""
+    """Write samples in [-1, 1), ``(samples,)`` or ``(samples, channels)``, as integers."""
     whole = np.round(samples.astype(np.float64) * 2.0 ** (8 * width - 1)).astype("<i4")
     if width == 1:
         whole += 128  # single bytes have no sign

@@ -137,7 +137,7 @@ def wrong_position_ids(folder: Path) -> None:
 
 
 def wrong_zero_point(folder: Path) -> None:
-    """The whole numbers of one matrix are read as if 129 and not 128 meant zero."""
+    """The quantized values of one matrix are read as if 129 and not 128 meant zero."""
     with edited(folder) as model:
         node = next(each for each in model.graph.node if each.op_type == "MatMulNBits")
         stored = numpy_helper.to_array(weight(model, node.input[1]))

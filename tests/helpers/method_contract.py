@@ -13,9 +13,8 @@ from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.forms import pivot
 from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.data.padding import left_padded
-from edgelr.graph.build import build
+from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.save import load_graph
-from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
 from edgelr.runtime.requests import Execution
@@ -46,7 +45,7 @@ def factors_of(model: LoadedModel, share: float) -> FactorSet:
 def write_graph(model: LoadedModel, dense: DenseExport, factors: FactorSet, folder: Path) -> Path:
     """Write the graph with these factors, as for a device with an older ONNX Runtime."""
     path = folder / graph_file(model.modality, "float32")
-    build(model, dense.traced, find_sites(model), factors, path, "float32", 23, 11)
+    build(model, dense.traced, find_sites(model), factors, path, GraphTarget("float32", 23, 11))
     return path
 
 
@@ -57,7 +56,7 @@ def errors(model: LoadedModel, path: Path) -> dict[str, float]:
 
 def longest_error(model: LoadedModel, path: Path) -> float:
     """Measure it for the longest text that the model reads."""
-    return error(model, path, *batch(model, 1, shape_of(model)[1]))
+    return error(model, path, *batch(model, 1, model.longest_text))
 
 
 def error(model: LoadedModel, path: Path, inputs: Any, mask: np.ndarray) -> float:

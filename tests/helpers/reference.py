@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from edgelr.cli import app
+from edgelr.core.errors import EdgelrError
 from tests.helpers.paths import ROOT
 
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -21,7 +22,7 @@ PLAIN = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "du
 INTRODUCTION = """# Command line
 
 Written from the commands themselves by `python -m tests.helpers.reference`. Every command has
-`--help`. [README.md](../README.md) has the examples, and says what the exit codes mean.
+`--help`, and [README.md](../README.md) has the examples.
 """
 
 
@@ -54,7 +55,8 @@ def golden(words: tuple[str, ...]) -> Path:
 
 def reference() -> str:
     """Write docs/cli.md."""
-    return INTRODUCTION + "".join(f"\n{_section(words, each)}" for words, each in commands())
+    sections = "".join(f"\n{_section(words, each)}" for words, each in commands())
+    return f"{INTRODUCTION}{sections}\n{_exit_codes()}"
 
 
 def _section(words: tuple[str, ...], command: Any) -> str:
@@ -67,6 +69,13 @@ def _section(words: tuple[str, ...], command: Any) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _exit_codes() -> str:
+    codes = {kind.exit_code: kind.__doc__ for kind in EdgelrError.__subclasses__()}
+    rows = [f"| {code} | {_escaped(codes[code] or '')} |" for code in sorted(codes)]
+    head = "| 0 | Everything went well. |\n| 1 | A bug: what is printed is for its report. |"
+    return "\n".join(("## Exit codes\n", "| | |", "|:--|:--|", head, *rows)) + "\n"
+
+
 def _argument(parameter: Any) -> str:
     name = parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
     return name if parameter.required else f"[{name}]"
@@ -76,7 +85,7 @@ def _row(parameter: Any, context: Any) -> str:
     if parameter.opts[0][0] != "-":
         return f"| `{_argument(parameter)}` | {_escaped(parameter.help or '')} |"
     names, told = parameter.get_help_record(context)
-    return f"| `{names}` | {_escaped(told)} |"
+    return f"| `{_escaped(names)}` | {_escaped(told)} |"
 
 
 def _escaped(text: str) -> str:

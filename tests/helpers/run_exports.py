@@ -30,7 +30,7 @@ from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.session import open_session
-from edgelr.stages.staging import Workplace
+from edgelr.stages.staging import Staging
 from tests.conftest import random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
@@ -114,9 +114,9 @@ def quick_settings(model: Path | str, **changes: Any) -> Settings:
     return make_settings(**{"model": str(model), **QUICK, **changes})
 
 
-def make_place(folder: Path) -> Workplace:
+def make_place(folder: Path) -> Staging:
     shutil.rmtree(folder, ignore_errors=True)
-    place = Workplace(folder / "bundle", folder / "scratch")
+    place = Staging(folder / "bundle", folder / "scratch")
     place.bundle.mkdir(parents=True)
     place.scratch.mkdir()
     return place

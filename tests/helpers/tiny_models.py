@@ -21,11 +21,13 @@ import torch
 
 from edgelr.compress.compressed_model import installed
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import Task
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.subject import DenseExport, dense_export
+from edgelr.stages.model_subject import dense_export
+from edgelr.stages.subject import DenseExport
 from tests.conftest import write_tiny
 from tests.helpers.method_contract import (
     LIMIT,
@@ -117,7 +119,7 @@ def measured(case: Case) -> str:
     with TemporaryDirectory() as temporary:
         folder, cache = Path(temporary), Cache(Path(temporary) / "cache")
         model = load(str(write_tiny(folder / "model", case.family, name)), cache)
-        found, fused = _compared(model, dense_export(model, cache, Recorder()), folder)
+        found, fused = _compared(model, dense_export(model, Run(cache, Recorder())), folder)
     assert max(found) <= LIMIT, (case, found)
     cells = [f"{each:.0e}" for each in found]
     if model.matching is None and (model.image or model.sound):

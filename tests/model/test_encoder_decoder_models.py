@@ -18,13 +18,12 @@ from edgelr.compress.statistics import units_per_token
 from edgelr.core.inputs import Pair
 from edgelr.data.calibration import from_pairs, from_samples, weights
 from edgelr.data.generation import Start, read_start
-from edgelr.model.generate import answer, start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import answers, as_tensors, divergence
 from edgelr.model.sites import find_groups, find_sites, weight_of
 from tests.compress.test_decompose import half, search_of, spectra_of
 from tests.compress.test_statistics import watched
-from tests.conftest import collected, random_ids, random_rows, random_sources, tiny_texts
+from tests.conftest import collected, random_ids, random_rows, tiny_texts
 from tests.helpers.run_exports import every_pair
 
 COPIES = 2400  # of a text: as many draws of the labels
@@ -179,35 +178,6 @@ def test_the_loss_is_that_of_every_predicted_token(tiny_models: Models, exporter
     assert len(losses) == texts.tokens == 4 + 6 + 3
     assert mean_loss(model, texts) == pytest.approx(np.mean(losses), rel=1e-5)
     assert loss_increase(model, texts)() == 0
-
-
-@every_pair
-def test_a_batch_is_answered_as_each_of_its_rows_alone(tiny_models: Models, exporter: str) -> None:
-    """A sound has no padding."""
-    model = tiny_models[exporter]
-    given = random_sources(model, 3, 9)
-    sources, mask = torch.tensor(given.inputs), torch.tensor(given.mask)
-    rows = [sources[:1], sources[1:2], sources[2:]]
-    if model.sound is None:
-        mask[1, 5:] = 0
-        rows[1] = rows[1][:, :5]
-    together = answer(model, sources, mask, 6)
-    single = [answer(model, row, torch.ones(row.shape[:2]), 6)[0] for row in rows]
-    assert together == single
-    assert all(len(row) == start_of(model).length + 6 for row in together)
-
-
-@every_pair
-def test_drawn_answers_follow_their_seed(tiny_models: Models, exporter: str) -> None:
-    model = tiny_models[exporter]
-    given = random_sources(model, 4, 9)
-    sources, mask = torch.tensor(given.inputs), torch.tensor(given.mask)
-
-    def drawn(seed: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(seed)
-        return answer(model, sources, mask, 8, generator)
-
-    assert drawn(0) == drawn(0) != drawn(1)
 
 
 def test_pairs_are_cut_and_chosen_as_rows() -> None:

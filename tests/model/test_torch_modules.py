@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgelr import pipeline
 from edgelr.commands.inspect import inspect_sites
+from edgelr.commands.validate import validate_again
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
-from edgelr.core.listener import Clock
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.graph.inputs import read_inputs
@@ -21,8 +23,7 @@ from edgelr.graph.open import open_foreign
 from edgelr.model.load import load
 from edgelr.report.schema import from_json
 from edgelr.runtime.runners.tensors import open_tensors
-from edgelr.stages.onnx import pipeline, proof
-from edgelr.stages.onnx.source import open_source
+from edgelr.stages.onnx.graph import open_graph
 from tests.helpers.run_exports import Recorder
 
 pytestmark = pytest.mark.whole
@@ -122,7 +123,7 @@ def test_a_module_is_compressed_by_its_inputs_and_judged_again(
     settings = make_settings(model=f"{HERE}net", task="tensors", profile="generic-cpu", keep=0.7)
     device, listener = load_profile("generic-cpu"), Recorder()
     out = tmp_path / "bundle"
-    report = pipeline.export(settings, device, out, cache, listener, "edgelr export")
+    report = pipeline.export(settings, device, out, Run(cache, listener))
     assert listener.notes == []  # the module's inputs are no random ones
     assert report.validation is not None
     assert report.validation.parity is not None
@@ -140,17 +141,17 @@ def test_a_module_is_compressed_by_its_inputs_and_judged_again(
         torch.tensor(answers["logits"]), module.eval()(**inputs)["logits"]
     )
     assert cosines.mean() > 0.97
-    again = proof.validate_again(bundle, None, None, None, "cpu", cache, listener)
+    again = validate_again(bundle, None, None, None, "cpu", Run(cache, listener))
     assert again.passed
 
 
 def test_the_number_of_samples_is_free(cache: Cache) -> None:
-    source = open_source(f"{HERE}net_of_a_tuple", cache)
-    free = read_inputs(open_foreign(source.graph))
+    source = open_graph(f"{HERE}net_of_a_tuple", Run(cache))
+    free = read_inputs(open_foreign(source.path))
     assert [(each.name, each.shape[1:]) for each in free] == [("x", (12, 24)), ("scale", ())]
     module, inputs = net()
     arrays = {key: each[:5].numpy() for key, each in inputs.items()}
-    found = open_tensors(source.graph).outputs(arrays)
+    found = open_tensors(source.path).outputs(arrays)
     expected = module.eval()(**{key: each[:5] for key, each in inputs.items()})
     for key, wanted in expected.items():
         np.testing.assert_allclose(found[key], wanted.detach().numpy(), atol=1e-4)
@@ -158,7 +159,7 @@ def test_the_number_of_samples_is_free(cache: Cache) -> None:
 
 def test_a_module_may_take_one_sample_only(cache: Cache) -> None:
     settings = make_settings(model=f"{HERE}one_row", task="tensors", keep=0.7)
-    made = pipeline.plan(settings, load_profile("generic-cpu"), cache, Recorder(), Clock())
+    made = pipeline.plan(settings, load_profile("generic-cpu"), Run(cache, Recorder()))
     assert {site.name: site.changed for site in made.plan.sites} == {"0": False, "2": True}
 
 
@@ -167,7 +168,7 @@ def test_a_family_that_nobody_declared_is_a_module(cache: Cache, tmp_path: Path)
     name = f"{HERE}of_an_unknown_family"
     settings = make_settings(model=name, task="tensors", profile="generic-cpu", keep=0.8)
     device = load_profile("generic-cpu")
-    report = pipeline.export(settings, device, tmp_path / "out", cache, Recorder(), "edgelr")
+    report = pipeline.export(settings, device, tmp_path / "out", Run(cache, Recorder()))
     assert report.validation is not None
     assert report.validation.parity is not None
     assert report.validation.parity.passed
@@ -177,7 +178,7 @@ def test_a_family_that_nobody_declared_is_a_module(cache: Cache, tmp_path: Path)
 
 @pytest.mark.breadth
 def test_the_linears_of_a_module_can_be_looked_at(cache: Cache) -> None:
-    rows = inspect_sites(make_settings(model=f"{HERE}one_row", task="tensors"), cache)
+    rows = inspect_sites(make_settings(model=f"{HERE}one_row", task="tensors"), Run(cache))
     assert [(row.name, row.in_features, row.out_features) for row in rows] == [
         ("0", 24, 64),
         ("2", 64, 64),
@@ -196,12 +197,12 @@ def test_the_linears_of_a_module_can_be_looked_at(cache: Cache) -> None:
 )
 def test_what_cannot_be_traced_is_refused(name: str, message: str, cache: Cache) -> None:
     with pytest.raises(InputError, match=message):
-        open_source(HERE + name, cache)
+        open_graph(HERE + name, Run(cache))
 
 
 def test_a_folder_is_no_module(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Write such a function, which may load any model"):
-        open_source(str(tmp_path), cache)
+        open_graph(str(tmp_path), Run(cache))
 
 
 def test_a_module_without_its_task_is_told_of_it(cache: Cache) -> None:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from onnx import TensorProto
 
+from edgelr.core.run import Run
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.subject import dense_export
+from edgelr.stages.model_subject import dense_export
 from tests.conftest import SENTENCES
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import QUICK, Recorder, session_cache
@@ -37,12 +38,16 @@ def run(name: str, *words: object, said: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def decoder(tiny_decoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return dense_export(tiny_decoder, session_cache(tmp_path_factory), Recorder()).bundle.folder
+    return dense_export(
+        tiny_decoder, Run(session_cache(tmp_path_factory), Recorder())
+    ).bundle.folder
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return dense_export(tiny_encoder, session_cache(tmp_path_factory), Recorder()).bundle.folder
+    return dense_export(
+        tiny_encoder, Run(session_cache(tmp_path_factory), Recorder())
+    ).bundle.folder
 
 
 def test_a_chat_answers_every_line_and_ends_with_an_empty_one(decoder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from edgelr import pipeline
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.decoder import DecoderRunner
@@ -51,7 +52,7 @@ def dense(
     tiny_models: dict[str, LoadedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> ExportBundle:
     model, cache = tiny_models[PIVOTS[1]], session_cache(tmp_path_factory)
-    return pipeline.dense_bundle(quick_settings(model.folder), cache, Recorder())
+    return pipeline.dense_bundle(quick_settings(model.folder), Run(cache, Recorder()))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from edgelr import pipeline
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.runtime.requests import Execution
@@ -47,16 +48,14 @@ def test_a_trained_model_finds_the_same_letters(letters: Path, keep: float | Non
         label_template=TEMPLATE,
     )
     cache, out = Cache(letters / "cache"), letters / f"bundle-{keep}"
-    report = pipeline.export(
-        settings, load_profile("generic-cpu"), out, cache, Recorder(), "edgelr export"
-    )
+    report = pipeline.export(settings, load_profile("generic-cpu"), out, Run(cache, Recorder()))
     validation = report.validation
     assert validation is not None
     assert validation.passed, validation.gate
     paths = sorted((letters / "labelled").rglob("*.png"))
     labels = np.array([LETTERS.index(path.parent.name) for path in paths])
     found = []
-    for bundle in (pipeline.dense_bundle(settings, cache, Recorder()), read_bundle(out)):
+    for bundle in (pipeline.dense_bundle(settings, Run(cache, Recorder())), read_bundle(out)):
         runner = DualEncoderRunner.open(bundle, Execution(threads=1))
         scores = runner.logits(runner.embed(paths), runner.embed_texts(PROMPTS))
         found.append(scores.argmax(-1))

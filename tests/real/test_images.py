@@ -12,6 +12,7 @@ from edgelr import pipeline
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.runtime.requests import Execution
@@ -57,8 +58,8 @@ def exported(request: pytest.FixtureRequest, letters: Path) -> Exported:
     )
     cache = Cache(letters / "cache")
     profile, out = load_profile("generic-cpu"), letters / f"bundle-{request.param}"
-    report = pipeline.export(settings, profile, out, cache, Recorder(), "edgelr export")
-    dense = pipeline.dense_bundle(settings, cache, Recorder())
+    report = pipeline.export(settings, profile, out, Run(cache, Recorder()))
+    dense = pipeline.dense_bundle(settings, Run(cache, Recorder()))
     paths = sorted((letters / "labelled").rglob("*.png"))
     before, after = (
         ImageEncoderRunner.open(bundle, Execution(threads=1)).decide(paths).argmax(-1)

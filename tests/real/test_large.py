@@ -10,6 +10,7 @@ import pytest
 from edgelr import pipeline
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from tests.conftest import write_tiny
 from tests.helpers.run_exports import Recorder, quick_settings
@@ -32,9 +33,7 @@ def test_a_model_of_three_gigabytes_is_exported_rewritten_and_run(tmp_path: Path
     folder = write_tiny(tmp_path / "model", "llama", **sizes)
     settings = quick_settings(folder, keep=0.8, recipe="svd-llm", calibration_tokens=256)
     out, cache = tmp_path / "out", Cache(tmp_path / "cache")
-    report = pipeline.export(
-        settings, load_profile("generic-cpu"), out, cache, Recorder(), "edgelr"
-    )
+    report = pipeline.export(settings, load_profile("generic-cpu"), out, Run(cache, Recorder()))
     assert report.dense_file_bytes > 3e9
     assert PROTOBUF_LIMIT_BYTES < report.bundle_file_bytes < 0.83 * report.dense_file_bytes
     assert report.validation is not None

@@ -14,14 +14,15 @@ from edgelr.compress.methods import METHODS
 from edgelr.compress.shared_basis import fit_coefficients, group_loss, refine_basis
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
 from edgelr.model.sites import weight_of
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.runtime import calls as jobs
-from edgelr.stages.bundle import PARITY_LIMIT, write_bundle
 from edgelr.stages.factorize import make_factors
+from edgelr.stages.model_bundle import PARITY_LIMIT, write_bundle
 from edgelr.stages.subject import Planned
 from tests.helpers.run_exports import Recorder, make_place
 from tests.real.test_decoder import model_path
@@ -57,10 +58,11 @@ def make(
         precision=precision, calibration_tokens=2048,
     )  # fmt: skip
     device = load_profile("generic-cpu")
-    planned = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
-    factored = make_factors(planned, cache, Recorder())
+    planned = pipeline.plan(settings, device, Run(cache, Recorder()))
+    factored = make_factors(planned, Run(cache, Recorder()))
     place = make_place(folder)
-    bundle, twin = write_bundle(planned, factored, place)
+    written = write_bundle(planned, factored, place)
+    bundle, twin = written.bundle, written.twin
     return Made(planned, bundle, twin or bundle, place.scratch / "answers.npz")
 
 
@@ -124,13 +126,13 @@ def errors(cache: Cache) -> torch.Tensor:
         calibration_tokens=8192,
     )  # fmt: skip
     device = load_profile("generic-cpu")
-    made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    made = pipeline.plan(settings, device, Run(cache, Recorder()))
     model, method = made.subject.model, METHODS.get("svd_llm")
     ranks = {site.group: site.candidate.rank for site in made.plan.sites}
     errors = torch.zeros(3)
     for group in [each for each in made.subject.groups if each.kind == "blocks"][::5]:
         weights = [weight_of(model, site.name).double() for site in group.sites]
-        given = [made.statistics.of(site) for site in group.sites]
+        given = [made.costs.statistics.of(site) for site in group.sites]
         metrics = [method.metric(each) for each in given]
         stacked = decompose_group(group, weights, given, method, "stacked")
         fitted = fit_coefficients(stacked, weights, metrics).truncate(ranks[group.name])  # type: ignore[arg-type]

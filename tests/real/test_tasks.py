@@ -15,6 +15,7 @@ from edgelr import pipeline
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.data.text import split_sentences
 from edgelr.device.profile import load_profile
@@ -81,8 +82,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     )
     cache = Cache(folder / "cache")
     profile, out = load_profile("generic-cpu"), folder / "bundle"
-    report = pipeline.export(settings, profile, out, cache, Recorder(), "edgelr export")
-    dense = pipeline.dense_bundle(settings, cache, Recorder())
+    report = pipeline.export(settings, profile, out, Run(cache, Recorder()))
+    dense = pipeline.dense_bundle(settings, Run(cache, Recorder()))
     return Exported(
         report,
         TextEncoderRunner.open(dense),

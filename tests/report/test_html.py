@@ -5,19 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from edgelr.core.report import Report
 from edgelr.report.drawings import drawings
 from edgelr.report.html import to_html
-from edgelr.report.markup import Markup, element
-from edgelr.report.plan_tables import site_table
-from edgelr.report.svg import style_sheet, ticks, to_file
-from edgelr.stages.report import remaining_losses
-from tests.helpers.reports import MIB, make_report, site, unmeasured
+from edgelr.report.svg import style_sheet
+from tests.helpers.reports import make_report, unmeasured
 
 ATTACK = "</script><script>alert('x')</script><img src=//evil.example onerror=alert(1)>\x00&\ud800"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -91,16 +86,6 @@ def test_the_page_has_the_figures_of_every_section(report: Report) -> None:
     assert [figure for figure in figures if figure not in text] == []
 
 
-def test_groups_are_named_where_there_are_any(report: Report) -> None:
-    assert "with" not in site_table(report.plan).columns
-    first, *others = report.plan.sites
-    shared = dataclasses.replace(first, group="model.layers.0.input")
-    found = site_table(dataclasses.replace(report.plan, sites=(shared, *others)))
-    column = found.columns.index("with")
-    assert [row[column] for row in found.rows] == ["model.layers.0.input", "–", "–"]
-    assert all(len(row) == len(found.columns) for row in found.rows)
-
-
 def test_what_was_not_measured_is_said_not_hidden(report: Report) -> None:
     page = Elements(to_html(unmeasured(report)))
     for said in ("Accuracy and parity: not measured", "Latency and memory: not measured"):
@@ -151,83 +136,3 @@ def test_every_drawing_says_in_words_what_it_shows(report: Report) -> None:
     for chart in drawings(report).values():
         assert chart.title
         assert len(chart.description) > 40
-
-
-def test_every_drawing_is_a_file_of_its_own(report: Report) -> None:
-    for name, chart in drawings(hostile(report)).items():
-        root = ElementTree.fromstring(to_file(chart, name).encode())
-        assert root.tag == f"{SVG}svg"
-        assert root.find(f"{SVG}style") is not None
-        assert not [each for each in root.iter() if each.tag in (f"{SVG}script", f"{SVG}img")]
-
-
-def test_predicted_figures_are_hatched_and_named_and_measured_ones_are_not(
-    report: Report,
-) -> None:
-    root = ElementTree.fromstring(to_file(drawings(report)["latency"], "latency").encode())
-    bars = [each for each in root if each.get("class") in ("bar dense", "bar bundle")]
-    hatched = [each for each in bars if "url(#latency-" in each.get("style", "")]
-    assert (len(bars), len(hatched)) == (8, 4)
-    labels = [each.text or "" for each in root.iter(f"{SVG}text")]
-    assert sum("(PREDICTED)" in label for label in labels) == len(hatched)
-
-
-def test_bars_are_as_long_as_their_figures(report: Report) -> None:
-    root = ElementTree.fromstring(to_file(drawings(report)["size"], "size").encode())
-    widths = [float(each.get("width", 0)) for each in root if each.get("class", "")[:3] == "bar"]
-    dense, bundle = widths[:2]
-    assert bundle / dense == pytest.approx(90 / 150, abs=1e-3)
-
-
-def test_a_plan_that_does_not_fit_shows_what_is_missing(report: Report) -> None:
-    sites = (site("model.layers.0.mlp.up_proj", "dense", 9000 * MIB, "dense is smaller"),)
-    crowded = dataclasses.replace(report, plan=dataclasses.replace(report.plan, sites=sites))
-    chart = drawings(crowded)["budget"]
-    assert "missing: 2,816.0 MiB" in chart.description
-    assert "over" in to_file(chart, "budget")
-
-
-def test_a_map_has_a_field_for_every_linear(report: Report) -> None:
-    plan = dataclasses.replace(
-        report.plan,
-        sites=(
-            *report.plan.sites,
-            site("lm_head", "dense", 3 * MIB, "kept dense"),
-            site("MatMul_7", "low_rank", 3 * MIB, "counted"),
-            site("blocks.2.0.mlp", "low_rank", 3 * MIB, "counted"),
-        ),
-    )
-    chart = drawings(dataclasses.replace(report, plan=plan))["ranks"]
-    assert chart.columns == ("self_attn.q_proj", "mlp.up_proj", "lm_head", "MatMul", "mlp")
-    assert [label for label, _ in chart.rows] == ["0", "1", "–", "7", "2.0"]
-    told = [cell.told for _, cells in chart.rows for cell in cells if cell.value is not None]
-    assert sorted(each.partition(":")[0] for each in told) == sorted(
-        each.name for each in plan.sites
-    )
-
-
-def test_attributes_and_children_are_escaped_and_markup_is_not() -> None:
-    made = element("p", "<&\"'", element("b", "x"), title='"><script>', class_="a", hidden=False)
-    assert made == '<p title="&quot;&gt;&lt;script&gt;" class="a">&lt;&amp;&quot;&#x27;<b>x</b></p>'
-    assert isinstance(made, Markup)
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (0, 0.032), (-0.2, 1.3), (0, 97.8), (0, 5400), (3, 1003)]
-)
-def test_axes_have_a_few_round_ticks(low: float, high: float) -> None:
-    found = ticks(low, high)
-    assert 3 <= len(found) <= 8
-    assert found == sorted(set(found))
-    assert all(low <= value <= high for value in found)
-
-
-def test_spectra_are_shares_of_the_loss_without_any_component(report: Report) -> None:
-    names = [each.name for each in report.plan.sites]
-    losses = {
-        names[0]: np.linspace(4.0, 0.0, 11),
-        names[1]: np.append(np.inf, np.linspace(4.0, 0.0, 10)),
-    }
-    found = remaining_losses(report.plan, losses)
-    assert list(found) == [names[0]]  # the others have none, or no figure for rank 0
-    assert found[names[0]] == pytest.approx([0.1 * left for left in range(9, 0, -1)])

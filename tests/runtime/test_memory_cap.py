@@ -14,6 +14,7 @@ from edgelr import cli
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import ProviderError
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.profile import DeviceProfile, load_profile, profile_path
@@ -22,7 +23,7 @@ from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import predict_peak, run_under_cap
 from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
-from edgelr.stages import subject as planning
+from edgelr.stages import model_subject as planning
 from edgelr.stages.baselines import dense_in
 from edgelr.stages.subject import DenseExport
 from tests.helpers.run_exports import Recorder, session_cache
@@ -50,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(scope="module")
 def export(tiny_decoder: LoadedModel, cache: Cache) -> DenseExport:
-    return planning.dense_export(tiny_decoder, cache, Recorder())
+    return planning.dense_export(tiny_decoder, Run(cache, Recorder()))
 
 
 def test_what_grows_is_predicted_to_grow(export: DenseExport) -> None:
@@ -159,9 +160,9 @@ def real_export(name: str, weights: WeightPrecision, cache: Cache) -> ExportBund
     from tests.real.test_decoder import model_path
 
     device: DeviceProfile = load_profile("generic-cpu")
-    model = planning.load_model(make_settings(model=model_path(name)), cache)
-    dense = planning.dense_export(model, cache, Recorder())
-    return dense_in(model, dense, weights, device, cache)
+    model = planning.load_model(make_settings(model=model_path(name)), Run(cache))
+    dense = planning.dense_export(model, Run(cache, Recorder()))
+    return dense_in(model, dense, weights, device, Run(cache))
 
 
 @pytest.mark.real

@@ -18,6 +18,7 @@ from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.data.file_lists import listed
 from edgelr.data.images import list_images
 from edgelr.device.profile import load_profile
@@ -27,7 +28,7 @@ from edgelr.runtime.memory_cap import run_under_cap
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
 from edgelr.runtime.validate import accuracy
-from edgelr.stages.subject import examine
+from edgelr.stages.model_subject import examine
 from tests.conftest import TinyModels
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import MATCH_PIVOT, MATCHERS, Recorder, quick_settings, session_cache
@@ -80,8 +81,8 @@ def exported(
     folder = tmp_path_factory.mktemp("matching") / "bundle"
     aim = {} if precision == "int8" else {"keep": 0.8}
     settings = quick(model, photos, profile=profile, precision=precision, **aim)
-    report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
-    dense = pipeline.dense_bundle(settings, cache, Recorder())
+    report = pipeline.export(settings, load_profile(profile), folder, Run(cache, Recorder()))
+    dense = pipeline.dense_bundle(settings, Run(cache, Recorder()))
     return Exported(model, read_bundle(folder, verify=True), dense, report)
 
 
@@ -232,7 +233,7 @@ def test_what_is_not_made_for_two_graphs_is_refused_before_any_work(
     recorder, device = Recorder(), load_profile("generic-cpu")
     settings = quick(pivot, photos, **changes)
     with pytest.raises(InputError, match=what):
-        pipeline.export(settings, device, tmp_path / "o", Cache(tmp_path / "c"), recorder, "edgelr")
+        pipeline.export(settings, device, tmp_path / "o", Run(Cache(tmp_path / "c"), recorder))
     assert recorder.stages == []
 
 

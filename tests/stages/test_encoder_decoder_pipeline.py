@@ -20,12 +20,12 @@ from edgelr.compress.reference_outputs import write_answers
 from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.data.audio import log_mel
 from edgelr.device.budget import activation_bytes, cache_bytes
 from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
 from edgelr.graph.workload import read_workload
-from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import run_under_cap
@@ -79,8 +79,8 @@ def exported(
     said = write_said(folder.parent, 24) if model.sound else None
     read = {"calibration": (str(said),), "calibration_length": None} if said else {}
     settings = quick_settings(model.folder, profile=profile, precision=weights, **aim, **read)
-    report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
-    dense = pipeline.dense_bundle(settings, cache, Recorder())
+    report = pipeline.export(settings, load_profile(profile), folder, Run(cache, Recorder()))
+    dense = pipeline.dense_bundle(settings, Run(cache, Recorder()))
     return Exported(model, read_bundle(folder, verify=True), dense, report, said)
 
 
@@ -171,7 +171,8 @@ def test_the_errors_of_transcripts_are_counted(exported: Exported) -> None:
 def test_the_first_convolution_of_a_sound_runs_twice_for_every_position(exported: Exported) -> None:
     sound, path = exported.model.sound, exported.bundle.encoder_path
     assert path is not None
-    found = [product.positions_per_token for product in read_workload(path, sound).products]
+    tokens = sound.tokens if sound else None
+    found = [each.positions_per_token for each in read_workload(path, tokens).products]
     assert found == [2.0 if sound else 1.0] + [1.0] * (len(found) - 1)
 
 
@@ -242,7 +243,7 @@ def test_parity_sees_a_wrong_answer_and_lost_padding(
     pivot: LoadedModel, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
+    dense = pipeline.dense_bundle(quick_settings(pivot.folder), Run(cache, Recorder()))
     path = tmp_path / "answers.npz"
     write_answers(pivot, {}, [*random_ids(3, 9), random_ids(1, 4)[0]], 8, path)
     assert parity(dense, path).passed
@@ -265,8 +266,9 @@ def test_steps_with_a_past_give_the_logits_of_the_whole(
     pivot: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
-    runner = EncoderDecoderRunner.open(dense)
+    runner = EncoderDecoderRunner.open(
+        pipeline.dense_bundle(quick_settings(pivot.folder), Run(cache, Recorder()))
+    )
     target, source = random_ids(2, 7, seed=3), runner.read(random_ids(2, 5))
     whole, _ = runner.logits(target, source)
     parts, past = [], None
@@ -277,7 +279,7 @@ def test_steps_with_a_past_give_the_logits_of_the_whole(
 
 
 def test_memory_counts_the_source_once_and_the_past_twice(pivot: LoadedModel) -> None:
-    shape, longest = shape_of(pivot)
+    shape, longest = pivot.dimensions, pivot.longest_text
     assert (shape.source_tokens, longest) == (72, 72)
     per_token = 2 * 2 * 2 * 16 * 4  # keys and values, blocks, heads, head size, bytes
     assert cache_bytes(shape, 1, 10, "float32") == per_token * (2 * 10 + 72)
@@ -308,7 +310,7 @@ def test_what_is_not_made_for_pairs_is_refused_before_any_work(
     settings = quick_settings(pivot.folder, **changes)
     cache = session_cache(tmp_path_factory)
     with pytest.raises(InputError, match=what):
-        pipeline.export(settings, device, tmp_path / "out", cache, recorder, "edgelr")
+        pipeline.export(settings, device, tmp_path / "out", Run(cache, recorder))
     assert recorder.stages == []
 
 
@@ -327,8 +329,9 @@ def test_the_pair_writes_and_predicts_the_same_text_in_every_way(
     pivot: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    dense = pipeline.dense_bundle(quick_settings(pivot.folder), cache, Recorder())
-    runner = EncoderDecoderRunner.open(dense)
+    runner = EncoderDecoderRunner.open(
+        pipeline.dense_bundle(quick_settings(pivot.folder), Run(cache, Recorder()))
+    )
     sources = [random_ids(1, 9)[0], random_ids(1, 5)[0]]  # answered together, one with padding
     found = runner.continued(sources, 8)
     assert found.tolist() == runner.greedy(sources, 8)

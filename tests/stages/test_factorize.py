@@ -13,8 +13,8 @@ from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import Factors, FactorSet, Kronecker, LowRank, Tied
 from edgelr.compress.spectra import read_factors, write_factors
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
-from edgelr.model.dimensions import shape_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.calibration_data import to_heal_on
 from edgelr.stages.factorize import Factored, make_factors
@@ -27,9 +27,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return session_cache(tmp_path_factory)
 
 
-def plan_of(model: LoadedModel, cache: Cache, listener: Recorder, **changes: Any) -> Planned:
+def plan_of(model: LoadedModel, run: Run, **changes: Any) -> Planned:
     settings = quick_settings(model.folder, **{"keep": 0.7, **changes})
-    return pipeline.plan(settings, load_profile("generic-cpu"), cache, listener, pipeline.Clock())
+    return pipeline.plan(settings, load_profile("generic-cpu"), run)
 
 
 def tensors(factors: Factors) -> list[torch.Tensor]:
@@ -50,8 +50,8 @@ def equal(first: FactorSet, second: FactorSet) -> bool:
 
 
 def test_plain_factors_are_those_of_the_plan(tiny_decoder: LoadedModel, cache: Cache) -> None:
-    made = plan_of(tiny_decoder, cache, Recorder(), recipe="svd-llm")
-    found = make_factors(made, cache, Recorder())
+    made = plan_of(tiny_decoder, Run(cache, Recorder()), recipe="svd-llm")
+    found = make_factors(made, Run(cache, Recorder()))
     assert equal(found.factors, truncate(made.spectra, made.plan))
     assert found.notes == ()
 
@@ -60,9 +60,9 @@ def test_a_plan_that_keeps_everything_needs_no_work(
     tiny_decoder: LoadedModel, cache: Cache
 ) -> None:
     listener = Recorder()
-    made = plan_of(tiny_decoder, cache, listener, keep=1.0, heal_steps=3)
+    made = plan_of(tiny_decoder, Run(cache, listener), keep=1.0, heal_steps=3)
     listener.stages.clear()
-    assert make_factors(made, cache, listener) == Factored({})
+    assert make_factors(made, Run(cache, listener)) == Factored({})
     assert listener.stages == []
 
 
@@ -79,9 +79,9 @@ def test_a_plan_that_keeps_everything_needs_no_work(
 def test_an_improvement_is_told_and_found_again(
     tiny_decoder: LoadedModel, tmp_path: Path, cache: Cache, changes: dict[str, Any], note: str
 ) -> None:
-    made = plan_of(tiny_decoder, cache, Recorder(), **changes)
+    made = plan_of(tiny_decoder, Run(cache, Recorder()), **changes)
     own = Cache(tmp_path / "cache")
-    first, again = (make_factors(made, own, listener) for listener in (Recorder(), Recorder()))
+    first, again = (make_factors(made, Run(own, listener)) for listener in (Recorder(), Recorder()))
     assert any(note in text for text in first.notes)
     assert first.notes == again.notes
     assert equal(first.factors, again.factors)
@@ -91,10 +91,13 @@ def test_an_improvement_is_told_and_found_again(
 def test_a_second_call_does_no_work(
     tiny_decoder: LoadedModel, tmp_path: Path, cache: Cache
 ) -> None:
-    made, own = plan_of(tiny_decoder, cache, Recorder(), heal_steps=3), Cache(tmp_path / "cache")
-    make_factors(made, own, Recorder())
+    made, own = (
+        plan_of(tiny_decoder, Run(cache, Recorder()), heal_steps=3),
+        Cache(tmp_path / "cache"),
+    )
+    make_factors(made, Run(own, Recorder()))
     listener = Recorder()
-    make_factors(made, own, listener)
+    make_factors(made, Run(own, listener))
     assert listener.stages == []
 
 
@@ -108,13 +111,13 @@ def test_an_interrupted_healing_goes_on(
             if what == "healing" and done > 12:
                 raise KeyboardInterrupt
 
-    made = plan_of(tiny_decoder, cache, Recorder(), heal_steps=25)
-    whole = make_factors(made, Cache(tmp_path / "a"), Recorder())
+    made = plan_of(tiny_decoder, Run(cache, Recorder()), heal_steps=25)
+    whole = make_factors(made, Run(Cache(tmp_path / "a"), Recorder()))
     own = Cache(tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
-        make_factors(made, own, Impatient())
+        make_factors(made, Run(own, Impatient()))
     assert list(own.root.glob("unfinished-heal*"))
-    assert equal(make_factors(made, own, Recorder()).factors, whole.factors)
+    assert equal(make_factors(made, Run(own, Recorder())).factors, whole.factors)
     assert not list(own.root.glob("unfinished-heal*"))
 
 
@@ -123,11 +126,11 @@ def test_what_the_model_writes_is_healed_on_in_longer_rows(
 ) -> None:
     file = tmp_path / "text.txt"
     file.write_text("a text of its own " * 400, encoding="utf-8")
-    made = plan_of(tiny_decoder, cache, Recorder(), calibration=("self", str(file)))
-    texts = to_heal_on(made.subject, made.dense, made.calibration, cache, Recorder())
-    asked, longest = sum(part.tokens for part in made.calibration), shape_of(tiny_decoder)[1]
-    assert texts[1] is made.calibration[1]
-    assert texts[0].length == min(512, longest) > made.calibration[0].length
+    made = plan_of(tiny_decoder, Run(cache, Recorder()), calibration=("self", str(file)))
+    texts = to_heal_on(made.subject, made.dense, made.costs.calibration, Run(cache, Recorder()))
+    asked, longest = sum(part.tokens for part in made.costs.calibration), tiny_decoder.longest_text
+    assert texts[1] is made.costs.calibration[1]
+    assert texts[0].length == min(512, longest) > made.costs.calibration[0].length
     assert asked <= texts[0].tokens < asked + texts[0].length
 
 
@@ -139,21 +142,21 @@ def test_interrupted_scales_leave_nothing(
             if what == "scales" and done:
                 raise KeyboardInterrupt
 
-    made, own = plan_of(tiny_decoder, cache, Recorder()), Cache(tmp_path / "own")
+    made, own = plan_of(tiny_decoder, Run(cache, Recorder())), Cache(tmp_path / "own")
     with pytest.raises(KeyboardInterrupt):
-        make_factors(made, own, Impatient())
+        make_factors(made, Run(own, Impatient()))
     assert not list(own.root.iterdir())
 
 
 def test_a_second_round_plans_on_the_compressed_model(
     tiny_decoder: LoadedModel, cache: Cache
 ) -> None:
-    first = plan_of(tiny_decoder, cache, Recorder())
-    second = plan_of(tiny_decoder, cache, Recorder(), rounds=2)
+    first = plan_of(tiny_decoder, Run(cache, Recorder()))
+    second = plan_of(tiny_decoder, Run(cache, Recorder()), rounds=2)
     assert second.plan.planned_bytes <= second.plan.budget_bytes
     assert second.spectra.folder != first.spectra.folder
     site = first.subject.sites[-1]
-    dense, compressed = (made.statistics.of(site).input_gram for made in (first, second))
+    dense, compressed = (made.costs.statistics.of(site).input_gram for made in (first, second))
     assert dense is not None
     assert compressed is not None
     assert not torch.allclose(dense, compressed, rtol=1e-3)

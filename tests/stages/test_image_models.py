@@ -20,7 +20,6 @@ from edgelr.commands.bench.request import Question
 from edgelr.commands.bench.setup import common_ground
 from edgelr.compress import rescale
 from edgelr.compress.compressed_model import all_answers, installed, loss_increase, multiplied
-from edgelr.compress.embedding_table import find_table
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.heal.distillation import batches, mean_distillation_loss, pieces
 from edgelr.compress.statistics import units_per_token
@@ -28,6 +27,7 @@ from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.data.calibration import from_images
 from edgelr.data.file_lists import listed
@@ -35,18 +35,18 @@ from edgelr.data.images import list_images
 from edgelr.device.profile import load_profile
 from edgelr.graph.build import build
 from edgelr.graph.workload import read_workload
-from edgelr.model.dimensions import shape_of
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import answers, backward, drawn
 from edgelr.model.sites import find_sites, positions, weight_of
+from edgelr.model.token_table import find_table
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.runtime.validate import accuracy
 from edgelr.stages.factorize import make_factors
-from edgelr.stages.subject import dense_export, examine
+from edgelr.stages.model_subject import dense_export, examine
 from tests.compress.test_heal import product
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
 from tests.helpers.bundles import run_bundle_tests
@@ -84,7 +84,7 @@ def test_an_image_has_its_patches_and_what_the_family_adds(tiny_models: Models) 
         model = tiny_models[family]
         assert model.image is not None
         assert model.image.tokens == PATCHES + added, family
-        shape, longest = shape_of(model)
+        shape, longest = model.dimensions, model.longest_text
         assert (shape.vocab_size, shape.kv_heads, longest) == (0, 0, PATCHES + added)
 
 
@@ -141,7 +141,7 @@ def test_what_weighs_channels_is_no_site(tiny_models: Models) -> None:
     found = [round(25 * each) for each in often.values()]
     assert found == [100, 100, 100, 25, 25, 25, 25, 25, 25]
     assert not any("squeeze_excite" in name or "depthwise" in name for name in often)
-    shape, _ = shape_of(model)
+    shape = model.dimensions
     assert (shape.layers, shape.hidden_size, shape.intermediate_size) == (4, 16, 48)
     assert shape.positions_per_token == often["efficientnet.encoder.blocks.1.expansion.expand_conv"]
 
@@ -178,16 +178,16 @@ def test_products_are_counted_for_every_position(
 ) -> None:
     model = tiny_models[name]
     dense, sites = (
-        dense_export(model, session_cache(tmp_path_factory), Recorder()),
+        dense_export(model, Run(session_cache(tmp_path_factory), Recorder())),
         find_sites(model),
     )
     factors = {site.name: product(weight_of(model, site.name), 8) for site in sites}
     path = tmp_path / "model.onnx"
-    build(model, dense.traced, sites, factors, path, "float32")
+    build(model, dense.traced, sites, factors, path)
     sizes = {site: (site.parameters, 8 * (site.in_features + site.out_features)) for site in sites}
     kept = 3 * 2 * 2 * 24 * 100 / 25 if name == "swin" else 96 * 5 / 9  # patches; the head
     for index, graph in enumerate((dense.bundle.model_path, path)):
-        found = read_workload(graph, model.image).products
+        found = read_workload(graph, model.image.tokens).products
         work = sum(each.inputs * each.outputs * each.positions_per_token for each in found)
         expected = sum(size[index] * site.positions_per_token for site, size in sizes.items())
         assert work == pytest.approx(expected + kept)
@@ -200,9 +200,9 @@ def test_what_has_stages_is_not_refitted(
 ) -> None:
     settings = quick(tiny_models[name], photos, recipe="mpifa", forms=("dense", "low_rank"))
     device, cache = load_profile("generic-cpu"), Cache(tmp_path)
-    made = pipeline.plan(settings, device, cache, Recorder(), pipeline.Clock())
+    made = pipeline.plan(settings, device, Run(cache, Recorder()))
     with pytest.raises(InputError, match=r"at another resolution.*without a refit"):
-        make_factors(made, cache, Recorder())
+        make_factors(made, Run(cache, Recorder()))
 
 
 def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, photos: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_bench_judges_on_folders(
     cache = session_cache(tmp_path_factory)
     for files, name in (((), photos.name), ((str(photos),), photos.name)):
         question = Question(settings, ("svd",), (0.8,), files, tokens=5 * 26)
-        found = common_ground(question, device, tmp_path / "out", cache, Recorder())
+        found = common_ground(question, device, tmp_path / "out", Run(cache, Recorder()))
         assert list(found.texts) == [name]
         assert found.texts[name].inputs.shape == (5, 3, 20, 20)
         assert found.calibration[0].inputs.shape == (20, 3, 20, 20)  # every second photo
@@ -364,9 +364,7 @@ def exported(
     settings = quick(model, photos, precision=precision, with_tests=True, **aim)
     folder = tmp_path_factory.mktemp("images") / "bundle"
     cache = session_cache(tmp_path_factory)
-    report = pipeline.export(
-        settings, load_profile("generic-cpu"), folder, cache, Recorder(), "edgelr"
-    )
+    report = pipeline.export(settings, load_profile("generic-cpu"), folder, Run(cache, Recorder()))
     return Exported(model, report, folder)
 
 
@@ -442,7 +440,7 @@ def test_a_graph_of_texts_is_no_image_model(
     tiny_models: Models, tiny_encoder: LoadedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = session_cache(tmp_path_factory)
-    text = pipeline.dense_bundle(quick_settings(tiny_encoder.folder), cache, Recorder())
+    text = pipeline.dense_bundle(quick_settings(tiny_encoder.folder), Run(cache, Recorder()))
     image = tiny_models["vit"].image
     assert image is not None
     with pytest.raises(InputError, match=r"its inputs are .*input_ids.*Expected pixel_values"):

@@ -13,12 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgelr import pipeline
 from edgelr.commands.validate import validate_again
 from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import BudgetError, InputError
-from edgelr.core.listener import Clock
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
 from edgelr.graph.linears import find_linears
@@ -26,10 +27,9 @@ from edgelr.graph.open import open_foreign
 from edgelr.report.schema import from_json
 from edgelr.runtime import measure
 from edgelr.runtime.evaluators.tensors import compare_tensors, distance, relative_error
-from edgelr.stages.onnx import pipeline
 from edgelr.stages.onnx.components import decompose, read_components, write_components
-from edgelr.stages.onnx.planning import Planned
 from edgelr.stages.onnx.sensitivity import loss_curve, open_probe
+from edgelr.stages.subject import Planned
 from tests.helpers.bundles import run_bundle_tests
 from tests.helpers.foreign_graphs import Builder, mlp, random, run
 from tests.helpers.paths import ROOT
@@ -61,7 +61,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 def planned(source: Path, cache: Cache, **options: object) -> Planned:
     settings = make_settings(model=str(source), profile="generic-cpu", **options)
-    return pipeline.plan(settings, load_profile("generic-cpu"), cache, Recorder(), Clock())
+    return pipeline.plan(settings, load_profile("generic-cpu"), Run(cache, Recorder()))
 
 
 def exported(
@@ -70,7 +70,7 @@ def exported(
     settings = make_settings(model=str(source), profile="generic-cpu", **options)
     device = load_profile("generic-cpu")
     listener = recorder or Recorder()
-    return pipeline.export(settings, device, out, cache, listener, "edgelr export", force=True)
+    return pipeline.export(settings, device, out, Run(cache, listener), force=True)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_a_plan_can_be_edited_and_followed(
         model=str(source), profile="generic-cpu", calibration=(str(inputs),), max_drop=1.5
     )
     device = load_profile("generic-cpu")
-    pipeline.export(settings, device, tmp_path / "out", cache, Recorder(), "", given_plan=path)
+    pipeline.export(settings, device, tmp_path / "out", Run(cache, Recorder()), given_plan=path)
     weights = onnx.load(read_bundle(tmp_path / "out").model_path).graph.initializer
     shapes = sorted(tuple(each.dims) for each in weights if len(each.dims) == 2)
     assert shapes == [(5, 80), (5, 80), (32, 5), (48, 5), (80, 5), (80, 5)]
@@ -338,7 +338,7 @@ def test_linears_in_bodies_are_compressed_without_their_inputs(
 
 def test_random_inputs_are_named_as_such(source: Path, cache: Cache, tmp_path: Path) -> None:
     recorder = Recorder()
-    report = exported(source, tmp_path / "out", cache, recorder, keep=0.9)
+    report = exported(source, tmp_path / "out", Run(cache, recorder), keep=0.9)
     assert report.validation is not None
     assert report.validation.text == "random inputs, second half (32 samples)"
     assert any("drawn at random" in note for note in recorder.notes)
@@ -354,8 +354,8 @@ def test_a_bundle_is_measured_and_judged_again(
     monkeypatch.setenv("EDGELR_CACHE", str(cache.root))
     found = measure.measure_one(bundle, repetitions=3)
     assert [phase.key for phase in found.phases] == ["forward"]
-    own = validate_again(bundle, None, None, None, "cpu", Recorder())
-    given = validate_again(bundle, str(source), inputs, 1e-9, "cpu", Recorder())
+    own = validate_again(bundle, None, None, None, "cpu", Run(cache))
+    given = validate_again(bundle, str(source), inputs, 1e-9, "cpu", Run(cache))
     assert own.passed
     assert not given.passed
     assert given.metrics[0].samples == 192
@@ -370,7 +370,7 @@ def test_a_changed_source_is_noticed(
     exported(path, tmp_path / "out", cache, keep=0.9, calibration=(str(inputs),))
     mlp(path, opset=13)
     with pytest.raises(InputError, match="has changed since the bundle was made"):
-        validate_again(read_bundle(tmp_path / "out"), None, None, None, "cpu", Recorder())
+        validate_again(read_bundle(tmp_path / "out"), None, None, None, "cpu", Run(cache))
 
 
 # --- messages ----------------------------------------------------------------------------------

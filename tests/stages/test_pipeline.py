@@ -18,15 +18,16 @@ from edgelr.cli import app
 from edgelr.core.bundle import ExportBundle, read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.report import Report
+from edgelr.core.run import Run
 from edgelr.core.settings import make_settings, read_settings
 from edgelr.core.tasks import TASKS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import read_plan
+from edgelr.planning.files import read_plan
 from edgelr.report.schema import from_json
 from edgelr.runtime import calls as jobs
 from edgelr.runtime.requests import Execution
-from edgelr.stages import bundle as delivery
+from edgelr.stages import model_bundle as delivery
 from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
 from tests.helpers.bundles import run_bundle_tests
@@ -70,14 +71,14 @@ def exported(
     folder = tmp_path_factory.mktemp("export") / "bundle"
     keep = KEEP.get(name, 0.6)
     settings = quick_settings(model.folder, profile=profile, keep=keep, with_tests=True)
-    report = pipeline.export(settings, load_profile(profile), folder, cache, Recorder(), "edgelr")
-    dense = pipeline.dense_bundle(settings, cache, Recorder()).folder
+    report = pipeline.export(settings, load_profile(profile), folder, Run(cache, Recorder()))
+    dense = pipeline.dense_bundle(settings, Run(cache, Recorder())).folder
     return Exported(folder, report, dense, keep)
 
 
-def write(made: Planned, cache: Cache, recorder: Recorder, folder: Path) -> ExportBundle:
-    factored = make_factors(made, cache, recorder)
-    return delivery.write_bundle(made, factored, make_place(folder))[0]
+def write(made: Planned, run: Run, folder: Path) -> ExportBundle:
+    factored = make_factors(made, run)
+    return delivery.write_bundle(made, factored, make_place(folder)).bundle
 
 
 def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
@@ -98,11 +99,11 @@ def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
     monkeypatch.setattr(jobs, "accuracy", answer)
     settings = quick_settings(tiny_models["bert"].folder, profile="jetson", keep=0.8)
     device, folder = load_profile("jetson"), tmp_path / "bundle"
-    found = pipeline.export(settings, device, folder, cache, Recorder(), "edgelr").validation
+    found = pipeline.export(settings, device, folder, Run(cache, Recorder())).validation
     assert found is not None
     assert judged == [("float16", "cuda")]
     assert (found.provider, found.precision) == ("CUDAExecutionProvider", "float16")
-    assert "Accuracy is that of the file that ships, on this machine's GPU." in found.notes[0]
+    assert "Accuracy was measured on the file that ships, on this machine's GPU." in found.notes[0]
     assert found.passed
 
 
@@ -208,8 +209,8 @@ def test_the_same_command_writes_the_same_bytes_from_finished_stages(
     settings = read_settings(exported.folder / "edgelr/edgelr.yaml", {})
     recorder, again = Recorder(), tmp_path / "again"
     device = load_profile(settings.profile)
-    made = pipeline.plan(settings, device, cache, recorder, pipeline.Clock())
-    bundle = write(made, cache, recorder, again)
+    made = pipeline.plan(settings, device, Run(cache, recorder))
+    bundle = write(made, Run(cache, recorder), again)
     assert not (STATISTICS | {"dense export", "scales"}) & set(recorder.stages)
     for path in (bundle.folder / "onnx").iterdir():
         assert path.read_bytes() == (exported.folder / "onnx" / path.name).read_bytes(), path.name
@@ -220,12 +221,12 @@ def test_what_the_lock_names_makes_the_same_bytes_without_any_finished_stage(
     exported: Exported, tmp_path: Path
 ) -> None:
     lock = json.loads((exported.folder / "edgelr/lock.json").read_text())
-    settings, fresh, recorder = make_settings(**lock["settings"]), Cache(tmp_path), Recorder()
+    settings, recorder = make_settings(**lock["settings"]), Recorder()
     device = load_profile(settings.profile)
-    made = pipeline.plan(settings, device, fresh, recorder, pipeline.Clock())
-    bundle = write(made, fresh, recorder, tmp_path / "again")
+    made = pipeline.plan(settings, device, Run(Cache(tmp_path), recorder))
+    bundle = write(made, Run(Cache(tmp_path), recorder), tmp_path / "again")
     assert set(recorder.stages) >= STATISTICS - {"sampling text"}
-    assert [part.key for part in made.calibration] == [
+    assert [part.key for part in made.costs.calibration] == [
         part["sha256"] for part in lock["calibration"]
     ]
     assert made.plan == exported.report.plan

@@ -19,6 +19,7 @@ from edgelr import pipeline
 from edgelr.cli import app
 from edgelr.core.bundle import read_bundle
 from edgelr.core.errors import InputError
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.pytest_plugin import assert_no_regression
 from tests.conftest import SENTENCES, write_tiny
@@ -82,7 +83,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
         found[name] = root / name
         settings = quick_settings(model, **{"keep": 0.6, "with_tests": True, **changes})
         device = load_profile("generic-cpu")
-        pipeline.export(settings, device, found[name], cache, Recorder(), "edgelr")
+        pipeline.export(settings, device, found[name], Run(cache, Recorder()))
     return found
 
 

@@ -22,9 +22,10 @@ from edgelr import pipeline
 from edgelr.cli import app
 from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile, profile_path
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.subject import dense_export
+from edgelr.stages.model_subject import dense_export
 from tests.conftest import MakeModel
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.whole
 OPTIONS = ["--profile", "generic-cpu", "--calibration-tokens", "512", "--calibration-length", "32"]
 PATIENCE_SECONDS = 120
 
-Run = Callable[..., Result]
+Invoke = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 @pytest.fixture
-def run(tiny_decoder_folder: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tiny_decoder_folder: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Run ``edgelr export`` on the tiny decoder, or on another model."""
     monkeypatch.setenv("EDGELR_CACHE", str(cache.root))
 
@@ -85,7 +86,7 @@ def end(
 def test_a_killed_run_leaves_no_bundle_and_the_next_one_cleans_up(
     tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:
-    dense_export(tiny_decoder, cache, Recorder())
+    dense_export(tiny_decoder, Run(cache, Recorder()))
     out = tmp_path / "out"
     code, _ = end(tiny_decoder, out, cache, f"{tmp_path}/.out.partial-*", signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -93,7 +94,7 @@ def test_a_killed_run_leaves_no_bundle_and_the_next_one_cleans_up(
     assert list(tmp_path.glob(".out.partial-*"))
     recorder = Recorder()
     settings = quick_settings(tiny_decoder.folder, keep=0.6)
-    pipeline.export(settings, load_profile("generic-cpu"), out, cache, recorder, "edgelr")
+    pipeline.export(settings, load_profile("generic-cpu"), out, Run(cache, recorder))
     assert not {"sampling text", "input statistics", "decomposition"} & set(recorder.stages)
     assert read_bundle(out, verify=True).manifest.gate_passed is not None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -108,7 +109,7 @@ def test_an_interrupt_ends_with_130_and_leaves_finished_stages_only(
     own = Cache(tmp_path / "cache")
     own.root.mkdir()
     if "out" in left:
-        dense_export(tiny_decoder, cache, Recorder())
+        dense_export(tiny_decoder, Run(cache, Recorder()))
         for path in cache.root.glob("dense-*"):
             (own.root / path.name).symlink_to(path)
     place = left.format(out=tmp_path, cache=own.root)
@@ -125,7 +126,7 @@ def test_an_interrupt_ends_with_130_and_leaves_finished_stages_only(
 
 
 def test_a_foreign_folder_is_refused_even_with_force_and_keeps_its_files(
-    run: Run, tmp_path: Path
+    run: Invoke, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.txt").write_text("years of work")
@@ -137,28 +138,30 @@ def test_a_foreign_folder_is_refused_even_with_force_and_keeps_its_files(
 
 
 def test_a_bundle_is_replaced_with_force_only(
-    run: Run, tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
+    run: Invoke, tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:
-    dense = dense_export(tiny_decoder, cache, Recorder()).bundle.folder
+    dense = dense_export(tiny_decoder, Run(cache, Recorder())).bundle.folder
     out = shutil.copytree(dense, tmp_path / "out")
     assert run("--out", out).exit_code == 2
     assert run("--out", out, "--force", "--keep", "0.6", "-q").exit_code == 0
     assert read_bundle(out).manifest.profile == "generic-cpu"
 
 
-def test_a_place_that_cannot_hold_a_folder_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_place_that_cannot_hold_a_folder_is_refused(run: Invoke, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("--out", tmp_path / "file/out")
     assert (done.exit_code, "is a file" in done.stderr) == (2, True)
 
 
-def test_an_empty_calibration_text_is_refused(run: Run, tmp_path: Path) -> None:
+def test_an_empty_calibration_text_is_refused(run: Invoke, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("  \n")
     done = run("--out", tmp_path / "out", "--calibration", tmp_path / "empty.txt")
     assert (done.exit_code, "holds no text" in done.stderr) == (2, True)
 
 
-def test_a_calibration_row_longer_than_the_model_takes_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_calibration_row_longer_than_the_model_takes_is_refused(
+    run: Invoke, tmp_path: Path
+) -> None:
     done = run("--out", tmp_path / "out", "--calibration-length", "4096")
     assert done.exit_code == 2
     assert "--calibration-length asks for 4,096 tokens" in done.stderr
@@ -166,7 +169,7 @@ def test_a_calibration_row_longer_than_the_model_takes_is_refused(run: Run, tmp_
 
 
 def test_a_full_disk_is_noticed_first(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -175,7 +178,7 @@ def test_a_full_disk_is_noticed_first(
 
 
 def test_a_model_without_linears_is_refused(
-    run: Run, make_model: MakeModel, tmp_path: Path
+    run: Invoke, make_model: MakeModel, tmp_path: Path
 ) -> None:
     folder = make_model("llama", num_hidden_layers=0).folder
     done = run("--out", tmp_path / "out", model=folder)
@@ -187,14 +190,14 @@ def test_a_model_without_linears_is_refused(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
     reason="this ONNX Runtime has the CUDA provider",
 )
-def test_a_provider_that_is_not_there_ends_with_5(run: Run, tmp_path: Path) -> None:
+def test_a_provider_that_is_not_there_ends_with_5(run: Invoke, tmp_path: Path) -> None:
     done = run("--out", tmp_path / "out", "--provider", "cuda")
     assert (done.exit_code, "Asked for CUDAExecutionProvider" in done.stderr) == (5, True)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_gate_ends_with_3_and_keeps_the_bundle_marked(
-    run: Run, tiny_encoder_folder: Path, tmp_path: Path
+    run: Invoke, tiny_encoder_folder: Path, tmp_path: Path
 ) -> None:
     board = yaml.safe_load(profile_path("generic-cpu").read_text())
     board["gate"]["min_mean_cosine"]["value"] = 1.0

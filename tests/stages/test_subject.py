@@ -14,11 +14,12 @@ from edgelr.compress.decompose import truncate
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import BudgetError, InputError
+from edgelr.core.run import Run
 from edgelr.device.profile import load_profile, profile_path
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
-from edgelr.plan.files import write_plan
-from edgelr.stages import bundle as delivery
+from edgelr.planning.files import write_plan
+from edgelr.stages import model_bundle as delivery
 from edgelr.stages.factorize import Factored
 from edgelr.stages.subject import Planned
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
@@ -41,17 +42,14 @@ def plan_decoder(tiny_decoder: LoadedModel, cache: Cache) -> PlanDecoder:
     ) -> Planned:
         settings = quick_settings(tiny_decoder.folder, **changes)
         device = load_profile(settings.profile)
-        clock = pipeline.Clock()
-        return pipeline.plan(
-            settings, device, cache, recorder or Recorder(), clock, given_plan=given
-        )
+        return pipeline.plan(settings, device, Run(cache, recorder or Recorder()), given_plan=given)
 
     return make
 
 
 def write(made: Planned, folder: Path) -> ExportBundle:
     factored = Factored(truncate(made.spectra, made.plan))
-    return delivery.write_bundle(made, factored, make_place(folder))[0]
+    return delivery.write_bundle(made, factored, make_place(folder)).bundle
 
 
 def test_statistics_made_anew_give_the_same_factors(
@@ -62,9 +60,7 @@ def test_statistics_made_anew_give_the_same_factors(
     for path in cache.root.glob("dense-*"):
         (tmp_path / path.name).symlink_to(path)
     recorder = Recorder()
-    after = pipeline.plan(
-        before.subject.settings, before.subject.device, fresh, recorder, pipeline.Clock()
-    )
+    after = pipeline.plan(before.subject.settings, before.subject.device, Run(fresh, recorder))
     assert set(recorder.stages) >= STATISTICS
     assert after.plan == before.plan
     for path in before.spectra.folder.iterdir():
@@ -147,5 +143,5 @@ def test_a_board_that_is_too_small_gets_the_nearest_feasible_point(
     profile = str(tmp_path / "board.yaml")
     settings = quick_settings(tiny_decoder.folder, profile=profile)
     with pytest.raises(BudgetError, match=r"board leaves 0:(?s:.*)MiB short") as refused:
-        pipeline.plan(settings, load_profile(profile), cache, Recorder(), pipeline.Clock())
+        pipeline.plan(settings, load_profile(profile), Run(cache, Recorder()))
     assert refused.value.exit_code == 4

@@ -21,6 +21,7 @@ from edgelr.core.bundle import read_bundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.intervals import wilson
+from edgelr.core.run import Run
 from edgelr.core.tasks import decides_each_label
 from edgelr.device.gate import JUDGED, loss_limit, make_gate
 from edgelr.device.profile import load_profile
@@ -269,7 +270,7 @@ def export(
     settings = quick_settings(model.folder, keep=0.8, with_tests=with_tests)
     cache = session_cache(tmp_path_factory)
     profile = load_profile("generic-cpu")
-    report = pipeline.export(settings, profile, folder, cache, Recorder(), "edgelr")
+    report = pipeline.export(settings, profile, folder, Run(cache, Recorder()))
     assert report.validation is not None
     assert report.validation.parity is not None
     assert report.validation.parity.passed

@@ -7,6 +7,7 @@ finished row is kept on disk, and found again by the hash of everything that dec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from edgelr.commands.bench.request import DEFAULT_RECIPE, Question, read_keeps, 
 from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.rows import Rows
 from edgelr.commands.bench.setup import Ground, common_ground
-from edgelr.core.cache import Cache
+from edgelr.core.run import Run
 from edgelr.core.tasks import TASKS
 from edgelr.device.profile import DeviceProfile
-from edgelr.report.comparison import SCHEMA_VERSION, JudgedText, MethodBench, Row, to_json
+from edgelr.report.comparison import JudgedText, MethodBench, Row
 from edgelr.report.comparison_tables import to_markdown
 from edgelr.report.plot import write_plot
+from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.stages import report as reporting
-from edgelr.stages.subject import Listener
 
 __all__ = ["Question", "bench_methods", "read_keeps", "read_recipes"]
 
@@ -30,27 +31,25 @@ def bench_methods(
     question: Question,
     device: DeviceProfile,
     out: Path,
-    cache: Cache,
-    listener: Listener,
-    command: str,
+    run: Run,
 ) -> MethodBench:
     """Measure every recipe at every share, and write tables and curves into ``out``.
 
     Args:
-        question: what is compared.
+        question: recipes, shares and texts to compare.
         device: decides precision and ranks; its memory limits every plan.
         out: the folder; finished rows in it are not measured again.
-        cache: finished stages. ``reuse=False`` measures finished rows again, too.
-        listener: hears of progress.
-        command: how the bench was started, for the report.
+        run: cache, listener, clock and seed; a cache that is not reused measures finished rows
+            again, too.
 
     Raises:
         InputError: a text is too short, or ``out`` cannot be used.
     """
-    book = RowBook(out, cache.reuse)
-    ground = common_ground(question, device, out, cache, listener)
-    rows = Rows(question, ground, book, cache, listener).all()
-    found = _collect(ground, rows, command)
+    run = replace(run, seed=question.settings.seed)
+    book = RowBook(out, run.cache.reuse)
+    ground = common_ground(question, device, out, run)
+    rows = Rows(question, ground, book, run).all()
+    found = _collect(ground, rows, run.command)
     (out / "methods.json").write_text(to_json(found), encoding="utf-8")
     (out / "methods.md").write_text(to_markdown(found), encoding="utf-8")
     for suffix in ("svg", "png"):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from edgelr.core.errors import InputError
 from edgelr.core.settings import Settings
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 
-DEFAULT_RECIPE: str = Settings.model_fields["recipe"].default
+DEFAULT_RECIPE = Settings.recipe
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Question:
     """What is compared.
 
     Attributes:
-        settings: what the rows have in common; recipe and share are set row by row.
+        settings: options that the rows share; recipe and share are set row by row.
         recipes: names, in the order of the tables.
         keeps: shares of the factorizable weights.
         evaluation: files to judge on; without any, the text that ships with Python.
-        tokens: of each text, from its beginning.
+        tokens: number of tokens of each text, from its beginning.
         length: tokens of a row; None takes the usual number.
     """
 

@@ -14,7 +14,7 @@ class RowBook:
     """Rows in ``rows.json``, by key. Those of other questions stay in the file.
 
     Args:
-        folder: where the file is, or will be.
+        folder: folder of the file, which may not exist yet.
         reuse: whether the rows of earlier runs count as finished.
 
     Raises:

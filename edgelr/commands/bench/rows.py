@@ -13,12 +13,9 @@ from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.setup import Ground
 from edgelr.compress.compressed_model import all_answers, likeness, mean_loss, multiplied
 from edgelr.compress.factors import FactorSet
-from edgelr.compress.spectra import SpectrumTable
-from edgelr.compress.statistics import StatisticsStore
-from edgelr.core.cache import Cache
 from edgelr.core.errors import BudgetError, InputError
-from edgelr.core.listener import Clock
 from edgelr.core.plan import Plan
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings, make_settings
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES
@@ -27,8 +24,8 @@ from edgelr.report.comparison_tables import row_sentence
 from edgelr.stages import cost_model as costs
 from edgelr.stages import factorize as factoring
 from edgelr.stages import objectives as aims
-from edgelr.stages import subject as planning
-from edgelr.stages.subject import Listener, Subject
+from edgelr.stages.model_subject import ModelCosts, ModelSubject, examine
+from edgelr.stages.sources.transformers import ModelSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,19 +37,16 @@ DENSE = "dense"
 class _Ready:
     """One recipe, up to where the share is needed."""
 
-    subject: Subject
-    statistics: StatisticsStore
-    spectra: SpectrumTable
+    subject: ModelSubject
+    costs: ModelCosts
 
 
 class Rows:
     """Finds the rows that are finished, and makes the others one after the other."""
 
-    def __init__(
-        self, question: Question, ground: Ground, book: RowBook, cache: Cache, listener: Listener
-    ) -> None:
+    def __init__(self, question: Question, ground: Ground, book: RowBook, run: Run) -> None:
         self._question, self._ground, self._book = question, ground, book
-        self._cache, self._listener = cache, listener
+        self._run = run
 
     def all(self) -> tuple[Row, ...]:
         """Return every row that was asked for, the dense model's first."""
@@ -63,17 +57,17 @@ class Rows:
         if any(self._book.find(key) is None for key in keys):
             for row in self._made():
                 self._book.add(row)
-                self._listener.note(row_sentence(row))
+                self._run.note(row_sentence(row))
                 self._tell(keys)
         return tuple(found for key in keys if (found := self._book.find(key)))
 
     def _tell(self, keys: list[str]) -> None:
         finished = sum(self._book.find(key) is not None for key in keys)
-        self._listener.progress("rows", finished, len(keys))
+        self._run.progress("rows", finished, len(keys))
 
     def _made(self) -> Iterator[Row]:
         """Make the rows that are missing."""
-        judge = _Judge(self._ground, self._listener)
+        judge = _Judge(self._ground, self._run)
         if self._book.find(self._key(DENSE, None)) is None:
             yield self._dense_row(judge)
         for recipe in self._question.recipes:
@@ -86,8 +80,8 @@ class Rows:
                 yield from self._recipe_rows(recipe, missing, judge)
 
     def _dense_row(self, judge: _Judge) -> Row:
-        clock, subject = Clock(), self._ground.subject
-        with clock.time(EVALUATION):
+        run, subject = self._run.timed(), self._ground.subject
+        with run.time(EVALUATION):
             values = judge.values({})
         parameters = sum(site.parameters for site in subject.sites)
         figures = Figures(
@@ -98,43 +92,40 @@ class Rows:
             predicted_loss=0.0,
             scores=tuple(Score(text, value, 1.0) for text, value in values.items()),
         )
-        return self._row(DENSE, None, clock, figures)
+        return self._row(DENSE, None, run, figures)
 
     def _recipe_rows(self, recipe: str, keeps: list[float], judge: _Judge) -> Iterator[Row]:
         """Make the rows of one recipe; the seconds of what they share are those of the first."""
         ready: _Ready | None = None
         for keep in keeps:
-            clock = Clock()
+            run = self._run.timed()
             try:
                 if ready is None or ready.subject.recipe.importance == "soco":  # learns for a share
-                    ready = self._ready(recipe, keep, clock)
-                row = self._row(recipe, keep, clock, self._figures(ready, keep, judge, clock))
+                    ready = self._ready(recipe, keep, run)
+                row = self._row(recipe, keep, run, self._figures(ready, keep, judge, run))
             except (BudgetError, InputError) as error:
-                row = self._row(recipe, keep, clock, problem=str(error))
+                row = self._row(recipe, keep, run, problem=str(error))
             yield row
 
-    def _ready(self, recipe: str, keep: float, clock: Clock) -> _Ready:
-        base, cache, listener = self._ground.subject, self._cache, self._listener
+    def _ready(self, recipe: str, keep: float, run: Run) -> _Ready:
+        base = self._ground.subject
         settings = _with(base.settings, recipe=recipe, keep=keep)
-        subject = planning.examine(base.model, settings, base.device)
-        with clock.time("statistics"):
-            store, key = costs.statistics(subject, self._ground.calibration, cache, listener)
-        with clock.time("decomposition"):
-            spectra = costs.spectra(
-                subject, (store, key), cache, listener, self._ground.calibration
-            )
-        return _Ready(subject, store, spectra)
+        subject = examine(base.model, settings, base.device)
+        with run.time("statistics"):
+            store, key = costs.statistics(subject, self._ground.calibration, run)
+        with run.time("decomposition"):
+            spectra = costs.spectra(subject, (store, key), run, self._ground.calibration)
+        return _Ready(subject, ModelCosts(self._ground.calibration, store, spectra))
 
-    def _figures(self, ready: _Ready, keep: float, judge: _Judge, clock: Clock) -> Figures:
-        ground, listener = self._ground, self._listener
+    def _figures(self, ready: _Ready, keep: float, judge: _Judge, run: Run) -> Figures:
+        ground = self._ground
         subject = replace(ready.subject, settings=_with(ready.subject.settings, keep=keep))
-        with clock.time("allocation"):
-            made = aims.allocate(
-                subject, ground.dense, ground.calibration, ready.statistics, ready.spectra, listener
-            )
-        with clock.time("factors"):
-            factored = factoring.make_factors(made, self._cache, listener)
-        with clock.time(EVALUATION):
+        with run.time("allocation"):
+            source = ModelSource(subject.model)
+            made = aims.allocate(source, subject, ground.dense, ready.costs, run)
+        with run.time("factors"):
+            factored = factoring.make_factors(made, run)
+        with run.time(EVALUATION):
             values = judge.values(factored.factors)
         return _figures(made.plan, self._scores(values), factored.notes)
 
@@ -149,11 +140,11 @@ class Rows:
         self,
         recipe: str,
         keep: float | None,
-        clock: Clock,
+        run: Run,
         figures: Figures | None = None,
         problem: str | None = None,
     ) -> Row:
-        seconds = {stage: round(spent, 3) for stage, spent in clock.seconds.items()}
+        seconds = {stage: round(spent, 3) for stage, spent in run.clock.seconds.items()}
         return Row(self._key(recipe, keep), recipe, keep, seconds, figures, problem)
 
     def _key(self, recipe: str, keep: float | None) -> str:
@@ -163,8 +154,8 @@ class Rows:
 class _Judge:
     """Measures the model with factors, on every text; made while the model is dense."""
 
-    def __init__(self, ground: Ground, listener: Listener) -> None:
-        self._model, self._texts, self._listener = ground.subject.model, ground.texts, listener
+    def __init__(self, ground: Ground, run: Run) -> None:
+        self._model, self._texts, self._run = ground.subject.model, ground.texts, run
         self._original: dict[str, Tensor] = {}
         if TASKS.get(self._model.task).metric != "perplexity":
             for name, text in self._texts.items():
@@ -176,7 +167,7 @@ class _Judge:
         with multiplied(self._model.module, factors):
             for done, name in enumerate(self._texts, start=1):
                 found[name] = self._value(name)
-                self._listener.progress(EVALUATION, done, len(self._texts))
+                self._run.progress(EVALUATION, done, len(self._texts))
         return found
 
     def _value(self, name: str) -> float:
@@ -201,4 +192,4 @@ def _figures(plan: Plan, scores: tuple[Score, ...], notes: tuple[str, ...]) -> F
 
 
 def _with(settings: Settings, **changes: object) -> Settings:
-    return make_settings(**{**settings.model_dump(exclude_defaults=True), **changes})
+    return make_settings(**{**settings.given(), **changes})

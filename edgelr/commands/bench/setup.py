@@ -6,22 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgelr.commands.bench.request import Question
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
+from edgelr.core.run import FORMATS, Run
 from edgelr.data.calibration import Calibration, encode_prefix
 from edgelr.data.images import list_images
 from edgelr.data.text import DEFAULT_TEXT, read_text
 from edgelr.device.profile import DeviceProfile
-from edgelr.model.dimensions import shape_of
-from edgelr.plan.recipes import RECIPES
+from edgelr.planning.recipes import RECIPES
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
 from edgelr.stages import staging as workplace
-from edgelr.stages import subject as planning
 from edgelr.stages.calibration_data import DECODER_LENGTH
-from edgelr.stages.subject import DenseExport, Listener, Subject
+from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.source import open_source
+from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.subject import DenseExport
 
-FORMAT = 1  # of the rows; raise it when their figures change their meaning
 HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
 
@@ -29,7 +30,7 @@ HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 class Ground:
     """Made once. ``texts`` maps the name of a column to the tokens that it is judged on."""
 
-    subject: Subject
+    subject: ModelSubject
     dense: DenseExport
     calibration: list[Calibration]
     texts: dict[str, Calibration]
@@ -38,37 +39,41 @@ class Ground:
         """Hash everything that decides the figures of a row; the dense model keeps None."""
         subject = self.subject
         return digest(
-            (FORMAT, planning.FORMAT),
+            FORMATS.get("bench", 1),
             (subject.model.digest, subject.model.pooling),
             (subject.device.id, subject.precision, subject.device.rank_multiple),
             [part.key for part in self.calibration],
             [(name, text.key) for name, text in self.texts.items()],
-            subject.settings.model_dump(include={"seed", *HEALING}),
+            {name: getattr(subject.settings, name) for name in ("seed", *HEALING)},
             None if keep is None else (asdict(RECIPES.get(recipe)), keep),
         )
 
 
-def common_ground(
-    question: Question, device: DeviceProfile, out: Path, cache: Cache, listener: Listener
-) -> Ground:
+def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run) -> Ground:
     """Do once what all rows share; what cannot work ends before the long work.
 
     Raises:
         InputError: the settings do not fit the model, or a text is too short.
     """
-    model = planning.load_model(question.settings, cache)
+    settings = question.settings
+    if not isinstance(open_source(settings), ModelSource):
+        raise InputError(
+            f"{settings.model} is an ONNX graph, and bench judges models in torch. Give the model "
+            f"that the graph was exported from; export, plan, inspect and sweep take the graph."
+        )
+    model = load_model(settings, run)
     refusals.refuse_pairs(model, "bench")
-    subject = planning.examine(model, question.settings, device)
+    subject = examine(model, settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()
     }
-    workplace.require_room(subject, out, cache)
-    dense = planning.dense_export(model, cache, listener)
-    return Ground(subject, dense, material.calibrate(subject, dense, cache, listener), texts)
+    workplace.require_room(subject.room, out, run)
+    dense = dense_export(model, run)
+    return Ground(subject, dense, material.calibrate(subject, dense, run), texts)
 
 
-def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str, str]]:
+def _judging_texts(question: Question, subject: ModelSubject) -> dict[str, tuple[str, str]]:
     """Source and text of every column; without any, what is left of what calibrates."""
     files, texts = question.evaluation, subject.texts
     sees = subject.model.image is not None
@@ -82,14 +87,14 @@ def _judging_texts(question: Question, subject: Subject) -> dict[str, tuple[str,
 
 
 def _tokenized(
-    question: Question, subject: Subject, name: str, source: str, text: str
+    question: Question, subject: ModelSubject, name: str, source: str, text: str
 ) -> Calibration:
     """Cut the beginning of a text into rows.
 
     Raises:
         InputError: the text has too few tokens, or the rows that were asked for are impossible.
     """
-    longest, tokens = shape_of(subject.model)[1], question.tokens
+    longest, tokens = subject.model.longest_text, question.tokens
     if question.length is not None and question.length > longest:
         raise InputError(
             f"--length asks for {question.length:,} tokens; {subject.model.source} takes "

@@ -20,7 +20,7 @@ HALVINGS = 30  # past the resolution of a float32 in [0, 2]
 
 
 @dataclass(frozen=True)
-class Components:
+class AllComponents:
     """The components of all sites, ``n`` in all.
 
     Attributes:
@@ -90,7 +90,7 @@ def nested(spectra: SpectrumTable, site: str) -> Decomposition:
     )
 
 
-def side_by_side(spectra: SpectrumTable) -> Components:
+def side_by_side(spectra: SpectrumTable) -> AllComponents:
     """Read the decompositions of all sites.
 
     Raises:
@@ -102,4 +102,4 @@ def side_by_side(spectra: SpectrumTable) -> Components:
     owner = torch.arange(len(sites)).repeat_interleave(sizes)
     cost = torch.tensor([float(inputs + outputs) for inputs, outputs in shapes])
     dense = torch.tensor([float(inputs * outputs) for inputs, outputs in shapes])
-    return Components(sites, owner, cost[owner], dense)
+    return AllComponents(sites, owner, cost[owner], dense)

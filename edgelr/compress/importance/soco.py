@@ -25,7 +25,7 @@ import torch
 
 from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import distillation_loss, pieces, shuffled_batches
-from edgelr.compress.importance.components import Components, side_by_side
+from edgelr.compress.importance.components import AllComponents, side_by_side
 from edgelr.compress.methods.metric import tail_loss
 from edgelr.compress.spectra import SpectrumTable, write_spectrum
 
@@ -92,7 +92,7 @@ def learn_importance(
     """
     components = side_by_side(spectra)
     batches = shuffled_batches([pieces(model, parts, BATCH_TOKENS)], BATCH_TOKENS, seed)
-    learned = Training(model, components, keep, batches).run(steps, progress)
+    learned = ScoreTraining(model, components, keep, batches).run(steps, progress)
     scales, scores = components.split(learned.scales), components.split(learned.scores)
     for name, site in components.sites.items():
         order = scores[name].argsort(descending=True, stable=True)
@@ -102,7 +102,7 @@ def learn_importance(
         write_spectrum(folder, name, Decomposition(down, up, loss))
 
 
-class Training:
+class ScoreTraining:
     """The scores while they are learned, and the price of a parameter.
 
     Args:
@@ -113,7 +113,7 @@ class Training:
     """
 
     def __init__(
-        self, model: LoadedModel, components: Components, keep: float, batches: Iterator[Batch]
+        self, model: LoadedModel, components: AllComponents, keep: float, batches: Iterator[Batch]
     ) -> None:
         self.model, self.components, self.batches = model, components, batches
         self.allowed = min(keep, MOST_KEPT) * float(components.dense.sum())

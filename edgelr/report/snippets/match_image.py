@@ -27,7 +27,7 @@ def prepare(path: str, image: Any) -> Any:
     return values.transpose(2, 0, 1)[None]
 
 
-class Matcher:
+class ImageMatcher:
     """The two graphs of a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ def unit(vectors: Any) -> Any:
 
 
 if __name__ == "__main__":
-    matcher, labels = Matcher(Path(sys.argv[1])), sys.argv[3:]
+    matcher, labels = ImageMatcher(Path(sys.argv[1])), sys.argv[3:]
     found = matcher.chances(matcher.embed_images(sys.argv[2:3]), matcher.embed_texts(labels))[0]
     for place in found.argsort()[::-1]:
         print(f"{found[place]:7.2%}  {labels[place]}")

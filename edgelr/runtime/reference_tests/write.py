@@ -49,7 +49,7 @@ def _facts(bundle: ExportBundle, values: ReferenceValues) -> dict[str, object]:
     import onnxruntime as ort
 
     manifest = bundle.manifest
-    quantized = manifest.residency is not None and manifest.residency.whole_numbers
+    quantized = manifest.residency is not None and manifest.residency.quantized
     kind = "quantized" if quantized else manifest.precision
     elsewhere = ELSEWHERE[kind]
     metric = TASKS.get(manifest.task).metric

@@ -7,24 +7,25 @@ arXiv:2403.07378). Dropping a component costs the square of its singular value, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelr.compress.methods.svd_llm import INPUT_DAMPING
+from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Progress
 from edgelr.data.tensors import Samples
 from edgelr.graph.expose import showing_values
 from edgelr.graph.linears import Linear, Reading, find_linears
 from edgelr.graph.open import open_foreign
-from edgelr.graph.split import Product
+from edgelr.graph.split import ArrayLowRank
 from edgelr.runtime.runners.tensors import input_grams
 
 Matrix = NDArray[np.float64]
 
-DAMPING = 0.01  # share of the mean diagonal blended into a Gram: unseen inputs make it singular
 GRAM_BYTES = 2**30  # of Grams in memory at once; a graph with more is run again for the others
 _LOSSES = "losses.npz"
 
@@ -42,23 +43,23 @@ class Components:
     folder: Path
     errors: dict[str, Matrix]
 
-    def truncate(self, name: str, rank: int) -> Product:
+    def truncate(self, name: str, rank: int) -> ArrayLowRank:
         """Read the first components of a site."""
         index = list(self.errors).index(name)
         down, up = (
             np.load(_file(self.folder, index, part), mmap_mode="r") for part in ("down", "up")
         )
-        return Product(np.array(down[:rank]).T, np.array(up[:rank]))
+        return ArrayLowRank(np.array(down[:rank]).T, np.array(up[:rank]))
 
 
 def write_components(graph: Path, samples: Samples, folder: Path, progress: Progress) -> None:
     """Decompose every linear of a graph into a folder that ``read_components`` reads.
 
     Args:
-        graph: in a folder that can be written.
+        graph: graph file, in a folder that can be written.
         samples: inputs to calibrate on.
         folder: empty.
-        progress: called after each linear.
+        progress: function called after each linear.
     """
     linears = find_linears(open_foreign(graph)).found
     index = {linear.site.name: position for position, linear in enumerate(linears)}
@@ -107,11 +108,25 @@ def decompose(weight: Matrix, gram: Matrix | None) -> tuple[Matrix, Matrix, Matr
     return *_balanced(down, up), error
 
 
+def singular_values(
+    graph: Path,
+) -> tuple[tuple[LinearSite, ...], Callable[[LinearSite], Matrix]]:
+    """List the linears of a graph, and what computes the singular values of each."""
+    linears = {each.site.name: each for each in find_linears(open_foreign(graph)).found}
+
+    def values(site: LinearSite) -> Matrix:
+        return np.linalg.svd(linears[site.name].read_weight().astype(np.float64), compute_uv=False)
+
+    return tuple(each.site for each in linears.values()), values
+
+
 def _roots(gram: Matrix) -> tuple[Matrix, Matrix]:
     """The symmetric square root of a Gram, damped, and its inverse."""
     mean = float(np.trace(gram)) / len(gram) or 1.0
-    values, vectors = np.linalg.eigh((1 - DAMPING) * gram + DAMPING * mean * np.eye(len(gram)))
-    roots = np.sqrt(np.maximum(values, DAMPING * mean))
+    values, vectors = np.linalg.eigh(
+        (1 - INPUT_DAMPING) * gram + INPUT_DAMPING * mean * np.eye(len(gram))
+    )
+    roots = np.sqrt(np.maximum(values, INPUT_DAMPING * mean))
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 

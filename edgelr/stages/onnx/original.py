@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from edgelr.core.bundle import ExportBundle, Manifest, read_bundle, write_manifest
-from edgelr.core.cache import Cache, digest, file_digest, require_space
+from edgelr.core.cache import file_digest, require_space
 from edgelr.core.modality import TENSORS
+from edgelr.core.run import Run
 from edgelr.core.vocabulary import Precision
 from edgelr.data.tensors import Samples, take
 from edgelr.graph.linears import Linears, find_linears
@@ -18,12 +19,11 @@ from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import read_versions, save_graph
 
-FORMAT = 1  # of the cached stages; raise it when what they hold changes its meaning
 NEWEST = 1000  # no limit: the graph keeps its operator set and its file format
 KEPT_BYTES = 2**20  # of held-out samples in a bundle
 
 
-def dense_bundle(source: Path, cache: Cache) -> ExportBundle:
+def dense_bundle(source: Path, run: Run) -> ExportBundle:
     """Write the original as a bundle, or find it written.
 
     Raises:
@@ -32,7 +32,7 @@ def dense_bundle(source: Path, cache: Cache) -> ExportBundle:
     """
     open_foreign(source)
     files = [source, *external_files(source)]
-    require_space(cache.root, 4 * sum(file.stat().st_size for file in files), "The cache")
+    require_space(run.cache.root, 4 * sum(file.stat().st_size for file in files), "The cache")
     source_digest = file_digest(files)
 
     def write(folder: Path) -> None:
@@ -43,7 +43,7 @@ def dense_bundle(source: Path, cache: Cache) -> ExportBundle:
         precision = in_one_precision(Linears(found, {}))[0] if found else "float32"
         write_manifest(folder, foreign_manifest(str(source), source_digest, graph, precision))
 
-    return read_bundle(cache.stage("onnx-source", digest(FORMAT, source_digest), write)[0])
+    return read_bundle(run.stage("onnx-source", (source_digest,), write))
 
 
 def foreign_manifest(

@@ -96,8 +96,8 @@ def loss_curve(error: Matrix, ranks: Sequence[int], distances: Sequence[float]) 
 
     Args:
         error: squared error of the layer at every rank, ``(k + 1,)``.
-        ranks: that were measured, ascending.
-        distances: of the outputs at these ranks.
+        ranks: measured ranks, ascending.
+        distances: cosine distances of the outputs at these ranks.
     """
     tiny = np.finfo(np.float64).tiny
     scales = [found / (error[rank] + tiny) for rank, found in zip(ranks, distances, strict=True)]

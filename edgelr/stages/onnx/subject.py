@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle
-from edgelr.core.cache import Cache, digest
+from edgelr.core.cache import digest
+from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import InputError
+from edgelr.core.modality import TENSORS
+from edgelr.core.run import Run
 from edgelr.core.settings import Settings
-from edgelr.core.vocabulary import Precision
+from edgelr.core.sites import LinearSite, SiteGroup
+from edgelr.core.vocabulary import Task
 from edgelr.data.tensors import (
     GraphInput,
     Samples,
@@ -21,19 +24,17 @@ from edgelr.data.tensors import (
     random_samples,
     read_samples,
     take,
+    write_samples,
 )
-from edgelr.device.gate import profile_drop
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import open_foreign
-from edgelr.plan.recipes import Recipe
+from edgelr.planning.recipes import Recipe
 from edgelr.runtime.runners.tensors import open_tensors
-from edgelr.stages.onnx.original import FORMAT, dense_bundle, digest_of, in_one_precision
-from edgelr.stages.onnx.source import open_source
-
-if TYPE_CHECKING:
-    from edgelr.stages.subject import Listener
+from edgelr.stages.onnx.graph import open_graph
+from edgelr.stages.onnx.original import dense_bundle, digest_of, in_one_precision
+from edgelr.stages.subject import Subject
 
 SELECTED = 0.25  # share of the deciding samples that judge plans while they are made
 RANDOM = "random inputs"
@@ -50,57 +51,85 @@ RECIPE = Recipe(
     summary="Whitened SVD; ranks by the measured effect of every linear on the outputs.",
 )
 FOREIGN = (
-    "recipe", "grouping", "method", "allocator", "max_latency", "calibration_tokens",
+    "recipe", "grouping", "method", "allocator", "calibration_tokens",
     "calibration_length", "context_tokens", "rounds", "heal_steps", "heal_minutes", "heal_sites",
     "heal_adapter", "revision", "trust_remote_code",
 )  # fmt: skip
 
 
+NO_SIZES = ModelShape(0, 0, 0, 0, 0, 0, 0)  # a graph has products and nodes, and no known layers
+
+
 @dataclass(frozen=True)
-class Subject:
+class GraphSubject(Subject):
     """A graph that came from anywhere, and what to do with it.
 
     Attributes:
-        settings: what is asked for.
-        device: what it is for.
-        recipe: how it is compressed.
-        digest: of the file and its external data.
-        precision: of the weights that can be factorized.
-        linears: of the graph; those of another precision are refused.
+        original: graph as a bundle.
+        linears: linears of the graph; those of another precision are refused.
         calibration: inputs whose Grams whiten the weights.
         selection: inputs on which linears and plans are judged while the plan is made.
         held_out: inputs on which the result is judged.
-        calibrated_on, judged_on: where the inputs came from, in words.
-        dense: the original as a bundle.
+        calibrated_on: name of the inputs that calibrate and select.
+        held_out_name: name of the inputs that judge.
+        drawn: whether the inputs are random.
     """
 
-    settings: Settings
-    device: DeviceProfile
-    recipe: Recipe
-    digest: str
-    precision: Precision
+    original: ExportBundle
     linears: Linears
     calibration: Samples
     selection: Samples
     held_out: Samples
     calibrated_on: str
-    judged_on: str
-    dense: ExportBundle
-    drawn: bool  # whether the inputs are random
+    held_out_name: str
+    drawn: bool
 
     @property
-    def max_drop(self) -> float:
-        asked = self.settings.max_drop
-        return profile_drop(self.device, "tensors") if asked is None else asked
+    def task(self) -> Task:
+        return TENSORS
+
+    @property
+    def digest(self) -> str:
+        return self.original.manifest.digest
+
+    @property
+    def sites(self) -> tuple[LinearSite, ...]:
+        return self.linears.sites
+
+    @property
+    def node_bytes(self) -> int:
+        return 512  # names are short
+
+    @property
+    def room(self) -> tuple[int, int]:
+        whole = self.original.weight_bytes
+        return 3 * whole, 2 * whole  # full-rank factors; what is written
+
+    @property
+    def judged_on(self) -> str:
+        return self.held_out_name
+
+    @property
+    def judged_key(self) -> str:
+        return digest_of(self.held_out)
+
+    @property
+    def predicts_loss(self) -> bool:
+        return True  # losses are measured cosine distances, see ``sensitivity``
+
+    def write_judged(self, folder: Path) -> Path:
+        path = folder / "held_out.npz"
+        write_samples(path, self.held_out)
+        return path
 
     @property
     def key(self) -> str:
         """Hash of the graph and the inputs that decide."""
         deciding = (self.calibration, self.selection)
-        return digest(FORMAT, self.digest, *map(digest_of, deciding))
+        return digest(self.digest, *map(digest_of, deciding))
 
 
-def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: Listener) -> Subject:
+def examine(settings: Settings, device: DeviceProfile, run: Run) -> GraphSubject:
     """Open the graph, choose its inputs, and write it as a bundle to compare with.
 
     Raises:
@@ -108,12 +137,12 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             factorized, or the inputs do not fit it.
     """
     _require_settings(settings)
-    source = open_source(settings.model, cache)
-    path, inputs = source.graph, read_inputs(open_foreign(source.graph))
-    deciding, held_out, names = choose_samples(settings, inputs, source.inputs)
+    graph = open_graph(settings.model, run)
+    path, inputs = graph.path, read_inputs(open_foreign(graph.path))
+    deciding, held_out, names = choose_samples(settings, inputs, graph.inputs)
     drawn = names[0].startswith(RANDOM)
     calibration, selection = divide(deciding)
-    dense = dense_bundle(path, cache)
+    dense = dense_bundle(path, run)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
@@ -129,22 +158,25 @@ def examine(settings: Settings, device: DeviceProfile, cache: Cache, listener: L
             f"{precision}. A graph keeps its precision: leave --precision away."
         )
     if linears.refused:
-        listener.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
+        run.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
     if drawn:
-        listener.note(RANDOM_NOTE)
-    return Subject(
+        run.note(RANDOM_NOTE)
+    return GraphSubject(
         settings=settings,
         device=device,
         recipe=RECIPE if settings.forms is None else replace(RECIPE, forms=settings.forms),
-        digest=dense.manifest.digest,
         precision=precision,
+        weights=(precision,),
+        groups=[SiteGroup(site.name, (site,)) for site in linears.sites],
+        shape=NO_SIZES,
+        context_tokens=0,
+        original=dense,
         linears=linears,
         calibration=calibration,
         selection=selection,
         held_out=held_out,
         calibrated_on=f"{names[0]} ({count(deciding)} samples)",
-        judged_on=f"{names[1]} ({count(held_out)} samples)",
-        dense=dense,
+        held_out_name=f"{names[1]} ({count(held_out)} samples)",
         drawn=drawn,
     )
 
@@ -195,14 +227,13 @@ def divide(deciding: Samples) -> tuple[Samples, Samples]:
 def _require_settings(settings: Settings) -> None:
     if settings.task not in (None, "tensors"):
         raise InputError(f"--task is {settings.task}, and an ONNX graph has the task tensors.")
-    fields = Settings.model_fields
-    given = [name for name in FOREIGN if getattr(settings, name) != fields[name].default]
+    given = [name for name in FOREIGN if name in settings.given()]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(
-            f"{names} cannot be used with an ONNX graph as source. Expected --keep, --max-size or "
-            f"--max-drop, --forms, --calibration and --evaluation. Leave the others away, or give "
-            f"the model that the graph was exported from."
+            f"{names} cannot be used with an ONNX graph as source. Expected --keep, --max-size, "
+            f"--max-drop or --max-latency, --forms, --calibration and --evaluation. Leave the "
+            f"others away, or give the model that the graph was exported from."
         )
     if settings.forms is not None and not {"dense", "low_rank"}.issuperset(settings.forms):
         raise InputError(

@@ -19,7 +19,7 @@ NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Cache = dict[str, Any]
 
 
-class Decoder:
+class DecoderSession:
     """The graph with its cache of keys and values, which grows with every run."""
 
     def __init__(self, session: ort.InferenceSession, config: Any) -> None:
@@ -54,9 +54,9 @@ class Decoder:
 
 
 @pytest.fixture(scope="session")
-def decoder(session: ort.InferenceSession, config: Any) -> Decoder:
+def decoder(session: ort.InferenceSession, config: Any) -> DecoderSession:
     """Open the decoder."""
-    return Decoder(session, config)
+    return DecoderSession(session, config)
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +67,13 @@ def prompts(stored: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def alone(decoder: Decoder, prompts: Any) -> list[Any]:
+def alone(decoder: DecoderSession, prompts: Any) -> list[Any]:
     """Run every prompt alone, ``(length, vocabulary)``."""
     return [decoder.logits(ids)[0][0] for ids in prompts]
 
 
 @pytest.fixture(scope="session")
-def predicted(decoder: Decoder, stored: Any) -> tuple[Any, Any]:
+def predicted(decoder: DecoderSession, stored: Any) -> tuple[Any, Any]:
     """Return the loss of every next token of the text, in nats, and the likeliest tokens."""
     losses, best = [], []
     for chunk in stored["chunks"]:
@@ -114,7 +114,7 @@ def test_the_loss_is_within_the_gate_of_the_original(
 
 
 def test_padded_prompts_answer_like_prompts_alone(
-    decoder: Decoder,
+    decoder: DecoderSession,
     prompts: Any,
     alone: Any,
     config: Any,
@@ -132,7 +132,11 @@ def test_padded_prompts_answer_like_prompts_alone(
 
 
 def test_token_by_token_answers_like_all_at_once(
-    decoder: Decoder, prompts: Any, alone: Any, expected: Any, difference: Callable[..., float]
+    decoder: DecoderSession,
+    prompts: Any,
+    alone: Any,
+    expected: Any,
+    difference: Callable[..., float],
 ) -> None:
     for ids, wanted in zip(prompts, alone, strict=True):
         cache = decoder.empty_cache(1)
@@ -142,7 +146,7 @@ def test_token_by_token_answers_like_all_at_once(
 
 
 def test_greedy_tokens_are_those_of_the_export(
-    decoder: Decoder, prompts: Any, stored: Any, expected: Any
+    decoder: DecoderSession, prompts: Any, stored: Any, expected: Any
 ) -> None:
     for ids, wanted, leads in zip(prompts, stored["greedy"], stored["leads"], strict=True):
         step, cache = ids, decoder.empty_cache(1)

@@ -21,7 +21,7 @@ TOGETHER = 4  # texts whose whole predictions are stored
 Feeds = dict[str, Any]
 
 
-class Pair:
+class EncoderDecoder:
     """Both graphs, with the decoder's cache of keys and values, which grows with every run."""
 
     def __init__(self, encoder: ort.InferenceSession, decoder: ort.InferenceSession) -> None:
@@ -53,9 +53,9 @@ class Pair:
 
 
 @pytest.fixture(scope="session")
-def pair(encoder: ort.InferenceSession, session: ort.InferenceSession) -> Pair:
+def pair(encoder: ort.InferenceSession, session: ort.InferenceSession) -> EncoderDecoder:
     """Open both graphs."""
-    return Pair(encoder, session)
+    return EncoderDecoder(encoder, session)
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +67,13 @@ def texts(stored: Any) -> list[tuple[Any, Any]]:
 
 
 @pytest.fixture(scope="session")
-def read(pair: Pair, texts: Any) -> list[Feeds]:
+def read(pair: EncoderDecoder, texts: Any) -> list[Feeds]:
     """Read every text alone."""
     return [pair.read(ids, np.ones_like(ids)) for ids, _ in texts]
 
 
 @pytest.fixture(scope="session")
-def alone(pair: Pair, texts: Any, read: Any) -> list[Any]:
+def alone(pair: EncoderDecoder, texts: Any, read: Any) -> list[Any]:
     """Predict every answer alone, ``(tokens, vocabulary)``."""
     rows = zip(texts, read, strict=True)
     return [pair.logits(target[:, :-1], source)[0][0] for (_, target), source in rows]
@@ -122,7 +122,7 @@ def test_the_loss_is_within_the_gate_of_the_original(
 
 
 def test_padded_texts_answer_like_texts_alone(
-    pair: Pair, texts: Any, alone: Any, expected: Any, difference: Callable[..., float]
+    pair: EncoderDecoder, texts: Any, alone: Any, expected: Any, difference: Callable[..., float]
 ) -> None:
     few = texts[:TOGETHER]
     shape = len(few), max(ids.shape[1] for ids, _ in few)
@@ -138,7 +138,7 @@ def test_padded_texts_answer_like_texts_alone(
 
 
 def test_token_by_token_answers_like_all_at_once(
-    pair: Pair,
+    pair: EncoderDecoder,
     texts: Any,
     read: Any,
     alone: Any,
@@ -153,7 +153,7 @@ def test_token_by_token_answers_like_all_at_once(
 
 
 def test_greedy_tokens_are_those_of_the_export(
-    pair: Pair, read: Any, stored: Any, expected: Any
+    pair: EncoderDecoder, read: Any, stored: Any, expected: Any
 ) -> None:
     rows = zip(read[:TOGETHER], stored["greedy"], stored["leads"], strict=True)
     for source, wanted, leads in rows:

@@ -1,0 +1,120 @@
+"""Write the bundle of a model, and compare it with the compressed model in torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelr.compress.decompose import in_forms
+from edgelr.compress.reference_outputs import write_answers
+from edgelr.core.bundle import ExportBundle, read_bundle, write_manifest
+from edgelr.core.graph_files import graph_file
+from edgelr.core.results import Parity
+from edgelr.core.vocabulary import Precision
+from edgelr.data.text import PROMPTS
+from edgelr.graph.build import GraphTarget, build
+from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.graph.factorize import EXACT
+from edgelr.runtime import calls as jobs
+from edgelr.stages.factorize import Factored
+from edgelr.stages.model_subject import ModelPlanned, dense_manifest
+from edgelr.stages.source import Written
+from edgelr.stages.staging import Staging
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgelr.compress.factors import FactorSet
+
+PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
+FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
+GREEDY_TOKENS = 64
+ANSWERS = "answers.npz"
+
+
+def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Written:
+    """Write the graph and its companions, and what the torch model answers.
+
+    A bundle that ships in float16, or multiplies int8 or int4, gets an exact float32 twin in the
+    scratch folder: both are one plan, and the twin can be compared with torch to the last digits.
+    """
+    subject = made.subject
+    factors = in_forms(factored.factors, made.plan, subject.device.rank_multiple)
+    answers = place.scratch / ANSWERS
+    write_answers(subject.model, factors, _prompts(made), GREEDY_TOKENS, answers)
+    level = subject.device.accuracy_level if factored.blocks else EXACT
+    bundle = _write(made, factored, factors, place.bundle, subject.precision, level)
+    write_genai_config(
+        made.dense.folder / "traced",
+        place.bundle,
+        bundle.manifest.model_file,
+        subject.device.provider,
+        subject.context_tokens,
+    )
+    twin = None
+    if subject.precision != "float32" or level != EXACT:
+        twin = _write(made, factored, factors, place.scratch / "float32", "float32", EXACT)
+    return Written(bundle, twin, factored.notes)
+
+
+def _write(
+    made: ModelPlanned,
+    factored: Factored,
+    factors: FactorSet,
+    folder: Path,
+    precision: Precision,
+    accuracy_level: int,
+) -> ExportBundle:
+    """Write the graph of a plan in one precision, its companions and its manifest."""
+    subject = made.subject
+    model, device, settings = subject.model, subject.device, subject.settings
+    path = folder / "onnx" / graph_file(model.modality, precision)
+    path.parent.mkdir(parents=True)
+    newest = min(device.max_opset, settings.opset or device.max_opset)
+    target = GraphTarget(precision, newest, device.ir_version, accuracy_level)
+    traced, blocks = made.dense.traced, factored.blocks
+    opset, ir_version = build(model, traced, subject.sites, factors, path, target, blocks)
+    copy_companions(model.folder, folder)
+    manifest = dense_manifest(model, precision, opset, ir_version, path)
+    manifest = replace(
+        manifest,
+        profile=device.id,
+        max_drop=subject.max_drop,
+        context_tokens=subject.context_tokens,
+        shape=subject.shape,
+    )
+    write_manifest(folder, manifest)
+    return read_bundle(folder)
+
+
+def compare_with_torch(written: Written, place: Staging) -> Parity:
+    """Compare what was written, or its exact twin, with the compressed model in torch."""
+    answers, bundle = place.scratch / ANSWERS, written.bundle
+    parity = jobs.parity(written.twin or bundle, answers, limit=PARITY_LIMIT)
+    if written.twin is None:
+        return parity
+    half = bundle.manifest.precision == "float16"
+    error = jobs.twin_error(bundle, written.twin, answers)
+    return replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
+
+
+def _prompts(made: ModelPlanned) -> list[NDArray[Any]]:
+    """Token ids ``(length,)`` of a few texts; or a few of the images or sounds that calibrate.
+
+    Where images and texts are compared, they come in turns.
+    """
+    model = made.subject.model
+    if model.sound is not None:
+        return list(made.costs.calibration[0].inputs.source[: len(PROMPTS)])
+    if model.image is not None:
+        images = list(made.costs.calibration[0].inputs[: len(PROMPTS)])
+        if model.prompts is None:
+            return images
+        rows = zip(model.prompts.ids, model.prompts.mask, strict=True)
+        texts = [ids[: mask.sum()] for ids, mask in islice(rows, len(PROMPTS))]
+        return [each for both in zip_longest(images, texts) for each in both if each is not None]
+    return [np.array(made.subject.tokenizer.encode(text).ids) for text in PROMPTS]

@@ -1,0 +1,77 @@
+"""What the report says of a model beside what every report says: predictions, notes, hashes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgelr.core.bundle import ExportBundle
+from edgelr.core.dimensions import ModelShape
+from edgelr.core.inputs import ImageInput, SoundInput
+from edgelr.core.measurement import Prediction
+from edgelr.device.latency import PhaseSize, predict
+from edgelr.graph.workload import read_workload
+from edgelr.stages.model_subject import ModelPlanned, ModelSubject
+
+TOLD_PROMPTS = 10
+
+
+def predicted_latency(
+    subject: ModelSubject,
+    dense: ExportBundle,
+    bundle: ExportBundle,
+    runs: list[PhaseSize],
+    resident_bytes: int,
+) -> Prediction | None:
+    """Predict the runs of a graph; of an encoder and a decoder, each its own."""
+    shape = subject.shape
+
+    def predicted(
+        sizes: ModelShape,
+        first: Path,
+        second: Path,
+        chosen: list[PhaseSize],
+        given: ImageInput | SoundInput | None,
+    ) -> Prediction | None:
+        tokens = None if given is None else given.tokens
+        workloads = read_workload(first, tokens), read_workload(second, tokens)
+        known = (subject.device, sizes, subject.precision)
+        return predict(*known, *workloads, chosen, resident_bytes)
+
+    one = not shape.source_tokens  # texts beside images are read once, and not predicted
+    if dense.encoder_path is None or bundle.encoder_path is None or one:
+        return predicted(shape, dense.model_path, bundle.model_path, runs, subject.model.image)
+    encoder = replace(shape, kv_heads=0, source_tokens=0)
+    forward = [run for run in runs if run.tokens > 1]
+    decode = [run for run in runs if run.tokens == 1]
+    sound = subject.model.sound
+    read = predicted(encoder, dense.encoder_path, bundle.encoder_path, forward, sound)
+    written = predicted(shape, dense.model_path, bundle.model_path, decode, None)
+    if read is None or written is None:
+        return None
+    return replace(read, phases=(*read.phases, *written.phases))
+
+
+def calibration_notes(made: ModelPlanned) -> tuple[str, ...]:
+    """Say what the model was calibrated on, and which prompts its images are compared with."""
+    calibration = made.costs.calibration
+    parts = ", ".join(f"{part.description} ({part.tokens:,} tokens)" for part in calibration)
+    notes = [f"Calibrated on: {parts}."]
+    matching = made.subject.model.matching
+    if matching is not None:
+        count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
+        more = ", …" if count > TOLD_PROMPTS else ""
+        notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
+    return tuple(notes)
+
+
+def origin(made: ModelPlanned) -> dict[str, object]:
+    """Name the model and the rows that it was calibrated on, with their hashes."""
+    model = made.subject.model
+    return {
+        "model": {"digest": model.digest, "revision": model.revision},
+        "calibration": [
+            {"text": part.description, "tokens": part.tokens, "sha256": part.key}
+            for part in made.costs.calibration
+        ],
+    }

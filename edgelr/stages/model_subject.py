@@ -1,0 +1,289 @@
+"""A model of transformers as the subject of a run: loaded, examined, exported as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from edgelr.compress import statistics as statistic
+from edgelr.compress.spectra import SpectrumTable
+from edgelr.core.bundle import Manifest, read_bundle, write_manifest
+from edgelr.core.cache import digest
+from edgelr.core.errors import InputError
+from edgelr.core.graph_files import encoder_file, graph_file
+from edgelr.core.run import Run
+from edgelr.core.settings import Settings
+from edgelr.core.sites import LinearSite, SiteGroup
+from edgelr.core.vocabulary import (
+    PRECISION_BYTES,
+    WEIGHT_BITS,
+    AskedPrecision,
+    GroupKind,
+    Precision,
+    Task,
+    WeightPrecision,
+)
+from edgelr.data import calibration as calibrations
+from edgelr.data.calibration import Calibration
+from edgelr.data.prompts import choose_prompts, tokenized
+from edgelr.device.profile import DeviceProfile
+from edgelr.graph.build import build, trace
+from edgelr.graph.companions import copy_companions, write_genai_config
+from edgelr.graph.residency import read_residencies
+from edgelr.model.load import load
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.sites import find_groups
+from edgelr.model.token_table import tied_heads
+from edgelr.planning.allocators import ONE_KNOB
+from edgelr.planning.recipes import RECIPES, changed_recipe
+from edgelr.report.card import license_of
+from edgelr.stages import checks as refusals
+from edgelr.stages.subject import DenseExport, Planned, Subject
+from edgelr.stages.text_selection import Texts, choose
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
+SOUNDS = 128  # the same; half a minute each, and every token of its transcript has a loss
+
+
+@dataclass(frozen=True)
+class ModelSubject(Subject):
+    """A model of transformers, and what to do with it.
+
+    Attributes:
+        model: loaded model, in float32.
+        texts: texts, images or sounds that calibrate, select and judge.
+    """
+
+    model: LoadedModel
+    texts: Texts
+
+    @property
+    def task(self) -> Task:
+        return self.model.task
+
+    @property
+    def digest(self) -> str:
+        return self.model.digest
+
+    @property
+    def sites(self) -> tuple[LinearSite, ...]:
+        return self.model.sites
+
+    @property
+    def table(self) -> LinearSite | None:
+        """The table of embeddings, where its precision is chosen."""
+        return self.model.table if set(self.weights) & set(WEIGHT_BITS) else None
+
+    @property
+    def planned_groups(self) -> list[SiteGroup]:
+        if self.table is None:
+            return self.groups
+        kind: GroupKind = "tied_table" if tied_heads(self.model) else "table"
+        return [*self.groups, SiteGroup(self.table.name, (self.table,), kind)]
+
+    @property
+    def planned_parameters(self) -> int:
+        table = 0 if self.table is None else self.table.parameters
+        return super().planned_parameters + table
+
+    @property
+    def multiplied(self) -> tuple[LinearSite, ...]:
+        tied = self.table is not None and tied_heads(self.model)
+        return (*self.sites, self.table) if tied and self.table else self.sites
+
+    @property
+    def room(self) -> tuple[int, int]:
+        parameters = sum(each.numel() for each in self.model.module.parameters())
+        # A dense export (twice while it is written), Grams, full-rank factors; bundle and twin.
+        return 4 * 8 * parameters, 4 * 3 * parameters
+
+    @property
+    def judged_on(self) -> str:
+        return self.texts.judged_on
+
+    @property
+    def judged_key(self) -> str:
+        return digest(self.texts.evaluation, self.texts.records)
+
+    @property
+    def license(self) -> str:
+        return license_of(self.model.folder)
+
+    def write_judged(self, folder: Path) -> Path:
+        return self.texts.write_judged(folder)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return calibrations.load_tokenizer(self.model.folder)
+
+    def usual_tokens(self, tokens: int) -> int:
+        """Give ``tokens`` of text, or those of the usual number of images or sounds."""
+        image, sound = self.model.image, self.model.sound
+        if sound is not None:
+            return SOUNDS * sound.tokens
+        return tokens if image is None else IMAGES * image.tokens
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """What the linears of a model cost, and the statistics that tell it.
+
+    Attributes:
+        calibration: rows that the statistics are of.
+        statistics: Grams of the linears.
+        spectra: predicted loss of every group, at every rank and precision.
+    """
+
+    calibration: list[Calibration]
+    statistics: statistic.StatisticsStore
+    spectra: SpectrumTable
+
+
+ModelPlanned: TypeAlias = Planned[ModelSubject, ModelCosts]
+
+
+def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> ModelSubject:
+    """Resolve the settings for one model and device.
+
+    Raises:
+        InputError: a setting does not fit the model.
+    """
+    shape, longest = model.dimensions, model.longest_text
+    refusals.require_lengths(model, settings, longest)
+    if model.image is not None:
+        device = device.reading(longest)
+    context = settings.context_tokens or min(device.context_tokens, longest)
+    if model.sound is not None:
+        device = device.reading(model.sound.tokens, context)
+    else:
+        shape = replace(shape, source_tokens=min(shape.source_tokens, context))
+    values, weights = _precisions(settings.precision, device)
+    refusals.require_floats(model.sites, weights)
+    recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
+    refusals.require_for_task(model, settings, recipe)
+    if len(weights) > 1 and recipe.allocator in ONE_KNOB:
+        raise InputError(
+            f"--precision auto chooses a precision for every linear, and the allocator "
+            f"{recipe.allocator!r} has one knob for all. Expected --allocator lagrangian, or one "
+            f"precision."
+        )
+    texts = choose(model, settings)
+    return ModelSubject(
+        model=_with_prompts(model, settings, texts),
+        settings=settings,
+        device=device,
+        recipe=recipe,
+        precision=values,
+        weights=weights,
+        groups=find_groups(model.sites, recipe.grouping, model.exporter.tied_pairs),
+        shape=shape,
+        context_tokens=context,
+        texts=texts,
+    )
+
+
+def _with_prompts(model: LoadedModel, settings: Settings, texts: Texts) -> LoadedModel:
+    """Give the prompts of a run to a model that compares images with them."""
+    if model.matching is None:
+        refusals.require_no_labels(model, settings)
+        return model
+    matching = replace(model.matching, prompts=choose_prompts(settings, texts))
+    tokenizer = calibrations.load_tokenizer(model.folder)
+    prompts = tokenized(matching.prompts, tokenizer, matching)
+    return replace(model, matching=matching, prompts=prompts)
+
+
+def _precisions(
+    asked: AskedPrecision | None, device: DeviceProfile
+) -> tuple[Precision, tuple[WeightPrecision, ...]]:
+    """Precision of the values, and those of the weights; int8 and int4 are for weights alone."""
+    if asked == "float32" or asked == "float16":
+        return asked, (asked,)
+    if asked == "int8" or asked == "int4":
+        return device.precision, (asked,)
+    if asked == "auto":
+        return device.precision, (device.precision, "int8", "int4")
+    return device.precision, (device.precision,)
+
+
+def fixed_residency(subject: ModelSubject, dense: DenseExport) -> int:
+    """Memory of the weights that are never planned, in the precision of the bundle."""
+    provider, table = subject.device.provider, subject.table
+    planned = sum(site.parameters for site in subject.sites)
+    if table is not None:
+        twice = provider == "cpu" and tied_heads(subject.model)
+        planned += table.parameters * (2 if twice else 1)
+    whole = read_residencies(dense.bundle.model_path, provider).bytes
+    width = PRECISION_BYTES[subject.precision]
+    return (whole - PRECISION_BYTES["float32"] * planned) * width // PRECISION_BYTES["float32"]
+
+
+def load_model(settings: Settings, run: Run) -> LoadedModel:
+    """Load the model that the settings name."""
+    return load(
+        settings.model, run.cache, settings.revision, settings.trust_remote_code, settings.task
+    )
+
+
+def dense_export(model: LoadedModel, run: Run) -> DenseExport:
+    """Export the original model, once per model and version of the exporters."""
+    versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
+    name = graph_file(model.modality, "float32")
+
+    def write(folder: Path) -> None:
+        run.progress("dense export", 0, 1)
+        trace(model, folder)
+        bundle = folder / "float32"
+        (bundle / "onnx").mkdir(parents=True)
+        path = bundle / "onnx" / name
+        opset, ir_version = build(model, folder / name, (), {}, path)
+        if model.exporter.fuse is None:  # the two graphs are one: keep it once
+            for file in folder.glob("model.onnx*"):
+                file.unlink()
+        copy_companions(model.folder, bundle)
+        write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", model.longest_text)
+        for file in (folder / "traced").rglob("*.onnx*"):
+            file.unlink()
+        manifest = dense_manifest(model, "float32", opset, ir_version, path)
+        if manifest.matching is not None:  # prompts are those of a run, and others find this export
+            manifest = replace(manifest, matching=replace(manifest.matching, prompts=()))
+        write_manifest(bundle, manifest)
+        run.progress("dense export", 1, 1)
+
+    folder = run.stage("dense", (model.digest, model.pooling, versions), write)
+    bundle = read_bundle(folder / "float32")
+    traced = folder / name
+    return DenseExport(folder, traced if traced.exists() else bundle.model_path, bundle)
+
+
+def dense_manifest(
+    model: LoadedModel, precision: Precision, opset: int, ir_version: int, graph: Path
+) -> Manifest:
+    """Describe a dense export, whose ``graph`` file is written."""
+    encoder = encoder_file(model.modality, precision)
+    return Manifest(
+        task=model.task,
+        modality=model.modality,
+        precision=precision,
+        model_file=f"onnx/{graph_file(model.modality, precision)}",
+        encoder_file=f"onnx/{encoder}" if encoder else None,
+        source=model.source,
+        revision=model.revision,
+        digest=model.digest,
+        opset=opset,
+        ir_version=ir_version,
+        context_tokens=model.longest_text,
+        pooling=model.pooling,
+        mask_token=model.mask_token,
+        cache_in_place=model.exporter.cache_in_place,
+        image=model.image,
+        sound=model.sound,
+        shape=model.dimensions,
+        residency=read_residencies(graph, "cpu"),
+        matching=model.matching,
+    )

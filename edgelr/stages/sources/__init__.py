@@ -1,0 +1,1 @@
+"""Kinds of sources, one per file: models of transformers, and ONNX graphs."""
