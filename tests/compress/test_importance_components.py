@@ -1,4 +1,4 @@
-"""AllComponents of all linears side by side: what they cost, and which of them a budget can hold."""
+"""Components of all linears side by side: what they cost, and which of them a budget can hold."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from onnx import helper
 
 from edgelr.compress.block_quantized import Blocks, quantize
 from edgelr.core.errors import EdgelrError
-from edgelr.graph.emitter import MICROSOFT, Emitter, replace_node
+from edgelr.graph.emitter import Emitter
+from edgelr.graph.nodes import MICROSOFT, replace_node
 from edgelr.graph.save import save_graph
 from tests.helpers.single_node import NEWEST, one_node, outputs_of
 
