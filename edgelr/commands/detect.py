@@ -13,7 +13,7 @@ import yaml
 from edgelr import __version__
 from edgelr.core.errors import InputError
 from edgelr.core.listener import Listener
-from edgelr.core.vocabulary import PRECISION_BYTES, WeightPrecision
+from edgelr.core.vocabulary import MIB, PRECISION_BYTES, WeightPrecision
 from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, load_profile, profile_names, profile_path
 from edgelr.device.storage import matrix_bytes
@@ -32,7 +32,6 @@ READ_BYTES = 64 * 2**20  # weights of a chain: more than caches hold
 MOST_PAIRS = 256
 NORMS, WIDTH = 100, 1024
 ATTENTIONS, HEADS, HEAD_SIZE, PAST = 30, 8, 64, 128
-_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def _fill(
     fields |= {"id": name, "kernels": kernels}
     fields["memory"]["visible"] = _figure(round(device.memory.visible.value, 1), "MiB", source)
     if process_bytes is not None:
-        runtime = round(process_bytes / _MIB, 1)
+        runtime = round(process_bytes / MIB, 1)
         fields["memory"]["runtime"] = _figure(runtime, "MiB", source)
     fields["compute"]["bandwidth"] = _figure(round(reading / 1e3, 3), "GB/s", source)
     fields["compute"][device.precision] = _figure(round(arithmetic / 1e6, 5), "TFLOPS", source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from edgelr.compress.spectra import SpectrumTable, write_spectrum
 from edgelr.core.errors import InputError
 from edgelr.core.plan import Plan, SitePlan
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import Coefficients
+from edgelr.core.vocabulary import Coefficients, Progress
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from edgelr.compress.methods import Method
     from edgelr.compress.statistics import StatisticsStore
-
-Progress = Callable[[str, int, int], None]
 
 
 def decompose(

@@ -13,7 +13,6 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +24,13 @@ from torch import Tensor, nn
 from edgelr.compress.grams import add_gram, mirrored
 from edgelr.compress.quantization import rounded
 from edgelr.compress.statistics import fisher_pass
-from edgelr.core.vocabulary import WeightPrecision
+from edgelr.core.vocabulary import Progress, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.token_table import tied_heads, token_table
 
 if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
 
-Progress = Callable[[str, int, int], None]
 
 TABLE_TOKENS = 16384  # of calibration text: rows are many, but what they cost has few numbers
 _FILE = "table.safetensors"

@@ -21,7 +21,7 @@ from edgelr.compress.forms import level
 from edgelr.compress.shared_basis import best_up, metric_loss
 from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import WEIGHT_BITS, Progress, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from edgelr.compress.methods import Method, Metric
     from edgelr.compress.spectra import SpectrumTable
     from edgelr.compress.statistics import StatisticsStore
-
-Progress = Callable[[str, int, int], None]
 
 
 def rounded(matrix: Tensor, precision: WeightPrecision) -> Tensor:

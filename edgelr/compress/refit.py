@@ -14,7 +14,7 @@ bring its output on held-out rows closer to the dense model's: on few tokens a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from edgelr.compress.statistics import input_hooks
 from edgelr.core.errors import InputError
 from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
+from edgelr.core.vocabulary import Progress
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import named_inputs
 from edgelr.model.sites import weight_of
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from edgelr.compress.statistics import StatisticsStore
     from edgelr.data.calibration import Calibration
 
-Progress = Callable[[str, int, int], None]
 
 BATCH_TOKENS = 2048
 

@@ -32,13 +32,13 @@ from edgelr.compress.component_gradients import Derivatives, DerivativesWriter, 
 from edgelr.compress.compressed_model import installed
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.statistics import gradient_pass
+from edgelr.core.vocabulary import Progress
 from edgelr.model.losses import Inputs, answers, backward_twice, with_few_prompts
 
 if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
 
-Progress = Callable[[str, int, int], None]
 
 LARGEST_SCALE = 2.0  # a scale beyond is noise: those of a real model are between 0.8 and 1.4
 KRYLOV_STEPS = 40  # ridges of one and more need less

@@ -23,6 +23,7 @@ from edgelr.compress.methods import SiteStatistics
 from edgelr.core.inputs import Pair
 from edgelr.core.sites import LinearSite
 from edgelr.core.tasks import TASKS
+from edgelr.core.vocabulary import Progress
 from edgelr.data import calibration as calibrations
 from edgelr.model.convolutions import features_last, read_features
 from edgelr.model.loaded import LoadedModel
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     Watch: TypeAlias = Callable[[str, nn.Module, Tensor, Tensor], None]
 
-Progress = Callable[[str, int, int], None]
 
 INPUT_BATCH_TOKENS = 1024
 GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text

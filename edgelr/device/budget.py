@@ -13,10 +13,9 @@ from dataclasses import replace
 from edgelr.core.dimensions import ModelShape
 from edgelr.core.errors import BudgetError
 from edgelr.core.plan import Budget
-from edgelr.core.vocabulary import PRECISION_BYTES, Precision
+from edgelr.core.vocabulary import MIB, PRECISION_BYTES, Precision
 from edgelr.device.profile import DeviceProfile
 
-_MIB = 2**20
 _HIDDEN_BUFFERS = 4  # residual, its norm, a block's output, one that is being freed
 _INTERMEDIATE_BUFFERS = 3  # gate, up, their product
 
@@ -136,7 +135,7 @@ def require_feasible(budget: Budget, smallest_plan_bytes: int, device: DevicePro
     if smallest_plan_bytes <= budget.weight_bytes:
         return
     rows = ledger(budget, smallest_plan_bytes)
-    table = "\n".join(f"  {name:<36}{size / _MIB:>12,.1f} MiB" for name, size in rows)
+    table = "\n".join(f"  {name:<36}{size / MIB:>12,.1f} MiB" for name, size in rows)
     raise BudgetError(
         f"The smallest plan needs {smallest_plan_bytes:,} bytes of memory for its weights, but "
         f"{device.id} leaves {max(0, budget.weight_bytes):,}:\n{table}\n"
@@ -150,7 +149,7 @@ def _nearest_feasible_point(budget: Budget, smallest_plan_bytes: int) -> str:
         return f"It fits with --context-tokens {tokens}, or on a device with more memory."
     shortest = max(0, budget.context_tokens - 1) * budget.context_token_bytes  # saved by one token
     short_bytes = smallest_plan_bytes - budget.weight_bytes - shortest
-    short_mib = -(-short_bytes // _MIB)
+    short_mib = -(-short_bytes // MIB)
     return (
         f"Even the shortest context leaves the device {short_mib:,} MiB short: "
         f"choose a lower precision, a smaller model, or a device with more memory."

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgelr.core.errors import EnvironmentProblem
+from edgelr.core.vocabulary import MIB
 
 MACHINE_ROOT = Path("/")  # where proc and sys are found; tests point it at a made-up machine
-_MIB = 2**20
 
 
 def with_detected_memory(fields: Any) -> Any:
@@ -60,5 +60,5 @@ def _host_memory_mib() -> tuple[float, str]:
     limit = MACHINE_ROOT / "sys/fs/cgroup/memory.max"
     limit_text = limit.read_text().strip() if limit.exists() else "max"
     if limit_text.isdigit() and int(limit_text) < total_bytes:
-        return int(limit_text) / _MIB, "cgroup memory.max"
-    return total_bytes / _MIB, "/proc/meminfo"
+        return int(limit_text) / MIB, "cgroup memory.max"
+    return total_bytes / MIB, "/proc/meminfo"

@@ -17,10 +17,8 @@ from pydantic_core import ErrorDetails
 
 from edgelr.core.errors import InputError
 from edgelr.core.registry import Registry
-from edgelr.core.vocabulary import Precision, WeightPrecision
+from edgelr.core.vocabulary import MIB, Precision, WeightPrecision
 from edgelr.device.machine import with_detected_memory
-
-_MIB = 2**20
 
 V = TypeVar("V")
 U = TypeVar("U", bound=str)
@@ -151,15 +149,15 @@ class DeviceProfile(_Section):
 
     @property
     def visible_bytes(self) -> int:
-        return round(self.memory.visible.value * _MIB)
+        return round(self.memory.visible.value * MIB)
 
     @property
     def reserved_bytes(self) -> int:
-        return round(self.memory.reserved.value * _MIB)
+        return round(self.memory.reserved.value * MIB)
 
     @property
     def runtime_bytes(self) -> int:
-        return round(self.memory.runtime.value * _MIB)
+        return round(self.memory.runtime.value * MIB)
 
     @property
     def provider(self) -> Literal["cpu", "cuda"]:

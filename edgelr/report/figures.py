@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgelr.core.vocabulary import MIB
 from edgelr.device.budget import longest_context_tokens
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from edgelr.core.results import Gate, Validation
 
 NOT_MEASURED = "not measured"
-MIB = 2**20
 KEPT_SHARES = tuple(part / 10 for part in range(1, 10))  # of components, in ``Report.spectra``
 UNDECIDED = "The sample is too small to decide: judge on more, or keep more."
 

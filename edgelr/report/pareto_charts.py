@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from edgelr.core.vocabulary import MIB
 from edgelr.report.charts import Chart, Point, Scatter
-from edgelr.report.figures import MIB, figure
+from edgelr.report.figures import figure
 from edgelr.report.pareto import Entry, Sweep
 
 

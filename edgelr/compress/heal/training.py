@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from edgelr.compress.heal import state as saved
 from edgelr.compress.heal.values import Healing
+from edgelr.core.vocabulary import Progress
 
 if TYPE_CHECKING:
     from edgelr.compress.heal.distillation import Batch
 
-Progress = Callable[[str, int, int], None]
 
 WARM_UP = 0.05  # share of the schedule: Adam's first steps know no scale yet
 LAST_RATE = 0.1  # of the peak, as in WeLore

@@ -16,7 +16,7 @@ not be smaller than dense takes no part in the sparsification, as it will stay d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from edgelr.compress.heal.distillation import distillation_loss, pieces, shuffle
 from edgelr.compress.importance.components import AllComponents, side_by_side
 from edgelr.compress.methods.metric import tail_loss
 from edgelr.compress.spectra import SpectrumTable, write_spectrum
+from edgelr.core.vocabulary import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
 
-Progress = Callable[[str, int, int], None]
 
 STEPS = 60  # of all stages: a score goes from one to nearly zero within forty
 BATCH_TOKENS = 512

@@ -14,7 +14,7 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -29,6 +29,7 @@ from edgelr.compress.importance.components import nested
 from edgelr.compress.methods.metric import tail_loss
 from edgelr.compress.spectra import SpectrumTable, write_spectrum
 from edgelr.compress.statistics import fisher_pass
+from edgelr.core.vocabulary import Progress
 from edgelr.model.convolutions import features_last, first_product
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from edgelr.model.loaded import LoadedModel
 
 Array: TypeAlias = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 LEAST_SHRINKAGE = 0.01  # the inverse stays bounded even where components are copies of each other
 FLOOR = 1e-12  # of what components cost, for those that cost nothing: pruned weights have them
