@@ -25,10 +25,10 @@ from edgelr.core.vocabulary import Task
 from edgelr.data.calibration import (
     Calibration,
     from_images,
-    from_pairs,
     from_samples,
     from_sounds,
     load_tokenizer,
+    with_targets,
 )
 from edgelr.data.prompts import tokenized
 from edgelr.model.exporter import EXPORTERS
@@ -215,7 +215,7 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
     """
     if TASKS.get(model.task).has_pairs:
         targets = random_ids(rows, tokens + 4, seed + 100).tolist()
-        return from_pairs(random_sources(model, rows, tokens, seed), targets)
+        return with_targets(random_sources(model, rows, tokens, seed), targets)
     if model.image is None:
         return from_samples(random_ids(rows, tokens, seed), "random")
     pixels = random_pixels(rows, model.image.side, seed)
@@ -251,7 +251,7 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     if TASKS.get(model.task).has_pairs:
         targets = random_ids(3, 7, seed=7).tolist()
         cut = [row[:length] for row, length in zip(targets, (5, 7, 4), strict=True)]
-        return from_pairs(texts, [row for row in cut for _ in range(copies)])
+        return with_targets(texts, [row for row in cut for _ in range(copies)])
     return texts
 
 

@@ -24,9 +24,9 @@ import torch
 from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import compressed_groups, decompose_group, products
 from edgelr.compress.factors import FactorSet
+from edgelr.compress.gradient_pass import input_hooks
 from edgelr.compress.methods.metric import damped
 from edgelr.compress.methods.svd_llm import INPUT_DAMPING
-from edgelr.compress.statistics import input_hooks
 from edgelr.core.errors import InputError
 from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from edgelr.compress.methods import Method
     from edgelr.compress.statistics import StatisticsStore
     from edgelr.data.calibration import Calibration
-
 
 BATCH_TOKENS = 2048
 

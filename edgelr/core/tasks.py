@@ -55,8 +55,13 @@ class TaskTraits:
         return self.loss in ("next_token", "target_token", "mask_label")
 
     @property
+    def predicts_tokens(self) -> bool:
+        """Whether every loss is that of a token of a text that is generated."""
+        return self.loss in ("next_token", "target_token")
+
+    @property
     def has_pairs(self) -> bool:
-        """Whether an encoder reads one thing, and a decoder another: see ``core.inputs.Pair``."""
+        """Whether an encoder reads one thing, and a decoder another."""
         return self.loss == "target_token"
 
     @property

@@ -10,6 +10,7 @@ from edgelr.core.dimensions import ModelShape
 from edgelr.core.inputs import ImageInput, Matching, Prompts, SoundInput
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Pooling, Task
+from edgelr.model.losses import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,5 +65,5 @@ class LoadedModel:
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image or a sound has always its own size."""
-        size = tokens if self.image is None else self.image.side
+        size = LOSSES.get(self.modality).example_size(self, tokens)
         return self.exporter.example_inputs(self.module.config, rows, size)

@@ -31,6 +31,7 @@ HEALING_TOKENS = 65536  # sampled to train on, at most: training needs more than
 HEALING_LENGTH = 512  # in rows as long as the pieces of a text
 ENCODER_LENGTH = 256
 TARGET_TOKENS = 64  # of an answer, at most
+SOUND_BATCH = 4  # sounds that are answered together
 SELECTION_TOKENS = 8192
 SELECTION_LENGTH = 512
 CALIBRATION_TOKENS = 16384
@@ -80,19 +81,24 @@ def _with_drawn_targets(subject: Subject, sources: Calibration, run: Run) -> Cal
         def told(done: int, total: int) -> None:
             run.progress("drawing targets", done, total)
 
-        found = targets.draw(subject.model, sources, _target_tokens(subject), seed, told)
+        batch = _batch(subject)
+        found = targets.draw(subject.model, sources, _target_tokens(subject), seed, told, batch)
         (folder / "targets.json").write_text(json.dumps(found))
 
     parts = (subject.model.digest, sources.key, _target_tokens(subject), seed)
     folder = run.stage("targets", parts, write)
     drawn = json.loads((folder / "targets.json").read_text())
     described = replace(sources, description=f"{sources.description}, answered by the model")
-    return calibrations.from_pairs(described, drawn)
+    return calibrations.with_targets(described, drawn)
 
 
 def _target_tokens(subject: Subject) -> int:
     room = subject.model.longest_text - targets.start_of(subject.model).length
     return min(TARGET_TOKENS, room)
+
+
+def _batch(subject: Subject) -> int | None:
+    return None if subject.model.sound is None else SOUND_BATCH
 
 
 def tokenize(
@@ -106,8 +112,9 @@ def tokenize(
     if TASKS.get(subject.model.task).has_pairs:
         sources = sources_of(subject, text, tokens, length, name)
         seed = subject.settings.seed + 1  # not the answers that were calibrated on
-        drawn = targets.draw(subject.model, sources, _target_tokens(subject), seed)
-        return calibrations.from_pairs(sources, drawn)
+        new_tokens, batch = _target_tokens(subject), _batch(subject)
+        drawn = targets.draw(subject.model, sources, new_tokens, seed, batch=batch)
+        return calibrations.with_targets(sources, drawn)
     image, longest = subject.model.image, subject.model.longest_text
     if image is not None:
         paths = spread_evenly(text, math.ceil(tokens / image.tokens))

@@ -30,7 +30,6 @@ from edgelr.core.run import Run
 from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
-from edgelr.model.sites import positions
 from edgelr.stages.loss_correction import corrected
 from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
@@ -205,7 +204,6 @@ def _by_importance(
                 folder,
                 run.seed,
                 run.progress,
-                positions(subject.sites),
             )
 
     parts = [part.key for part in calibration]

@@ -27,7 +27,7 @@ from edgelr.core.cache import digest, unfinished
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
 from edgelr.data.calibration import spread
-from edgelr.model.sites import positions, weight_of
+from edgelr.model.sites import weight_of
 from edgelr.stages.calibration_data import selection, to_heal_on
 from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
@@ -201,8 +201,7 @@ def _rescaled(made: ModelPlanned, factors: FactorSet, work: Path, run: Run) -> F
         own = [part.every(texts, step % texts) for part in parts]
         seed = run.seed + 1 + step  # labels that the statistics did not see
         with unfinished(work) as scratch:  # gigabytes, of no use to another run
-            often = positions(subject.sites)
-            scales = solve_step(subject.model, factors, own, seed, scratch, run.progress, often)
+            scales = solve_step(subject.model, factors, own, seed, scratch, run.progress)
         loss, lowered = _boldest(scales, held_out, losses[-1], ridges)
         if not lowered:
             break

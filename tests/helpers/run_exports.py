@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgelr.compress.reference_outputs import embedding
 from edgelr.core.cache import Cache
 from edgelr.core.graph_files import encoder_beside
-from edgelr.core.inputs import Pair
+from edgelr.core.inputs import SourceAndTarget
 from edgelr.core.plan import Budget, Plan
 from edgelr.core.settings import Settings, make_settings
 from edgelr.core.tasks import TASKS
@@ -23,6 +22,7 @@ from edgelr.model.exporter import EXPORTERS
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import as_tensors, named_inputs
+from edgelr.model.losses.dual_encoder import embedding
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners import RUNNERS
 from edgelr.runtime.runners.decoder import DecoderRunner
@@ -148,7 +148,7 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
         if model.sound is not None:
             ids = random_sounds(model.sound, rows)
             mask = np.ones((rows, model.sound.tokens), np.int64)
-        return Pair(ids, mask, target), np.ones((rows, length), np.int64)
+        return SourceAndTarget(ids, mask, target), np.ones((rows, length), np.int64)
     return ids, mask
 
 
@@ -184,7 +184,7 @@ def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:
     given = named_inputs(model, *as_tensors(inputs, mask))
     with torch.no_grad():
         outputs = model.module(**given)[0].numpy()
-    if isinstance(inputs, Pair):
+    if isinstance(inputs, SourceAndTarget):
         return outputs
     return outputs if model.image is not None else _counted(outputs, mask)
 

@@ -19,7 +19,6 @@ from edgelr.core.vocabulary import Progress
 if TYPE_CHECKING:
     from edgelr.compress.heal.distillation import Batch
 
-
 WARM_UP = 0.05  # share of the schedule: Adam's first steps know no scale yet
 LAST_RATE = 0.1  # of the peak, as in WeLore
 LARGEST_NORM = 1.0  # of the gradient of all parameters together

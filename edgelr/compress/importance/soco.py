@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
 
-
 STEPS = 60  # of all stages: a score goes from one to nearly zero within forty
 BATCH_TOKENS = 512
 KEEP = 0.8  # share of the parameters to aim at where none is known
