@@ -21,7 +21,7 @@ from edgelr.compress.embedding_table import (
     table_loss,
 )
 from edgelr.compress.factors import FactorSet
-from edgelr.compress.importance import KEEP, STEPS, collect_importance, learn_importance
+from edgelr.compress.importance import KEEP, STEPS, Schedule, collect_importance, learn_importance
 from edgelr.compress.methods import METHODS, Need
 from edgelr.compress.quantization import quantized_losses
 from edgelr.compress.spectra import SpectrumTable, read_losses, read_spectra, write_losses
@@ -190,21 +190,14 @@ def _by_importance(
 
     def write(folder: Path) -> None:
         if learned:
-            learn_importance(model, plain, calibration, keep, folder, run.seed, run.progress)
+            schedule = Schedule(keep, run.seed)
+            learn_importance(model, plain, calibration, schedule, folder, run.progress)
             return
         factors = {} if before is None else truncate(before.spectra, before.plan)
         units = statistic.units_per_token(model, calibration)
         with multiplied(model.module, factors):
             parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
-            collect_importance(
-                model,
-                plain,
-                parts,
-                units,
-                folder,
-                run.seed,
-                run.progress,
-            )
+            collect_importance(model, plain, parts, units, folder, run.seed, run.progress)
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()

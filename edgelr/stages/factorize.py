@@ -18,7 +18,7 @@ from edgelr.compress.forms import balance
 from edgelr.compress.heal import Healing, heal, multiplies_bfloat16
 from edgelr.compress.methods import METHODS
 from edgelr.compress.quantization import Rounded, round_factors
-from edgelr.compress.refit import refit
+from edgelr.compress.refit import FactorSource, refit
 from edgelr.compress.rescale import Scales, components, solve_step
 from edgelr.compress.shared_basis import group_loss, refine_basis
 from edgelr.compress.spectra import SpectrumTable, read_factors, write_factors
@@ -162,13 +162,11 @@ def _with_better_bases(made: ModelPlanned, factors: FactorSet) -> Factored:
 
 def _refitted(made: ModelPlanned, factors: FactorSet, run: Run) -> Factored:
     subject = made.subject
+    method = METHODS.get(subject.recipe.method)
     result = refit(
         subject.model,
-        made.plan,
-        subject.groups,
+        FactorSource(made.plan, subject.groups, made.costs.statistics, method),
         factors,
-        made.costs.statistics,
-        METHODS.get(subject.recipe.method),
         spread(made.costs.calibration, REFIT_TOKENS),
         selection(subject),
         run.progress,
