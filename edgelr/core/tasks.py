@@ -59,16 +59,6 @@ class TaskTraits:
         """Whether every loss is that of a token of a text that is generated."""
         return self.loss in ("next_token", "target_token")
 
-    @property
-    def has_pairs(self) -> bool:
-        """Whether an encoder reads one thing, and a decoder another."""
-        return self.loss == "target_token"
-
-    @property
-    def matches(self) -> bool:
-        """Whether images are compared with prompts, each read by a graph of its own."""
-        return self.loss == "choice"
-
 
 TASKS: Registry[TaskTraits] = Registry("task", group="edgelr.tasks")
 

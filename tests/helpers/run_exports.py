@@ -17,7 +17,6 @@ from edgelr.core.graph_files import encoder_beside
 from edgelr.core.inputs import SourceAndTarget
 from edgelr.core.plan import Budget, Plan
 from edgelr.core.settings import Settings, make_settings
-from edgelr.core.tasks import TASKS
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
@@ -31,7 +30,7 @@ from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.stages.staging import Staging
-from tests.conftest import random_sounds
+from tests.conftest import ENCODER, TEXTS, beside, random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
@@ -59,8 +58,8 @@ def _marked(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
-PAIRS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).has_pairs]
-MATCHERS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).matches]
+PAIRS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == ENCODER]
+MATCHERS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == TEXTS]
 ONE_GRAPH = [name for name in EXPORTERS.names() if name not in (*PAIRS, *MATCHERS)]
 # every family at every task that it is made for
 CASES = [
@@ -142,7 +141,7 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
     if pixels is not None:
         ids[mask == 0] = 0
         return (ids, pixels), mask
-    if TASKS.get(model.task).has_pairs:
+    if beside(model.task) == ENCODER:
         length = tokens // 2 + 1
         target = rng.integers(4, 150, (rows, length + 1))
         if model.sound is not None:
