@@ -1,4 +1,4 @@
-"""What the factors of a compressed linear compute, and how one form becomes another."""
+"""Forms of factors: the products that they compute, and conversions between them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
     nearer to one are the coefficients.
 
     Args:
-        factors: the product.
-        block: where pivots may begin, and the length of the longest runs, where it divides both
-            the rank and the pivoted side.
+        factors: product to rewrite.
+        block: step between places where pivots may begin, and length of their longest runs, where
+            it divides both the rank and the pivoted side.
     """
     rank = len(factors.up)
     rows = factors.up.shape[1] <= factors.down.shape[0] and factors.shared is None

@@ -58,7 +58,7 @@ def gradient_pass(
 
     Args:
         model: model in float32.
-        modules: watched modules by name.
+        modules: watched modules, by name.
         watch: function of ``(name, module, input, output)``, called in a forward pass that wants
             gradients. It may register a hook on the output, to see its gradient; references kept by
             the hook stay alive until the backward pass ends.

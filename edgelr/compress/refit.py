@@ -47,7 +47,7 @@ BATCH_TOKENS = 2048
 
 @dataclass(frozen=True)
 class FactorSource:
-    """What factors were made from.
+    """Origin of factors.
 
     Attributes:
         plan: ranks and groups.

@@ -197,7 +197,7 @@ class _Sums:
 
     Args:
         model: dense model.
-        writer: receives the derivatives of the second gradient, that of sampled labels.
+        writer: writer of the derivatives of the second gradient, that of sampled labels.
     """
 
     def __init__(self, model: LoadedModel, writer: DerivativesWriter) -> None:

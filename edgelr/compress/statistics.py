@@ -22,7 +22,7 @@ from edgelr.compress.methods import SiteStatistics
 from edgelr.core.sites import LinearSite
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Progress
-from edgelr.data import calibration as calibrations
+from edgelr.data.calibration import spread, weights
 from edgelr.model.convolutions import features_last, read_features
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import (
@@ -71,8 +71,8 @@ def collect(
         del grams
     if "output_gradient_gram" in needs:
         generator = torch.Generator().manual_seed(seed)
-        spread = calibrations.spread(parts, GRADIENT_TOKENS)
-        grams = _gradient_grams(model, sites, spread, generator, progress)
+        few = spread(parts, GRADIENT_TOKENS)
+        grams = _gradient_grams(model, sites, few, generator, progress)
         _save_blocks(folder, "output_gradient_gram", grams, sites)
 
 
@@ -81,8 +81,8 @@ class StatisticsStore:
     """Reads back what ``collect`` wrote, one site at a time.
 
     Attributes:
-        folders: where each kind of Gram is; kinds that no method needed have none.
-        units_per_token: see ``SiteStatistics``; that of a site is one per position.
+        folders: folder of each kind of Gram; kinds that no method needed have none.
+        units_per_token: losses per token, see ``SiteStatistics``; of a site, per position.
     """
 
     folders: Mapping[Need, Path]
@@ -107,7 +107,7 @@ class StatisticsStore:
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
     """Losses per token: one, the share that is masked, or those of a text divided by its tokens."""
     traits = TASKS.get(model.task)
-    weighted = list(zip(parts, calibrations.weights(parts), strict=True))
+    weighted = list(zip(parts, weights(parts), strict=True))
     if traits.by_row:
         texts = sum(weight * len(part.mask) / part.tokens for part, weight in weighted)
         return texts * decisions_per_row(model)
@@ -157,7 +157,7 @@ def _input_grams(
     base = getattr(model.module, "base_model", model.module)  # a head's logits are not needed
     module = base if set(watched.values()) <= set(base.modules()) else model.module
     with torch.no_grad(), input_hooks(watched, add):
-        for part, share in zip(parts, calibrations.weights(parts), strict=True):
+        for part, share in zip(parts, weights(parts), strict=True):
             for inputs, mask in batches([part], INPUT_BATCH_TOKENS):
                 weight = share * total / part.tokens
                 counted = {False: (mask.bool(), weight)}
@@ -204,7 +204,7 @@ def counted_positions(x: Tensor, real: Tensor) -> Tensor:
 
     Args:
         x: input of the site, ``(..., in_features)``.
-        real: true where there is no padding, ``(rows, tokens)``.
+        real: mask, true where there is no padding, ``(rows, tokens)``.
     """
     whole = x.shape[:-1] != real.shape or bool(real.all())  # then there is nothing to copy
     return x.flatten(0, -2) if whole else x[real]

@@ -29,7 +29,8 @@ class Calibration:
     Attributes:
         inputs: token ids ``(rows, length)``, int64; pixels ``(rows, 3, side, side)``, float32; or
             a value of several such arrays.
-        mask: 1 for real tokens, ``(rows, length)``; an image has as many as the model makes of it.
+        mask: mask, 1 for real tokens, ``(rows, length)``; an image has the tokens that the model
+            makes of it.
         description: name of the text, for the report.
         beside: hash of the prompts that every row is read with; empty without any.
     """
@@ -88,7 +89,7 @@ class Calibration:
 
     @property
     def _of_tokens(self) -> bool:
-        """Whether inputs are one number per token, so that what cuts tokens cuts them."""
+        """True where inputs are one number per token, and are cut like the tokens."""
         return bool(self.inputs.shape == self.mask.shape)
 
 

@@ -25,8 +25,8 @@ def read_shape(
         config: configuration of the model.
         exporter: family of the model.
         task: task that it is loaded for.
-        sizes: the configuration with one name for each size, see ``named_sizes``.
-        has_cache: whether keys and values are kept from token to token.
+        sizes: configuration with one name for each size, see ``named_sizes``.
+        has_cache: True where keys and values are kept from token to token.
         layers: blocks that have a cache; None takes those of the configuration.
         source_tokens: positions that an encoder gives to the decoder.
     """

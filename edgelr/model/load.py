@@ -39,13 +39,13 @@ def load(
     """Load ``source`` in float32.
 
     Args:
-        source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
+        source: ``.gguf`` file, local Hugging Face folder, ``package.module:factory``, or Hub
             id. A local path is never looked up on the Hub. The factory returns a model, and its
             tokenizer or image processor.
-        cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
+        cache: cache that keeps a GGUF file or a factory's model as a Hugging Face folder.
         revision: branch, tag or commit of a Hub id.
-        trust_remote_code: run code that comes with the model.
-        task: what it is loaded for; None takes what its configuration tells.
+        trust_remote_code: True to run code that comes with the model.
+        task: task that it is loaded for; None takes what its configuration tells.
 
     Raises:
         InputError: the source is none of these, is pickled, is not made for the task, or holds
@@ -61,7 +61,7 @@ def load_in_memory(made: Any, source: str, cache: Cache, task: Task | None = Non
     Args:
         made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
         source: name of the two, for reports.
-        cache: where the copy is kept.
+        cache: cache that keeps the copy.
         task: task that it is loaded for; None takes what its configuration tells.
 
     Raises:

@@ -34,7 +34,7 @@ class LoadedModel:
         digest: hash that identifies the weights.
         dimensions: sizes that decide about memory and time.
         longest_text: longest sequence that it takes, tokens; of an image, its tokens.
-        pooling: how tokens become an embedding; None for models that do not embed.
+        pooling: rule that makes an embedding from tokens; None for models that do not embed.
         image: preparation of an image; None for models that read none.
         mask_token: token id that stands for what is to be filled in; None without such tokens.
         sound: preparation of a sound; None for models that read none.

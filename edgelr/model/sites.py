@@ -71,8 +71,8 @@ def find_groups(
     allocator decides.
 
     Args:
-        sites: of the model, in the order in which they run.
-        grouping: what may share.
+        sites: linears of the model, in the order in which they run.
+        grouping: rule of what may share.
         pairs: roles ``(first, second)`` of which one matrix may serve both, see ``Exporter``.
     """
     alone = [SiteGroup(site.name, (site,)) for site in sites]
@@ -209,7 +209,7 @@ class _Readings:
     Attributes:
         tensors: inputs with the names of the linears that read them; holding the tensors keeps
             their addresses from being used again.
-        runs: how often each linear ran, by name.
+        runs: number of runs of each linear, by name.
         positions: positions of each linear; None for those that are no sites.
     """
 

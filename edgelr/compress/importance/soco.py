@@ -51,7 +51,7 @@ DEVIATION = 0.01  # weight of (s - 1)^2: it holds the scores that the distance d
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long the scores are learned, and for what.
+    """Length and aim of the training of the scores.
 
     Attributes:
         keep: share of the parameters that the training aims at, at most ``MOST_KEPT``.

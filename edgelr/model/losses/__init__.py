@@ -1,4 +1,4 @@
-"""What two models are compared by, in torch: unit embeddings, or logits of one label each.
+"""Answers that models are compared by, in torch, and their gradients: unit embeddings, or logits.
 
 Logits come as ``(rows, decisions, classes)``: a decision is a token, or the one label of a text
 or an image; where these may have several labels, each of them is a decision between yes and no.
@@ -76,7 +76,7 @@ def named_inputs(model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, 
     """Name the arguments of a forward pass.
 
     Args:
-        model: what runs.
+        model: model that runs.
         inputs: token ids ``(rows, length)``, pixels ``(rows, 3, side, side)``, or sources and
             targets.
         mask: 1 for real tokens, ``(rows, length)``; an image has no others. Of targets, for the

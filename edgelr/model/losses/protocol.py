@@ -33,7 +33,7 @@ class SitePositions(NamedTuple):
 
     Attributes:
         per_token: positions for each token that is counted.
-        of_source: whether they are those of a source or of prompts, see ``LinearSite``.
+        of_source: True for positions of a source or of prompts, see ``LinearSite``.
     """
 
     per_token: float = 1.0
@@ -44,8 +44,8 @@ class SourcePositions(NamedTuple):
     """Positions of a batch that are not those of its counted tokens: of sources, or of prompts.
 
     Attributes:
-        real: true where there is no padding, ``(rows, positions)``.
-        tokens: counted tokens for each of these positions.
+        real: mask, true where there is no padding, ``(rows, positions)``.
+        tokens: number of counted tokens for each of these positions.
     """
 
     real: Tensor
@@ -53,7 +53,7 @@ class SourcePositions(NamedTuple):
 
 
 class ModalityLoss(Protocol):
-    """What differs between modalities when a model is loaded, run and differentiated in torch.
+    """Behaviour of one modality when a model is loaded, run and differentiated in torch.
 
     The defaults are those of an encoder of texts; a subclass says what is different.
 
@@ -65,10 +65,10 @@ class ModalityLoss(Protocol):
 
     Attributes:
         options: further arguments of a forward pass whose answers are compared.
-        has_table: whether the precision of its table of token embeddings can be chosen.
-        cuts_rows: whether a row may be cut into pieces that are read alone.
-        reads_prompts: whether each row is read together with prompts, so that gradients are taken
-            of one row at a time.
+        has_table: True where the precision of the table of token embeddings can be chosen.
+        cuts_rows: True where a row may be cut into pieces that are read alone.
+        reads_prompts: True where each row is read together with prompts: gradients are taken of one
+            row at a time.
         reference_name: name of an answer in the file of reference answers.
     """
 
@@ -117,7 +117,7 @@ class ModalityLoss(Protocol):
         """Tell at which positions a linear runs, from the shape of what it gives.
 
         Args:
-            model: what runs.
+            model: model that runs.
             given: arguments of the forward pass.
             shape: leading sizes of the linear's output, all but its features.
 
@@ -180,7 +180,7 @@ class ModalityLoss(Protocol):
         """Tell which positions are read by the sites that ``reads_source``.
 
         Args:
-            model: what runs.
+            model: model that runs.
             part: calibration text that the batch is from.
             inputs: inputs of the batch.
             mask: mask of the batch.
@@ -191,9 +191,9 @@ class ModalityLoss(Protocol):
         """Sum values over the positions that have one loss together.
 
         Args:
-            model: what ran.
+            model: model that ran.
             per_token: positions of the site for each token, see ``LinearSite``.
-            values: ``(..., positions, n)``.
+            values: values at every position, ``(..., positions, n)``.
 
         Returns:
             ``(losses, n)``.
