@@ -16,7 +16,7 @@ from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import mean_distillation_loss, pieces, shuffled_batches
 from edgelr.compress.importance import learn_importance
 from edgelr.compress.importance.components import AllComponents, side_by_side
-from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, ScoreTraining
+from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Schedule, ScoreTraining
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
@@ -39,7 +39,8 @@ def learned(
     model: LoadedModel, plain: SpectrumTable, folder: Path, steps: int = 60, seed: int = 0
 ) -> SpectrumTable:
     folder.mkdir()
-    learn_importance(model, plain, [TEXTS], KEEP, folder, seed, lambda *_: None, steps)
+    schedule = Schedule(KEEP, seed, steps)
+    learn_importance(model, plain, [TEXTS], schedule, folder, lambda *_: None)
     return read_spectra(folder)
 
 

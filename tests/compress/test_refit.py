@@ -11,7 +11,7 @@ from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.methods import METHODS
-from edgelr.compress.refit import refit
+from edgelr.compress.refit import FactorSource, refit
 from edgelr.core.plan import Plan
 from edgelr.core.vocabulary import Grouping
 from edgelr.data.calibration import Calibration, from_samples
@@ -39,10 +39,9 @@ def refitted(
     store = collected(model, [texts(256, 0)], folder / "again")
     plan = half(search_of(model, table, ("low_rank",), grouping))
     before = truncate(table, plan)
-    after = refit(
-        model, plan, groups_of(model, grouping), before, store, METHODS.get(method),
-        [calibration or texts(256, 0)], held_out or texts(8, 1), lambda *_: None,
-    )  # fmt: skip
+    source = FactorSource(plan, groups_of(model, grouping), store, METHODS.get(method))
+    rows = [calibration or texts(256, 0)], held_out or texts(8, 1)
+    after = refit(model, source, before, *rows, lambda *_: None)
     assert after.kept_blocks <= after.blocks == 2
     return before, after.factors, plan
 

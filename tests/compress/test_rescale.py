@@ -157,7 +157,7 @@ def test_the_gradient_is_that_of_the_divergence(
     """Scaling all components a little changes the divergence by what it says."""
     model = tiny_models[exporter]
     before, read = planned(model, tmp_path / "run"), texts(4, 3)
-    found, gradient = collect(model, before, [read], 0, tmp_path, lambda *_: None, {})
+    found, gradient = collect(model, before, [read], 0, tmp_path, lambda *_: None)
     direction = torch.randn(len(gradient), generator=torch.Generator().manual_seed(7))
     dense, size, losses = answers(model, read), 3e-3, []
     for sign in (1, -1):

@@ -184,20 +184,6 @@ def test_dropout_of_the_configuration_changes_no_gram(
         torch.testing.assert_close(calm.input_gram, shaken.input_gram)
 
 
-def test_a_decoders_long_rows_are_cut_before_the_backward_pass(
-    tiny_decoder: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A row of 14 tokens counts as pieces of 6, 6 and 2: memory decides, not the row."""
-    long, site = random_ids(1, 14), find_sites(tiny_decoder)[0]
-    monkeypatch.setattr(statistics, "GRADIENT_BATCH_TOKENS", 6)
-    whole = collected(tiny_decoder, [from_samples(long, "")], tmp_path / "whole")
-    pieces = [from_samples(long[:, start : start + 6], "") for start in (0, 6, 12)]
-    cut = collected(tiny_decoder, pieces, tmp_path / "cut")
-    torch.testing.assert_close(
-        whole.of(site).output_gradient_gram, cut.of(site).output_gradient_gram
-    )
-
-
 @every_exporter
 def test_collecting_leaves_no_trace_in_the_model(
     tiny_models: Models, exporter: str, tmp_path: Path
