@@ -50,6 +50,17 @@ def groups_of(model: LoadedModel, grouping: Grouping) -> list[SiteGroup]:
     return find_groups(find_sites(model), grouping, model.exporter.tied_pairs)
 
 
+STORES: dict[tuple[str, str, str], StatisticsStore] = {}
+
+
+def statistics_of(model: LoadedModel, texts: Calibration, folder: Path) -> StatisticsStore:
+    """Collect the statistics of a model on a text once for all tests, into the first's folder."""
+    key = (model.digest, model.task, texts.key)
+    if key not in STORES:
+        STORES[key] = collected(model, [texts], folder)
+    return STORES[key]
+
+
 def spectra_of(
     model: LoadedModel,
     folder: Path,
@@ -58,7 +69,7 @@ def spectra_of(
     grouping: Grouping = "one",
 ) -> SpectrumTable:
     folder.mkdir()
-    store = collected(model, [texts or tiny_texts(model)], folder / "statistics")
+    store = statistics_of(model, texts or tiny_texts(model), folder / "statistics")
     (folder / "spectra").mkdir()
     groups = groups_of(model, grouping)
     decompose(model, groups, store, METHODS.get(method), folder / "spectra", lambda *_: None)
