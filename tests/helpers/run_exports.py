@@ -56,8 +56,8 @@ MATCH_PIVOT = "clip"
 def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
-    further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
-    slow = name in SLOW or further
+    heads = (":fill-mask", ":token-classification")  # behind the same bodies, by other names only
+    slow = name in SLOW or (name.endswith(heads) and name not in (FILLING, *LABELLING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
