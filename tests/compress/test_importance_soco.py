@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import RECIPES
+from edgelr.stages import cost_model
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 KEEP = 0.85
+FEW = 6  # steps
 TEXTS = from_samples(random_ids(64, 16, seed=1), "random")
 HELD_OUT = from_samples(random_ids(64, 16, seed=2), "random")
 
@@ -214,9 +217,12 @@ def test_learned_scores_lose_less_than_plain_singular_values(
 def test_importance_is_found_again_and_learned_anew_for_another_share(
     tiny_encoder: LoadedModel,
     tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
     recipe: str,
     depends: bool,
 ) -> None:
+    monkeypatch.setattr(cost_model, "STEPS", FEW)  # which the key of the stage has
+    monkeypatch.setattr(cost_model, "learn_importance", partial(learn_importance, steps=FEW))
     cache = session_cache(tmp_path_factory)
     device = load_profile("generic-cpu")
     worked = []

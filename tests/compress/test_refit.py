@@ -16,8 +16,8 @@ from edgelr.core.plan import Plan
 from edgelr.core.vocabulary import Grouping
 from edgelr.data.calibration import Calibration, from_samples
 from edgelr.model.loaded import LoadedModel
-from tests.compress.test_decompose import groups_of, half, search_of, spectra_of
-from tests.conftest import collected, random_ids
+from tests.compress.test_decompose import groups_of, half, search_of, spectra_of, statistics_of
+from tests.conftest import random_ids
 from tests.helpers.run_exports import every_task
 
 Models = dict[str, LoadedModel]
@@ -36,7 +36,7 @@ def refitted(
     calibration: Calibration | None = None,
 ) -> tuple[FactorSet, FactorSet, Plan]:
     table = spectra_of(model, folder, method, texts(256, 0), grouping)
-    store = collected(model, [texts(256, 0)], folder / "again")
+    store = statistics_of(model, texts(256, 0), folder / "again")
     plan = half(search_of(model, table, ("low_rank",), grouping))
     before = truncate(table, plan)
     source = FactorSource(plan, groups_of(model, grouping), store, METHODS.get(method))

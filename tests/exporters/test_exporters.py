@@ -79,16 +79,6 @@ def test_a_declaration_is_complete(name: str) -> None:
     assert int(inputs["input_ids"].max()) < config.vocab_size
 
 
-def test_no_two_families_answer_to_one_model_type() -> None:
-    types = [kind for _, exporter in EXPORTERS.items() for kind in exporter.model_types]
-    assert len(types) == len(set(types))
-
-
-def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'rwkv'.*Known model types: .*llama"):
-        exporter_for("rwkv")
-
-
 def test_the_tiny_model_has_a_distinct_size_on_every_axis(model: LoadedModel) -> None:
     shape, longest = model.dimensions, model.longest_text
     sizes = [shape.hidden_size, shape.intermediate_size, shape.vocab_size, longest]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,8 +56,8 @@ MATCH_PIVOT = "clip"
 def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
-    further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
-    slow = name in SLOW or further
+    heads = (":fill-mask", ":token-classification")  # behind the same bodies, by other names only
+    slow = name in SLOW or (name.endswith(heads) and name not in (FILLING, *LABELLING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
@@ -104,9 +107,22 @@ class Recorder:
         self.stages.append("planned")
 
 
+class SharedCache(Cache):
+    """A cache for several processes: one of them builds a stage, and the others wait for it."""
+
+    def stage(self, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / f".{name}-{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return super().stage(name, key, build)
+
+
 def session_cache(factory: pytest.TempPathFactory) -> Cache:
-    """One cache for every file: a tiny model is exported once per session."""
-    return Cache(factory.getbasetemp() / "edgelr-cache")
+    """One cache for every file and every worker: a tiny model is exported once per session."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return SharedCache(folder / "edgelr-cache")
 
 
 def quick_settings(model: Path | str, **changes: Any) -> Settings:

@@ -26,7 +26,7 @@ from tests.compress.test_statistics import watched
 from tests.conftest import collected, random_ids, random_rows, tiny_texts
 from tests.helpers.run_exports import every_pair
 
-COPIES = 2400  # of a text: as many draws of the labels
+COPIES = 600  # of a text: as many draws of the labels
 Models = dict[str, LoadedModel]
 
 
@@ -125,7 +125,8 @@ def test_gradient_grams_are_fisher_information_per_predicted_token(
                     flat = gradient.flatten(0, -2)
                     gram = flat.T @ flat / texts.tokens
                     exact[name] = exact[name] + gram if name in exact else gram
-    store = collected(model, [tiny_texts(model, COPIES)], tmp_path / "store")
+    needs = ("output_gradient_gram",)
+    store = collected(model, [tiny_texts(model, COPIES)], tmp_path / "store", needs=needs)
     for site in find_sites(model):
         found_gram = store.of(site).output_gradient_gram
         assert found_gram is not None
