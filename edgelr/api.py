@@ -202,7 +202,7 @@ def sweep(
     rivals = options.pop("rivals", True)
     with _run(listener, options, f"edgelr.sweep({_named(model)!r}, ...)") as run:
         settings, source = _original(model, profiles[0], options, run)
-        question = sweeps.Question(
+        question = sweeps.SweepRequest(
             settings,
             tuple(dict.fromkeys(profiles)),
             sweeps.read_precisions(",".join(precisions) or None),

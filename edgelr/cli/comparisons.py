@@ -55,7 +55,7 @@ def bench_methods(
     from edgelr.report.comparison_tables import next_command, print_bench
     from edgelr.report.schema import to_json
 
-    question = bench.Question(
+    question = bench.BenchRequest(
         settings,
         bench.read_recipes(recipes),
         bench.read_keeps(keeps),
@@ -114,7 +114,7 @@ def sweep(
     from edgelr.report.pareto_tables import print_sweep
     from edgelr.report.schema import to_json
 
-    question = sweeps.Question(
+    question = sweeps.SweepRequest(
         settings,
         tuple(dict.fromkeys(profiles or [settings.profile])),
         sweeps.read_precisions(precisions),

@@ -121,21 +121,13 @@ def _measure(
             )  # fmt: skip
             probes.append(Probe(path, chain.shapes, cold=True))
             listener.progress("probes", index + 1, len(chains))
-        norms, attention, decoding = (Path(scratch) / f"small{index}.onnx" for index in range(3))
-        write_norms(norms, WIDTH, NORMS, values)
-        write_attention(attention, HEADS, HEAD_SIZE, values)
-        write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS, values)
-        long, width = TOKENS[-1], HEADS * HEAD_SIZE
-        lengths = [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]
-        probes.append(Probe(norms, lengths, cold=False))
-        read = ("query", "key", "value")
-        whole = [{name: [1, long, width] for name in read}]
-        probes += [Probe(attention, whole, False), Probe(decoding, [{"x": [1, 1, width]}], False)]
+        probes += _small_probes(Path(scratch), values)
         execution = Execution(provider, threads)
         *products, (one, many), (attended,), (decoded,) = calls.call_in(
             worker, "time_graphs", probes, execution, progress=listener.progress
         )
         gpu_bytes = worker.gpu_memory() if provider == "cuda" else None
+    long, width = TOKENS[-1], HEADS * HEAD_SIZE
     moved = 3 * long * WIDTH * PRECISION_BYTES[values] * NORMS
     flops = 4 * long * long * width
     return {
@@ -155,6 +147,22 @@ def _measure(
             )
         ],
     }, gpu_bytes
+
+
+def _small_probes(folder: Path, values: Precision) -> list[Probe]:
+    """Write the graphs of norms, attention and decoding, which stay in caches."""
+    norms, attention, decoding = (folder / f"small{index}.onnx" for index in range(3))
+    write_norms(norms, WIDTH, NORMS, values)
+    write_attention(attention, HEADS, HEAD_SIZE, values)
+    write_decoding(decoding, HEADS, HEAD_SIZE, PAST, ATTENTIONS, values)
+    long, width = TOKENS[-1], HEADS * HEAD_SIZE
+    lengths = [{name: [1, n, WIDTH] for name in "xy"} for n in (1, long)]
+    whole = [{name: [1, long, width] for name in ("query", "key", "value")}]
+    return [
+        Probe(norms, lengths, cold=False),
+        Probe(attention, whole, cold=False),
+        Probe(decoding, [{"x": [1, 1, width]}], cold=False),
+    ]
 
 
 def _fill(

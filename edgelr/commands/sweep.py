@@ -48,7 +48,7 @@ _ENTRY = "entry.json"
 
 
 @dataclass(frozen=True)
-class Question:
+class SweepRequest:
     """What is made, for every combination.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Device:
 class _Maker:
     """Makes entries, or finds those that are finished."""
 
-    def __init__(self, question: Question, out: Path, run: Run, source: Source) -> None:
+    def __init__(self, question: SweepRequest, out: Path, run: Run, source: Source) -> None:
         self._question, self._out, self._run = question, out, run
         self._source = source  # one for all entries: a model is loaded once
 
@@ -217,7 +217,7 @@ def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def sweep(question: Question, out: Path, run: Run, source: Source | None = None) -> Sweep:
+def sweep(question: SweepRequest, out: Path, run: Run, source: Source | None = None) -> Sweep:
     """Make every combination, and compare them device by device in ``out``.
 
     Args:

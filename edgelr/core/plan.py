@@ -92,6 +92,11 @@ class Budget:
     model_tokens: int | None = None  # the longest context that the model takes
 
     @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the runtime, of activations and of the cache."""
+        return self.runtime_bytes + self.activation_bytes + self.cache_bytes
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes left for the factorizable weights; negative when nothing fits."""
         return self.device_bytes - (

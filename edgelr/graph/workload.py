@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,20 @@ def read_workload(path: Path, tokens: int | None = None) -> Workload:
         elif node.op_type not in _FREE:
             others += 1
     return Workload(tuple(products), others)
+
+
+def read_positions(path: Path) -> dict[str, int]:
+    """Count the rows that each constant matrix multiplies in one run, by the weight's name.
+
+    Free axes count as one.
+    """
+    model, found = load_graph(path), Counter[str]()
+    ShapeInferencePass()(model)
+    for node in model.graph:
+        if _product(node) is not None:
+            weight = node.inputs[1]
+            found[(weight.name if weight else None) or ""] += _positions(node)
+    return dict(found)
 
 
 def _positions(node: ir.Node) -> int:

@@ -75,15 +75,10 @@ def make_report(
     subject, device, budget = made.subject, made.subject.device, made.budget
     bundle = written.bundle
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
-    buffers = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
-    phases = device_runs(device, subject.shape, subject.context_tokens)
-    prediction = source.prediction(
-        subject,
-        dense,
-        bundle,
-        _measured_runs(comparison) if here else phases,
-        buffers + budget.fixed_weight_bytes + made.plan.resident_bytes,
-    )
+    runs = _measured_runs(comparison) if here else None
+    phases = runs or device_runs(device, subject.shape, subject.context_tokens)
+    resident_bytes = budget.buffer_bytes + budget.fixed_weight_bytes + made.plan.resident_bytes
+    prediction = source.prediction(subject, dense, bundle, phases, resident_bytes)
     headroom = budget.weight_bytes - made.plan.resident_bytes
     loss = _loss_check(made, validation)
     return Report(

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgelr.cli import app
-from edgelr.commands.bench import Question, bench_methods, read_keeps, read_recipes
+from edgelr.commands.bench import BenchRequest, bench_methods, read_keeps, read_recipes
 from edgelr.commands.bench.request import DEFAULT_RECIPE
 from edgelr.commands.bench.results import RowBook
 from edgelr.core.cache import Cache
@@ -95,7 +95,7 @@ def ask(cache: Cache, device: DeviceProfile) -> Ask:
         keeps = changes.pop("keeps", (0.85, 0.6))
         sizes = {"tokens": 256, "length": 32, "evaluation": changes.pop("evaluation", ())}
         sizes |= {name: changes.pop(name) for name in ("tokens", "length") if name in changes}
-        question = Question(quick_settings(model.folder, **changes), recipes, keeps, **sizes)
+        question = BenchRequest(quick_settings(model.folder, **changes), recipes, keeps, **sizes)
         return bench_methods(question, device, out, Run(cache, listener))
 
     return run

@@ -15,11 +15,11 @@ from edgelr.compress.component_gradients import (
     LARGEST_STORED,
     Derivatives,
     DerivativesWriter,
-    by_row,
     products_of,
 )
 from edgelr.compress.factors import FactorSet, Kronecker, LowRank
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.losses import loss_of
 
 ROWS = (5, 3, 4)  # of the batches
 RANKS = {"first": 3, "second": 2}
@@ -85,10 +85,11 @@ def test_positions_with_one_loss_are_added_up(
     tiny_decoder: LoadedModel, tiny_encoder: LoadedModel, tiny_models: dict[str, LoadedModel]
 ) -> None:
     values = torch.arange(24.0).reshape(2, 4, 3)
-    assert torch.equal(by_row(tiny_decoder, 1.0, values), values.reshape(8, 3))
-    assert torch.equal(by_row(tiny_encoder, 1.0, values), values.sum(1))
+    flat = loss_of(tiny_decoder).by_row(tiny_decoder, 1.0, values)
+    assert torch.equal(flat, values.reshape(8, 3))
+    assert torch.equal(loss_of(tiny_encoder).by_row(tiny_encoder, 1.0, values), values.sum(1))
     vit = tiny_models["vit:image-classification"]
     assert vit.image is not None
     vit = replace(vit, image=replace(vit.image, tokens=2))
     windows = values.reshape(4, 2, 3)  # two of every image, one after another
-    assert torch.equal(by_row(vit, 2.0, windows), values.sum(1))
+    assert torch.equal(loss_of(vit).by_row(vit, 2.0, windows), values.sum(1))

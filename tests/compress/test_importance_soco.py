@@ -222,7 +222,7 @@ def test_importance_is_found_again_and_learned_anew_for_another_share(
     depends: bool,
 ) -> None:
     monkeypatch.setattr(cost_model, "STEPS", FEW)  # which the key of the stage has
-    monkeypatch.setattr(cost_model, "learn_importance", partial(learn_importance, steps=FEW))
+    monkeypatch.setattr(cost_model, "Schedule", partial(Schedule, steps=FEW))
     cache = session_cache(tmp_path_factory)
     device = load_profile("generic-cpu")
     worked = []

@@ -131,7 +131,9 @@ def test_what_ends_otherwise_is_of_another_kind(write_images: WriteImages) -> No
     (folder / "cat" / "one.WAV").write_bytes(b"RIFF")
     assert [path.name for path in listed(list_files(folder, SOUNDS))] == ["one.WAV"]
     assert len(listed(list_files(folder, IMAGES))) == 2
-    with pytest.raises(InputError, match=r"holds no sounds; expected files that end with \.wav"):
+    with pytest.raises(
+        InputError, match=r"holds no sounds; expected files that end with \.flac, \.wav"
+    ):
         list_files(folder / "dog", SOUNDS)
 
 

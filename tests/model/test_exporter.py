@@ -19,7 +19,7 @@ every_family = pytest.mark.parametrize("name", EXPORTERS.names())
 def test_every_exporter_answers_to_its_model_types(name: str) -> None:
     exporter = EXPORTERS.get(name)
     assert exporter.tiny_config().model_type in exporter.model_types
-    assert set(exporter.tasks) <= set(TASKS)
+    assert set(exporter.tasks) <= set(TASKS.names())
     for model_type in exporter.model_types:
         assert exporter_for(model_type) is exporter
 

@@ -108,7 +108,7 @@ def write_gguf(model: LoadedModel, path: Path) -> Path:
         ("/nowhere/model.onnx", "is an ONNX graph.*Give the model that the graph was exported"),
         ("no_such_module:make", r"cannot be imported.*returns \(model, tokenizer or image"),
         ("json:no_such_factory", r"cannot be imported.*returns \(model, tokenizer or image"),
-        ("platform:node", r"returned str; expected \(model, tokenizer\)"),
+        ("platform:node", r"is str; expected \(model, tokenizer\)"),
     ],
 )
 def test_a_source_that_is_none_is_refused(source: str, message: str, cache: Cache) -> None:

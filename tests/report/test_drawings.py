@@ -44,7 +44,7 @@ def test_a_map_has_a_field_for_every_linear(report: Report) -> None:
     chart = drawings(dataclasses.replace(report, plan=plan))["ranks"]
     assert chart.columns == ("self_attn.q_proj", "mlp.up_proj", "lm_head", "MatMul", "mlp")
     assert [label for label, _ in chart.rows] == ["0", "1", "–", "7", "2.0"]
-    told = [cell.told for _, cells in chart.rows for cell in cells if cell.value is not None]
+    told = [cell.description for _, cells in chart.rows for cell in cells if cell.value is not None]
     assert sorted(each.partition(":")[0] for each in told) == sorted(
         each.name for each in plan.sites
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from edgelr import pipeline
-from edgelr.commands.bench.request import Question
+from edgelr.commands.bench.request import BenchRequest
 from edgelr.commands.bench.setup import common_ground
 from edgelr.compress import rescale
 from edgelr.compress.compressed_model import all_answers, installed, loss_increase, multiplied
@@ -258,7 +258,7 @@ def test_a_bench_judges_on_folders(
     settings, device = quick(tiny_models["vit"], photos, keep=None), load_profile("generic-cpu")
     cache = session_cache(tmp_path_factory)
     for files, name in (((), photos.name), ((str(photos),), photos.name)):
-        question = Question(settings, ("svd",), (0.8,), files, tokens=5 * 26)
+        question = BenchRequest(settings, ("svd",), (0.8,), files, tokens=5 * 26)
         found = common_ground(question, device, tmp_path / "out", Run(cache, Recorder()))
         assert list(found.texts) == [name]
         assert found.texts[name].inputs.shape == (5, 3, 20, 20)

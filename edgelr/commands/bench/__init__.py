@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edgelr.commands.bench.request import DEFAULT_RECIPE, Question, read_keeps, read_recipes
+from edgelr.commands.bench.request import DEFAULT_RECIPE, BenchRequest, read_keeps, read_recipes
 from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.rows import Rows
 from edgelr.commands.bench.setup import Ground, common_ground
@@ -24,11 +24,11 @@ from edgelr.report.plot import write_plot
 from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.stages import report as reporting
 
-__all__ = ["Question", "bench_methods", "read_keeps", "read_recipes"]
+__all__ = ["BenchRequest", "bench_methods", "read_keeps", "read_recipes"]
 
 
 def bench_methods(
-    question: Question,
+    question: BenchRequest,
     device: DeviceProfile,
     out: Path,
     run: Run,

@@ -12,7 +12,7 @@ DEFAULT_RECIPE = Settings.recipe
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchRequest:
     """What is compared.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelr.commands.bench.request import Question
+from edgelr.commands.bench.request import BenchRequest
 from edgelr.commands.bench.results import RowBook
 from edgelr.commands.bench.setup import Ground
 from edgelr.compress.compressed_model import all_answers, likeness, mean_loss, multiplied
@@ -44,7 +44,7 @@ class _Ready:
 class Rows:
     """Finds the rows that are finished, and makes the others one after the other."""
 
-    def __init__(self, question: Question, ground: Ground, book: RowBook, run: Run) -> None:
+    def __init__(self, question: BenchRequest, ground: Ground, book: RowBook, run: Run) -> None:
         self._question, self._ground, self._book = question, ground, book
         self._run = run
 

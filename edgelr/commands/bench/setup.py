@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgelr.commands.bench.request import Question
+from edgelr.commands.bench.request import BenchRequest
 from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
 from edgelr.core.run import FORMATS, Run
@@ -49,7 +49,7 @@ class Ground:
         )
 
 
-def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run) -> Ground:
+def common_ground(question: BenchRequest, device: DeviceProfile, out: Path, run: Run) -> Ground:
     """Do once what all rows share; what cannot work ends before the long work.
 
     Raises:
@@ -73,7 +73,7 @@ def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run
     return Ground(subject, dense, material.calibrate(subject, dense, run), texts)
 
 
-def _judging_texts(question: Question, subject: ModelSubject) -> dict[str, tuple[str, str]]:
+def _judging_texts(question: BenchRequest, subject: ModelSubject) -> dict[str, tuple[str, str]]:
     """Source and text of every column; without any, what is left of what calibrates."""
     files, texts, read = question.evaluation, subject.texts, rows_of(subject.model).read
     if not files:
@@ -86,7 +86,7 @@ def _judging_texts(question: Question, subject: ModelSubject) -> dict[str, tuple
 
 
 def _tokenized(
-    question: Question, subject: ModelSubject, name: str, source: str, text: str
+    question: BenchRequest, subject: ModelSubject, name: str, source: str, text: str
 ) -> Calibration:
     """Cut the beginning of a text into rows.
 

@@ -15,7 +15,7 @@ from edgelr.core.modality import TENSORS
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
-from edgelr.core.vocabulary import Task
+from edgelr.core.vocabulary import Precision, Task
 from edgelr.data.tensors import (
     GraphInput,
     Samples,
@@ -30,6 +30,7 @@ from edgelr.device.profile import DeviceProfile
 from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import open_foreign
+from edgelr.graph.workload import read_positions
 from edgelr.planning.recipes import Recipe
 from edgelr.runtime.runners.tensors import open_tensors
 from edgelr.stages.onnx.graph import open_graph
@@ -94,7 +95,7 @@ class GraphSubject(Subject):
 
     @property
     def sites(self) -> tuple[LinearSite, ...]:
-        return self.linears.sites
+        return tuple(group.sites[0] for group in self.groups)
 
     @property
     def node_bytes(self) -> int:
@@ -144,6 +145,35 @@ def examine(settings: Settings, device: DeviceProfile, run: Run) -> GraphSubject
     calibration, selection = divide(deciding)
     dense = dense_bundle(path, run)
     open_tensors(dense.model_path).outputs(feeds(held_out, 0))  # what it refuses, no bundle takes
+    precision, linears = _linears_of(settings, dense, run)
+    if drawn:
+        run.note(RANDOM_NOTE)
+    return GraphSubject(
+        settings=settings,
+        device=device,
+        recipe=RECIPE if settings.forms is None else replace(RECIPE, forms=settings.forms),
+        precision=precision,
+        weights=(precision,),
+        groups=[SiteGroup(site.name, (site,)) for site in _counted(linears, dense)],
+        shape=NO_SIZES,
+        context_tokens=0,
+        original=dense,
+        linears=linears,
+        calibration=calibration,
+        selection=selection,
+        held_out=held_out,
+        calibrated_on=f"{names[0]} ({count(deciding)} samples)",
+        held_out_name=f"{names[1]} ({count(held_out)} samples)",
+        drawn=drawn,
+    )
+
+
+def _linears_of(settings: Settings, dense: ExportBundle, run: Run) -> tuple[Precision, Linears]:
+    """Find the linears of the precision that most weights have.
+
+    Raises:
+        InputError: there are none, or another precision is asked for.
+    """
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
         raise InputError(
@@ -159,26 +189,16 @@ def examine(settings: Settings, device: DeviceProfile, run: Run) -> GraphSubject
         )
     if linears.refused:
         run.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
-    if drawn:
-        run.note(RANDOM_NOTE)
-    return GraphSubject(
-        settings=settings,
-        device=device,
-        recipe=RECIPE if settings.forms is None else replace(RECIPE, forms=settings.forms),
-        precision=precision,
-        weights=(precision,),
-        groups=[SiteGroup(site.name, (site,)) for site in linears.sites],
-        shape=NO_SIZES,
-        context_tokens=0,
-        original=dense,
-        linears=linears,
-        calibration=calibration,
-        selection=selection,
-        held_out=held_out,
-        calibrated_on=f"{names[0]} ({count(deciding)} samples)",
-        held_out_name=f"{names[1]} ({count(held_out)} samples)",
-        drawn=drawn,
-    )
+    return precision, linears
+
+
+def _counted(linears: Linears, dense: ExportBundle) -> list[LinearSite]:
+    """Give every site the positions that it multiplies in one run; a run counts as one token."""
+    rows = read_positions(dense.model_path)
+    return [
+        replace(each.site, positions_per_token=float(rows.get(each.weight.name or "", 1)))
+        for each in linears.found
+    ]
 
 
 def choose_samples(
