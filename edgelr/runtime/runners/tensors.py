@@ -13,7 +13,15 @@ from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.modality import TENSORS
 from edgelr.core.vocabulary import Array
-from edgelr.data.tensors import SAMPLES, Samples, count, feeds, load_samples
+from edgelr.data.tensors import (
+    SAMPLES,
+    GraphInput,
+    Samples,
+    count,
+    feeds,
+    load_samples,
+    read_samples,
+)
 from edgelr.runtime.graphs import open_graph
 from edgelr.runtime.requests import (
     ON_CPU,
@@ -78,7 +86,11 @@ class TensorsRunner(Runner):
 
     def samples(self, evaluation: Evaluation) -> Samples:
         """Read inputs of the graph; those in the candidate where none are named."""
-        return load_samples(evaluation.source or evaluation.candidate.folder / SAMPLES)
+        if evaluation.source is None:
+            return load_samples(evaluation.candidate.folder / SAMPLES)
+        ports = self.session.inputs.values()
+        inputs = [GraphInput(port.name, port.dtype, port.shape) for port in ports]
+        return read_samples(evaluation.source, inputs)
 
     def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
         """Read inputs, and all outputs as one vector: see ``write_answers``.
