@@ -17,6 +17,7 @@ import torch
 
 from edgelr import pipeline
 from edgelr.compress import statistics
+from edgelr.compress.gradient_pass import batches, fisher_pass
 from edgelr.core.cache import Cache
 from edgelr.core.listener import Clock
 from edgelr.core.run import Run
@@ -34,15 +35,13 @@ def bare_passes(subject: ModelSubject, parts: list[calibration.Calibration], clo
     model = subject.model
     base = getattr(model.module, "base_model", model.module)
     with clock.time("bare forward"), torch.no_grad():
-        for inputs, mask in statistics._batches(parts, statistics.INPUT_BATCH_TOKENS):
+        for inputs, mask in batches(parts, statistics.INPUT_BATCH_TOKENS):
             base(**named_inputs(model, inputs, mask))
     spread = calibration.spread(parts, statistics.GRADIENT_TOKENS)
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         with clock.time("bare forward and backward, twice"):
-            statistics.fisher_pass(
-                model, {}, lambda *_: None, spread, generator, "", lambda *_: None
-            )
+            fisher_pass(model, {}, lambda *_: None, spread, generator, "", lambda *_: None)
 
 
 def main() -> None:

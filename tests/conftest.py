@@ -20,15 +20,16 @@ from edgelr.compress.methods import Need
 from edgelr.compress.statistics import StatisticsStore, collect, units_per_token
 from edgelr.core.cache import Cache
 from edgelr.core.inputs import SoundInput
+from edgelr.core.modality import MODALITIES
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.data.calibration import (
     Calibration,
     from_images,
-    from_pairs,
     from_samples,
     from_sounds,
     load_tokenizer,
+    with_targets,
 )
 from edgelr.data.prompts import tokenized
 from edgelr.model.exporter import EXPORTERS
@@ -69,6 +70,7 @@ TINY_PROMPT = {  # the language is heard
     "no_timestamps_token_id": 40,
 }
 TOWERS = ("text", "vision")
+ENCODER, TEXTS = "encoder_model", "text_model"  # graphs beside the one that answers
 PROMPTS = tuple(f"{label} in the morning" for label in ("cat", "dog", "lamp", "grey boat", "sea"))
 
 MakeModel = Callable[..., LoadedModel]
@@ -114,6 +116,11 @@ def make_tokenizer(vocabulary: int, ends: bool) -> Tokenizer:
     return tokenizer
 
 
+def beside(task: Task) -> str | None:
+    """Name the graph beside the one that answers; models of one graph have none."""
+    return next(each.beside for _, each in MODALITIES.items() if task in each.tasks)
+
+
 def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any) -> Path:
     """Write the tiny model of an exporter, with seeded weights, as a Hugging Face folder.
 
@@ -137,10 +144,10 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
     _calibrate_norms(model)
     _tell_apart(model)
     model.save_pretrained(folder)
-    traits = TASKS.get(task or exporter.tasks[0])
-    if model.main_input_name == "pixel_values" or traits.matches:
+    matches = beside(task or exporter.tasks[0]) == TEXTS
+    if model.main_input_name == "pixel_values" or matches:
         (folder / "preprocessor_config.json").write_text(json.dumps(TINY_IMAGES))
-    if traits.matches:
+    if matches:
         config = config.text_config
     elif model.main_input_name == "pixel_values":
         return folder
@@ -213,9 +220,9 @@ def random_rows(model: LoadedModel, rows: int, tokens: int, seed: int = 0) -> Ca
 
     Of pairs, sources of ``tokens`` and targets that are three longer.
     """
-    if TASKS.get(model.task).has_pairs:
+    if beside(model.task) == ENCODER:
         targets = random_ids(rows, tokens + 4, seed + 100).tolist()
-        return from_pairs(random_sources(model, rows, tokens, seed), targets)
+        return with_targets(random_sources(model, rows, tokens, seed), targets)
     if model.image is None:
         return from_samples(random_ids(rows, tokens, seed), "random")
     pixels = random_pixels(rows, model.image.side, seed)
@@ -248,10 +255,10 @@ def tiny_texts(model: LoadedModel, copies: int = 1) -> Calibration:
     if model.sound is not None:
         sounds = random_sounds(model.sound, 3).repeat(copies, 0)
         texts = from_sounds(sounds, model.sound.tokens, "sounds")
-    if TASKS.get(model.task).has_pairs:
+    if beside(model.task) == ENCODER:
         targets = random_ids(3, 7, seed=7).tolist()
         cut = [row[:length] for row, length in zip(targets, (5, 7, 4), strict=True)]
-        return from_pairs(texts, [row for row in cut for _ in range(copies)])
+        return with_targets(texts, [row for row in cut for _ in range(copies)])
     return texts
 
 

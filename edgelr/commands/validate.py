@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgelr.core.bundle import MANIFEST, ExportBundle, read_bundle
 from edgelr.core.errors import InputError
+from edgelr.core.modality import MODALITIES
 from edgelr.core.results import Validation
 from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
@@ -40,6 +41,7 @@ def validate_again(
     """
     reference = _reference(bundle, against, run)
     metrics = jobs.accuracy(reference, bundle, data, Execution(provider), progress=run.progress)
+    reads = MODALITIES.get(bundle.manifest.modality).reads
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(
         parity=None,
@@ -47,7 +49,7 @@ def validate_again(
         gate=None if limit is None else make_gate(bundle.manifest.task, metrics, limit),
         precision=bundle.manifest.precision,
         provider=provider,
-        text=str(data or DEFAULT_TEXT),
+        text=str(data or (DEFAULT_TEXT if reads == "text" else f"{reads}s of the bundle")),
         notes=truth_notes(bundle.manifest.task, metrics),
     )
 

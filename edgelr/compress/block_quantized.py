@@ -21,10 +21,10 @@ class Blocks:
 
     Attributes:
         packed: integers, lower half of a byte first, ``(out_features, blocks, bytes)``, uint8.
-        scales: ``(out_features, blocks)``, float32.
-        zero_points: packed like the integers, ``(out_features, bytes)``, uint8.
-        in_features: what the last block may reach beyond.
-        bits: 4 or 8.
+        scales: step of every block, ``(out_features, blocks)``, float32.
+        zero_points: integers of zero, packed alike, ``(out_features, bytes)``, uint8.
+        in_features: number of rows; the last block may be longer.
+        bits: bits of an integer, 4 or 8.
     """
 
     packed: NDArray[np.uint8]
@@ -49,11 +49,11 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLoss:
-    """What a group loses in one precision of its weights.
+    """Predicted loss of a group in one precision of its weights.
 
     Attributes:
         dense: predicted loss of its weights, rounded.
-        product: that of the rounded factors, by number of kept components, ``(k + 1,)``.
+        product: predicted loss of the rounded factors, by number of kept components, ``(k + 1,)``.
     """
 
     dense: float

@@ -1,8 +1,9 @@
-"""Derivatives of the loss with respect to the scales of components, at every token, on the disk.
+"""Derivatives of the loss with respect to the scales of components, one per token, on the disk.
 
-At one token, that of component ``k`` is ``p_k = (x . down_k) (up_k . g)``, ``x`` what the linear
-reads and ``g`` the gradient of the loss at its output. There are tens of thousands of components,
-so that their second moment is never formed: products with it read the file once.
+At one token, the derivative for component ``k`` is ``p_k = (x . down_k) (up_k . g)``, with ``x``
+the input of the linear and ``g`` the gradient of the loss at its output. There are tens of
+thousands of components, so that their second moment ``E[p p^T]`` is never formed: a product with it
+reads the file once.
 """
 
 from __future__ import annotations
@@ -10,19 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgelr.compress.factors import FactorSet, LowRank
-from edgelr.core.tasks import TASKS
 
-if TYPE_CHECKING:
-    from edgelr.model.loaded import LoadedModel
-
-PIECE_NUMBERS = 2**24  # of derivatives, that are in memory at once
+PIECE_NUMBERS = 2**24  # derivatives in memory at once
 LARGEST_STORED = 60000.0  # just below what float16 holds
 _FILE = "derivatives.float16"
 
@@ -32,10 +29,10 @@ class Derivatives:
     """Derivatives of the loss at every token, or text, in a file.
 
     Attributes:
-        path: of ``p / unit``, ``(rows, k)`` float16.
-        columns: of every site in it.
-        unit: about the root mean square of every ``p_k``, ``(k,)``.
-        rows: tokens, or texts.
+        path: file of ``p / unit``, ``(rows, k)`` float16.
+        columns: columns of every site, by its name.
+        unit: approximate root mean square of every ``p_k``, ``(k,)``.
+        rows: number of tokens, or of texts.
     """
 
     path: Path
@@ -52,7 +49,7 @@ class Derivatives:
             yield torch.from_numpy(np.array(stored[start : start + step])).float()
 
     def mean(self, of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Mean over the rows of what ``of`` sums over the rows of a piece, ``(k,)``."""
+        """Mean over all rows, ``(k,)``; ``of`` sums over the rows of a piece."""
         total = torch.zeros(len(self.unit))
         for piece in self.pieces():
             total += of(piece)
@@ -70,15 +67,15 @@ class Derivatives:
 
 @dataclass
 class DerivativesWriter:
-    """Gathers what the linears have for the rows of a batch, and writes it.
+    """Collects the derivatives of a batch, linear by linear, and writes them.
 
     Attributes:
-        file: receives ``p / unit``.
-        columns: of every site.
-        width: of a row.
-        unit: from the first batch, ``(k,)``.
-        p: of the running batch, ``(rows, k)``.
-        rows: that were written.
+        file: file that receives ``p / unit``.
+        columns: columns of every site, by its name.
+        width: number of columns.
+        unit: root mean square of every ``p_k`` in the first batch, ``(k,)``.
+        p: derivatives of the running batch, ``(rows, k)``.
+        rows: number of rows that were written.
     """
 
     file: BinaryIO
@@ -104,7 +101,7 @@ class DerivativesWriter:
         self.p[:, self.columns[name]] = p
 
     def flush(self) -> None:
-        """Write the batch that every linear has added to."""
+        """Write the running batch, to which every linear has added its part."""
         assert self.p is not None
         if self.unit is None:
             size = self.p.square().mean(0).sqrt()
@@ -124,23 +121,3 @@ class DerivativesWriter:
 def products_of(factors: FactorSet) -> dict[str, LowRank]:
     """The factors that have components to scale."""
     return {name: each for name, each in factors.items() if isinstance(each, LowRank)}
-
-
-def by_row(model: LoadedModel, positions: float, values: Tensor) -> Tensor:
-    """Sum over the positions that have one loss together.
-
-    Args:
-        model: tells whether that is a token, or a whole text or image.
-        positions: of the site, for each token: see ``LinearSite``.
-        values: ``(..., positions, n)``.
-
-    Returns:
-        ``(rows, n)``.
-    """
-    if model.prompts is not None:  # one image at a time, and what it is compared with
-        values = values.reshape(1, -1, values.shape[-1])
-    elif model.image is not None:  # windows of it lie one after another
-        values = values.reshape(-1, round(model.image.tokens * positions), values.shape[-1])
-    traits = TASKS.get(model.task)
-    whole = traits.by_row or traits.has_pairs  # positions of two lengths
-    return values.sum(1) if whole else values.flatten(0, -2)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -15,20 +15,26 @@ from torch.nn import functional
 
 from edgelr.compress.factors import Factors, FactorSet, LowRank
 from edgelr.compress.forms import apply, dense_weight
-from edgelr.core.inputs import Pair
 from edgelr.core.intervals import in_blocks, upper_end
 from edgelr.core.tasks import TASKS
 from edgelr.data.calibration import Calibration
 from edgelr.model.convolutions import convolved, features_last
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import answers, as_tensors, counted, divergence, total_variation
+from edgelr.model.losses import (
+    Inputs,
+    answers,
+    as_tensors,
+    counted,
+    divergence,
+    loss_of,
+    total_variation,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Watch = Callable[[Tensor], None]
-
+    WatchHidden: TypeAlias = Callable[[Tensor], None]
 
 EVALUATION_BATCH_TOKENS = 1024
 _GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
@@ -38,12 +44,14 @@ class FactorizedLinear(nn.Module):
     """A linear that computes with factors; it shows what an ``nn.Linear`` shows.
 
     Args:
-        dense: the linear that it stands in for.
-        factors: of its weight.
-        watch: called with the first product of a ``LowRank``, ``(..., rank)``.
+        dense: linear that it stands in for.
+        factors: factors of its weight.
+        watch: function that is called with the first product of a ``LowRank``, ``(..., rank)``.
     """
 
-    def __init__(self, dense: nn.Linear, factors: Factors, watch: Watch | None = None) -> None:
+    def __init__(
+        self, dense: nn.Linear, factors: Factors, watch: WatchHidden | None = None
+    ) -> None:
         super().__init__()
         self.factors, self.watch = factors, watch
         self.weight, self.bias = dense.weight, dense.bias
@@ -64,12 +72,14 @@ class FactorizedConvolution(nn.Module):
     """A convolution that computes as two, the second pointwise; it shows what the dense one shows.
 
     Args:
-        dense: the convolution that it stands in for.
-        factors: of its weight as a matrix.
-        watch: called with what the first one gives, ``(..., rank)``.
+        dense: convolution that it stands in for.
+        factors: factors of its weight as a matrix.
+        watch: function that is called with the output of the first one, ``(..., rank)``.
     """
 
-    def __init__(self, dense: nn.Conv2d, factors: LowRank, watch: Watch | None = None) -> None:
+    def __init__(
+        self, dense: nn.Conv2d, factors: LowRank, watch: WatchHidden | None = None
+    ) -> None:
         super().__init__()
         self.dense, self.factors, self.watch = dense, factors, watch
         for name in _GEOMETRY:  # models read them to pad
@@ -94,10 +104,10 @@ def installed(
     A table of embeddings, with the head that is tied to it, holds what it was rounded to.
 
     Args:
-        module: with a linear or convolution for every factor.
-        factors: by the name of the site.
-        watch: called with the name of every ``LowRank`` that runs, and its first product
-            ``(..., rank)``.
+        module: module with a linear or convolution for every factor.
+        factors: factors by the name of the site.
+        watch: function that is called with the name of every ``LowRank`` that runs, and its first
+            product ``(..., rank)``.
     """
     dense = {name: module.get_submodule(name) for name in factors}
     tables = {name for name, each in dense.items() if isinstance(each, nn.Embedding)}
@@ -112,7 +122,7 @@ def installed(
             module.set_submodule(name, linear)
 
 
-def _factorized(dense: nn.Module, factors: Factors, watch: Watch | None) -> nn.Module:
+def _factorized(dense: nn.Module, factors: Factors, watch: WatchHidden | None) -> nn.Module:
     if isinstance(dense, nn.Linear):
         return FactorizedLinear(dense, factors, watch)
     assert isinstance(dense, nn.Conv2d)
@@ -140,23 +150,20 @@ def multiplied(module: nn.Module, factors: FactorSet) -> Iterator[None]:
 
 
 def mean_loss(model: LoadedModel, texts: Calibration) -> float:
-    """Mean cross entropy of the next tokens, in nats per token; of pairs, of the targets."""
+    """Mean cross entropy of the predicted tokens, in nats per token."""
     return float(np.concatenate(token_losses(model, texts)).mean())
 
 
 @torch.no_grad()
 def token_losses(model: LoadedModel, texts: Calibration) -> list[NDArray[np.float64]]:
-    """Cross entropy of the next tokens in nats, ``(tokens,)`` of every row; no padding.
+    """Cross entropy of the predicted tokens in nats, ``(tokens,)`` of every row; no padding.
 
-    Of pairs, those of the targets.
+    They are the next tokens of a decoder's text, and the targets of an encoder-decoder.
     """
     rows = []
     for inputs, mask in _tensors(texts):
-        if isinstance(inputs, Pair):
-            logits, wanted, real = answers(model, inputs, mask), inputs.target[:, 1:], mask.bool()
-        else:
-            answered = model.module(input_ids=inputs, attention_mask=mask, use_cache=False)
-            logits, wanted, real = answered.logits[:, :-1], inputs[:, 1:], mask[:, 1:].bool()
+        wanted, real = loss_of(model).next_tokens(inputs, mask)
+        logits = answers(model, inputs, mask)[:, : wanted.shape[1]]
         losses = functional.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), reduction="none"
         ).view(real.shape)
@@ -166,7 +173,7 @@ def token_losses(model: LoadedModel, texts: Calibration) -> list[NDArray[np.floa
 
 @torch.no_grad()
 def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
-    """What the model answers to every text, where it has a loss: see ``losses.answers``.
+    """Answers to every text, where these have a loss: see ``losses.answers``.
 
     Returns:
         Unit embeddings ``(texts, hidden)``, or logits ``(decisions, classes)``.
@@ -192,12 +199,12 @@ def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     In nats per token for a decoder, in cosine distance for an encoder without a head, and in nats
     of divergence from the labels' probabilities of now for one that labels.
     """
-    loss = TASKS.get(model.task).loss
-    if loss in ("next_token", "target_token"):
+    traits = TASKS.get(model.task)
+    if traits.predicts_tokens:
         dense_loss = mean_loss(model, held_out)
         return lambda: mean_loss(model, held_out) - dense_loss
     original = all_answers(model, held_out)
-    if loss == "embedding":
+    if traits.loss == "embedding":
         return lambda: 1 - likeness(model, held_out, original)
     return lambda: float(divergence(all_answers(model, held_out), original).mean())
 
@@ -212,8 +219,8 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     labels change, so that no less is taken than the total variation, of which a share is expected
     to change. Theirs is no upper end: the limit leaves room for it.
     """
-    loss = TASKS.get(model.task).loss
-    if loss in ("next_token", "target_token"):
+    traits = TASKS.get(model.task)
+    if traits.predicts_tokens:
         before = token_losses(model, held_out)
 
         def added() -> float:
@@ -222,7 +229,7 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
 
         return added
     original = all_answers(model, held_out)
-    if loss == "embedding":
+    if traits.loss == "embedding":
         return lambda: upper_end(1 - (all_answers(model, held_out) * original).sum(-1).numpy())
 
     def increase() -> float:
@@ -234,7 +241,7 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
     return increase
 
 
-def _tensors(texts: Calibration) -> Iterator[tuple[Any, Tensor]]:
+def _tensors(texts: Calibration) -> Iterator[tuple[Inputs, Tensor]]:
     rows = max(1, math.ceil(EVALUATION_BATCH_TOKENS / texts.length))
     for inputs, mask in texts.batches(rows):
         yield as_tensors(inputs, mask)

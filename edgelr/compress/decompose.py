@@ -111,7 +111,7 @@ def in_forms(factors: FactorSet, plan: Plan, block: int = 1) -> FactorSet:
     """Rewrite products in the forms of the plan; the matrices stay the same.
 
     Args:
-        factors: that ``truncate`` made, possibly corrected since.
+        factors: factors that ``truncate`` made, possibly corrected since.
         plan: forms and groups.
         block: neighbours that pivot together; see ``forms.pivot``.
     """

@@ -21,16 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgelr.compress.gradient_pass import fisher_pass
 from edgelr.compress.grams import add_gram, mirrored
 from edgelr.compress.quantization import rounded
-from edgelr.compress.statistics import fisher_pass
 from edgelr.core.vocabulary import Progress, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.token_table import tied_heads, token_table
 
 if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
-
 
 TABLE_TOKENS = 16384  # of calibration text: rows are many, but what they cost has few numbers
 _FILE = "table.safetensors"
@@ -41,10 +40,10 @@ class TableStatistics:
     """Means over the tokens of a calibration text.
 
     Attributes:
-        frequency: of every token, ``(vocabulary,)``.
-        gradient_gram: at the embeddings, ``(hidden, hidden)``.
-        squares: of the gradients at the logits, ``(vocabulary,)``; zero without a tied head.
-        input_gram: of the head, ``(hidden, hidden)``.
+        frequency: share of every token in the texts, ``(vocabulary,)``.
+        gradient_gram: Gram of the gradients at the embeddings, ``(hidden, hidden)``.
+        squares: squared gradients at the logits, ``(vocabulary,)``; zero without a tied head.
+        input_gram: Gram of the inputs of the head, ``(hidden, hidden)``.
     """
 
     frequency: Tensor
@@ -66,54 +65,59 @@ def read_table_statistics(folder: Path) -> TableStatistics:
 def collect_table(
     model: LoadedModel, parts: list[Calibration], seed: int, progress: Progress
 ) -> TableStatistics:
-    """Collect what the rows of the table are worth.
+    """Collect how much the loss depends on the rows of the table.
 
     Args:
-        model: in float32.
+        model: model in float32.
         parts: calibration texts; where there are several, each weighs by its tokens.
-        seed: of the sampled labels or probes.
-        progress: called with ``("table statistics", done, total)`` in tokens.
+        seed: random seed of the sampled labels or probes.
+        progress: function of ``("table statistics", done, total)`` in tokens.
     """
     table = token_table(model)
-    vocabulary, hidden = table.weight.shape
-    found = TableStatistics(
-        torch.zeros(vocabulary), torch.zeros(hidden, hidden),
-        torch.zeros(vocabulary), torch.zeros(hidden, hidden),
-    )  # fmt: skip
-    heard: list[int] = []  # tokens that a tied head is judged by
+    sums = _Sums(*table.weight.shape)
     modules: dict[str, nn.Module] = {"table": table}
     modules |= tied_heads(model)
 
-    def embedded(ids: Tensor, gradient: Tensor) -> None:
-        gradient = gradient.flatten(0, -2)
-        real = gradient.abs().sum(-1) > 0  # padding has no gradient
-        add_gram(found.gradient_gram, gradient)
-        found.frequency.index_add_(0, ids.flatten()[real], torch.ones(int(real.sum())))
-
-    def judged(x: Tensor, gradient: Tensor) -> None:
-        gradient = gradient.flatten(0, -2)
-        real = gradient.any(-1)  # a token that has no loss is not judged
-        found.squares.add_(gradient.square().sum(0))
-        add_gram(found.input_gram, x.flatten(0, -2)[real])
-        heard.append(int(real.sum()))
-
     def watch(name: str, _module: nn.Module, x: Tensor, output: Tensor) -> None:
-        if name == "table":
-            output.requires_grad_()
-            output.register_hook(lambda gradient: embedded(x, gradient))
-        else:
-            x = x.detach()
-            output.register_hook(lambda gradient: judged(x, gradient))
+        add = sums.read if name == "table" else sums.multiplied
+        output.requires_grad_()
+        x = x.detach()
+        output.register_hook(lambda gradient: add(x, gradient.flatten(0, -2)))
 
     generator = torch.Generator().manual_seed(seed)
     fisher_pass(model, modules, watch, parts, generator, "table statistics", progress)
-    tokens = sum(part.tokens for part in parts)
-    return TableStatistics(
-        found.frequency / tokens,
-        mirrored(found.gradient_gram) / tokens,
-        found.squares / tokens,
-        mirrored(found.input_gram) / max(1, sum(heard)),
-    )
+    return sums.means(sum(part.tokens for part in parts))
+
+
+class _Sums:
+    """Sums over the tokens of the texts, of which ``TableStatistics`` has the means."""
+
+    def __init__(self, vocabulary: int, hidden: int) -> None:
+        self.frequency, self.squares = torch.zeros(vocabulary), torch.zeros(vocabulary)
+        self.gradient_gram, self.input_gram = (torch.zeros(hidden, hidden) for _ in range(2))
+        self.judged = 0  # tokens at which a tied head has a loss
+
+    def read(self, ids: Tensor, gradient: Tensor) -> None:
+        """Add a batch of token ids, and the gradients ``(tokens, hidden)`` at their embeddings."""
+        real = gradient.abs().sum(-1) > 0  # padding has no gradient
+        add_gram(self.gradient_gram, gradient)
+        self.frequency.index_add_(0, ids.flatten()[real], torch.ones(int(real.sum())))
+
+    def multiplied(self, x: Tensor, gradient: Tensor) -> None:
+        """Add inputs of a tied head, and the gradients ``(tokens, vocabulary)`` at its logits."""
+        real = gradient.any(-1)  # a token that has no loss is not judged
+        self.squares.add_(gradient.square().sum(0))
+        add_gram(self.input_gram, x.flatten(0, -2)[real])
+        self.judged += int(real.sum())
+
+    def means(self, tokens: int) -> TableStatistics:
+        """Divide the sums by the tokens of the texts, or by those that the head is judged by."""
+        return TableStatistics(
+            frequency=self.frequency / tokens,
+            gradient_gram=mirrored(self.gradient_gram) / tokens,
+            squares=self.squares / tokens,
+            input_gram=mirrored(self.input_gram) / max(1, self.judged),
+        )
 
 
 def table_loss(

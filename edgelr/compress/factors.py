@@ -83,9 +83,9 @@ class Decomposition:
     """Factors of one group at every rank, with what each rank costs.
 
     Attributes:
-        down: ``(in_features, k)``; the first ``r`` columns are the factor of rank ``r``.
-        up: ``(k, out_features)``; the first ``r`` rows are the factor of rank ``r``.
-        loss: ``(k + 1,)``; predicted loss when ``r`` components are kept, in the method's metric.
+        down: first factor, ``(in_features, k)``; its first ``r`` columns are that of rank ``r``.
+        up: second factor, ``(k, out_features)``; its first ``r`` rows are that of rank ``r``.
+        loss: predicted loss by number of kept components, in the method's metric, ``(k + 1,)``.
     """
 
     down: Tensor
@@ -105,9 +105,9 @@ class Reweighted:
     has the Fisher information ``F``. Scales that differ from one by ``d`` cost ``1/2 d^T F d``.
 
     Attributes:
-        down: ``(in_features, k)``; the first ``r`` columns are kept at rank ``r``.
-        up: ``(k, out_features)``; its first ``r`` rows are.
-        root: ``(k, k)``, lower triangular, ``root @ root.T = F``, in the order of the components.
+        down: first factor, ``(in_features, k)``; its first ``r`` columns are kept at rank ``r``.
+        up: second factor, ``(k, out_features)``; its first ``r`` rows are kept.
+        root: lower triangle with ``root @ root.T = F``, in the order of the components, ``(k, k)``.
         loss: ``(k + 1,)``; predicted loss of the best scales when ``r`` components are kept. Less
             than that of the factors only where a best scale is negative, which is rare.
     """
@@ -142,7 +142,7 @@ class Fits:
 
     Attributes:
         fits: factors by rank.
-        loss: ``(k + 1,)``; infinite where there is no fit.
+        loss: predicted loss by rank, ``(k + 1,)``; infinite where there is no fit.
     """
 
     fits: dict[int, LowRank]
@@ -158,9 +158,9 @@ class KroneckerTerms:
     """Kronecker products in the order of their weight; a "rank" is a number of terms.
 
     Attributes:
-        left: ``(k, m1, n1)``.
-        right: ``(k, m2, n2)``.
-        loss: ``(k + 1,)``; predicted loss when the first ``r`` terms are kept.
+        left: left factor of every term, ``(k, m1, n1)``.
+        right: right factor of every term, ``(k, m2, n2)``.
+        loss: predicted loss by number of kept terms, ``(k + 1,)``.
     """
 
     left: Tensor
@@ -177,11 +177,11 @@ class SharedBasis:
     """One basis for several sites that read different inputs, each with its own best ``up``.
 
     Attributes:
-        down: ``(in_features, k)``; the first ``r`` columns are the basis of rank ``r``.
-        mixes: ``(sites, k, k)``, upper triangular: they make the basis orthonormal in the metric
+        down: basis, ``(in_features, k)``; its first ``r`` columns are that of rank ``r``.
+        mixes: upper triangles ``(sites, k, k)`` that make the basis orthonormal in the metric
             of each site's inputs, so that its coefficients are nested too.
-        coefficients: ``(k, out_features)`` of all sites side by side, in that orthonormal basis.
-        loss: ``(k + 1,)``; predicted loss of all sites together.
+        coefficients: coefficients of all sites in that basis, side by side, ``(k, out_features)``.
+        loss: predicted loss of all sites together, by rank, ``(k + 1,)``.
     """
 
     down: Tensor

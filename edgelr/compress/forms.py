@@ -1,23 +1,21 @@
-"""What the factors of a compressed linear compute, and how one form becomes another."""
+"""Forms of factors: the products that they compute, and conversions between them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
 from edgelr.compress.factors import Dense, Factors, Kronecker, LowRank, Pivoted, Tied
+from edgelr.core.vocabulary import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Array: TypeAlias = NDArray[np.float64]
 
 LARGEST_COEFFICIENT = 16.0  # errors of the pivots grow by this much at most
 WINDOWS = 32  # places that are tried for pivots that are neighbours, at most
@@ -58,9 +56,9 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
     nearer to one are the coefficients.
 
     Args:
-        factors: the product.
-        block: where pivots may begin, and the length of the longest runs, where it divides both
-            the rank and the pivoted side.
+        factors: product to rewrite.
+        block: step between places where pivots may begin, and length of their longest runs, where
+            it divides both the rank and the pivoted side.
     """
     rank = len(factors.up)
     rows = factors.up.shape[1] <= factors.down.shape[0] and factors.shared is None
@@ -83,7 +81,7 @@ def pivot(factors: LowRank, block: int = 1) -> Pivoted:
     )
 
 
-def _interpolate(matrix: Array, block: int) -> tuple[NDArray[np.int64], Array]:
+def _interpolate(matrix: Array, block: int) -> tuple[Array, Array]:
     """Express the columns of ``matrix (rank, n)`` by ``rank`` of them.
 
     Returns:
@@ -100,7 +98,7 @@ def _interpolate(matrix: Array, block: int) -> tuple[NDArray[np.int64], Array]:
     return _single_pivots(matrix)
 
 
-def _choices(matrix: Array, block: int) -> Iterator[NDArray[np.int64]]:
+def _choices(matrix: Array, block: int) -> Iterator[Array]:
     """Orders of the columns of ``matrix (rank, n)``, pivots first; what costs least comes first."""
     rank, columns = matrix.shape
     free = (columns - rank) // block
@@ -113,7 +111,7 @@ def _choices(matrix: Array, block: int) -> Iterator[NDArray[np.int64]]:
         block //= 2
 
 
-def _single_pivots(matrix: Array) -> tuple[NDArray[np.int64], Array]:
+def _single_pivots(matrix: Array) -> tuple[Array, Array]:
     """Pivots by QR with column pivoting: coefficients stay near one.
 
     Pivots past the numerical rank, as pruned weights have them, get coefficients of zero.
@@ -127,7 +125,7 @@ def _single_pivots(matrix: Array) -> tuple[NDArray[np.int64], Array]:
     return order.astype(np.int64), rest
 
 
-def _block_pivots(matrix: Array, block: int) -> NDArray[np.int64]:
+def _block_pivots(matrix: Array, block: int) -> Array:
     """Order the columns of ``matrix (rank, n)`` in runs of ``block``, ``rank`` pivots first.
 
     Greedily takes the run that spans the largest volume outside what is already spanned.

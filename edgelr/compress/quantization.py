@@ -1,4 +1,4 @@
-"""What rounding costs: the loss of a group's weights, dense and factorized, in 8 or 4 bits.
+"""Losses of quantization: a group's weights, dense and factorized, in 8 or 4 bits.
 
 A rounded matrix is another matrix, so that its error costs what any other costs in the method's
 metric: ``1/2 tr(D^T G D H)`` with ``D`` the difference to the original weight. It is computed for
@@ -43,9 +43,9 @@ class Rounded:
     """Factors as the graph will compute with them, and how the rounded ones are stored.
 
     Attributes:
-        factors: of every site that is not as it was.
-        blocks: by the name of the tensor: ``<site or group>.down``, ``<site>.up``,
-            ``<site>.weight``.
+        factors: factors of every site that is not as it was.
+        blocks: quantized matrices by the name of the tensor: ``<site or group>.down``,
+            ``<site>.up``, ``<site>.weight``.
     """
 
     factors: FactorSet
@@ -58,16 +58,17 @@ def round_factors(
     factors: FactorSet,
     input_gram_of: Callable[[str], Tensor | None],
 ) -> Rounded:
-    """Round what the plan stores in whole numbers; the rest stays as it is.
+    """Round what the plan stores in int8 or int4; the rest stays as it is.
 
     ``down`` is rounded first, and ``up`` solved again for what it became, so that it makes up for
     a part of the error before it is rounded itself.
 
     Args:
-        model: dense.
+        model: dense model.
         plan: forms, ranks and precisions.
         factors: products of the sites that are not dense.
-        input_gram_of: ``H`` of a site in the method's metric; None for the identity.
+        input_gram_of: function that gives ``H`` of a site in the method's metric; None for the
+            identity.
     """
     found, blocks = dict(factors), {}
     for site in plan.sites:
@@ -126,10 +127,10 @@ def quantized_loss(
     """Predict what a group loses when its weights, or its factors, are rounded.
 
     Args:
-        weights: ``(out_features, in_features)`` of each site, float64.
-        metrics: ``(G, H)`` of each site.
+        weights: weight of each site, ``(out_features, in_features)``, float64.
+        metrics: metric ``(G, H)`` of each site.
         found: factors of the group; those whose ranks are not nested are not offered rounded.
-        precision: of whole numbers.
+        precision: int8 or int4.
     """
     dense = sum(
         metric_loss(weight - rounded(weight.T, precision).T, metric)

@@ -24,9 +24,9 @@ import torch
 from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import compressed_groups, decompose_group, products
 from edgelr.compress.factors import FactorSet
+from edgelr.compress.gradient_pass import input_hooks
 from edgelr.compress.methods.metric import damped
 from edgelr.compress.methods.svd_llm import INPUT_DAMPING
-from edgelr.compress.statistics import input_hooks
 from edgelr.core.errors import InputError
 from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
@@ -42,8 +42,24 @@ if TYPE_CHECKING:
     from edgelr.compress.statistics import StatisticsStore
     from edgelr.data.calibration import Calibration
 
-
 BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class FactorSource:
+    """Origin of factors.
+
+    Attributes:
+        plan: ranks and groups.
+        groups: groups of the plan's sites; those that span blocks, or are tied, stay as they are.
+        statistics: Grams of the sites; those of the output gradients weigh the errors.
+        method: method of the factorization.
+    """
+
+    plan: Plan
+    groups: list[SiteGroup]
+    statistics: StatisticsStore
+    method: Method
 
 
 @dataclass
@@ -52,8 +68,8 @@ class _Batch:
 
     dense: Tensor  # (rows, tokens, hidden), behind the last block that ran
     compressed: Tensor
-    entered: Tensor  # what that block's compressed copy was given
-    real: Tensor  # (rows, tokens): which positions are no padding
+    entered: Tensor  # input of that block's compressed copy
+    real: Tensor  # (rows, tokens): true where there is no padding
     args: tuple[Any, ...]  # further arguments of every block
     options: dict[str, Any]
 
@@ -80,7 +96,7 @@ class _Moments:
 
 @dataclass(frozen=True)
 class Refitted:
-    """All factors, changed or not, and in how many blocks new ones were kept."""
+    """All factors, changed or not, and the number of blocks in which new ones were kept."""
 
     factors: FactorSet
     kept_blocks: int
@@ -90,11 +106,8 @@ class Refitted:
 @torch.no_grad()
 def refit(
     model: LoadedModel,
-    plan: Plan,
-    groups: list[SiteGroup],
+    source: FactorSource,
     factors: FactorSet,
-    statistics: StatisticsStore,
-    method: Method,
     calibration: list[Calibration],
     held_out: Calibration,
     progress: Progress,
@@ -102,21 +115,18 @@ def refit(
     """Refit the factors of every block, where that helps on held-out rows.
 
     Args:
-        model: dense.
-        plan: ranks and groups.
-        groups: of the plan's sites; those that span blocks, or are tied, stay as they are.
+        model: dense model.
+        source: plan, statistics and method that the factors come from.
         factors: products, as ``truncate`` makes them.
-        statistics: that the factors came from; their output Grams weigh the errors.
-        method: that made the factors.
         calibration: rows to refit on.
         held_out: rows to judge on.
-        progress: called with ``("refit", blocks done, blocks)``.
+        progress: function of ``("refit", blocks done, blocks)``.
 
     Raises:
         InputError: the model is not made of blocks that follow each other, of one size.
     """
     found, kept = dict(factors), 0
-    blocks = _blocks(plan, groups)
+    blocks = _blocks(source)
     first = next(iter(blocks))
     batches = [batch for part in calibration for batch in _enter(model, first, part)]
     judged = list(_enter(model, first, held_out))
@@ -125,7 +135,7 @@ def refit(
         old = {key: each for key, each in found.items() if key.startswith(f"{name}.")}
         moments = block.advance(batches, old)
         block.advance(judged, old)
-        made = {**old, **_refitted(model, plan, members, statistics, method, moments)}
+        made = {**old, **_refitted(model, source, members, moments)}
         before, after = block.errors(judged, made)
         if after < before:
             kept += 1
@@ -145,7 +155,7 @@ class _Block:
         self.inputs = {name: model.module.get_submodule(name) for name in inputs}
 
     def advance(self, batches: list[_Batch], factors: FactorSet) -> _Moments:
-        """Run both copies on; return the moments of what their sites read."""
+        """Run both copies on; return the moments of the inputs of their sites."""
         moments = _Moments()
         for batch in batches:
             dense: dict[str, Tensor] = {}
@@ -186,15 +196,10 @@ class _Block:
 
 
 def _refitted(
-    model: LoadedModel,
-    plan: Plan,
-    groups: list[SiteGroup],
-    statistics: StatisticsStore,
-    method: Method,
-    moments: _Moments,
+    model: LoadedModel, source: FactorSource, groups: list[SiteGroup], moments: _Moments
 ) -> FactorSet:
     """Solve the linears again, and factorize them at the ranks of the plan."""
-    planned = compressed_groups(plan)
+    planned, statistics = compressed_groups(source.plan), source.statistics
     found: FactorSet = {}
     for group in groups:
         first = group.sites[0]
@@ -209,7 +214,7 @@ def _refitted(
             weight = weight_of(model, site.name).double()
             weights.append(torch.linalg.solve(input_gram, (weight @ cross_gram).T).T)
             given.append(replace(statistics.of(site), input_gram=input_gram))
-        result = decompose_group(group, weights, given, method)
+        result = decompose_group(group, weights, given, source.method)
         found.update(products(result, group.name, planned[group.name]))
     return found
 
@@ -222,11 +227,11 @@ def _shifted(moments: _Moments, name: str, known: Tensor) -> tuple[Tensor, Tenso
     return inputs, known + moments.cross_shift[name] / moments.tokens
 
 
-def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
+def _blocks(source: FactorSource) -> dict[str, list[SiteGroup]]:
     """Groups that can be refitted, by the block that they lie in, in running order."""
-    chosen = compressed_groups(plan)
+    chosen = compressed_groups(source.plan)
     blocks: dict[str, list[SiteGroup]] = {}
-    for group in groups:
+    for group in source.groups:
         first = group.sites[0]
         if first.block is not None:
             members = blocks.setdefault(first.name.removesuffix(f".{first.role}"), [])
@@ -237,7 +242,7 @@ def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
             "No linear lies in a numbered block, and a refit goes block by block. Expected a model "
             "of blocks that follow each other: choose a recipe without a refit."
         )
-    sites = (site for group in groups for site in group.sites)
+    sites = (site for group in source.groups for site in group.sites)
     staged = [each.name for each in sites if each.kernel or each.positions_per_token != 1]
     if staged:
         raise InputError(
@@ -249,11 +254,11 @@ def _blocks(plan: Plan, groups: list[SiteGroup]) -> dict[str, list[SiteGroup]]:
 
 
 class _Reached(Exception):
-    """The first block was called: what runs behind it is not needed."""
+    """The first block was called: the rest of the model need not run."""
 
 
 def _enter(model: LoadedModel, first: str, rows: Calibration) -> Iterator[_Batch]:
-    """Run the model up to its first block, and keep what that is called with."""
+    """Run the model up to its first block, and keep the arguments of that call."""
     caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def catch(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ that the caller can measure several, and step again from the best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edgelr.compress.component_gradients import Derivatives, DerivativesWriter, by_row, products_of
+from edgelr.compress.component_gradients import Derivatives, DerivativesWriter, products_of
 from edgelr.compress.compressed_model import installed
 from edgelr.compress.factors import FactorSet, LowRank
-from edgelr.compress.statistics import gradient_pass
+from edgelr.compress.gradient_pass import gradient_pass
 from edgelr.core.vocabulary import Progress
-from edgelr.model.losses import Inputs, answers, backward_twice, with_few_prompts
+from edgelr.model.losses import Inputs, answers, backward_twice, loss_of
+from edgelr.model.sites import positions
 
 if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
-
 
 LARGEST_SCALE = 2.0  # a scale beyond is noise: those of a real model are between 0.8 and 1.4
 KRYLOV_STEPS = 40  # ridges of one and more need less
@@ -49,12 +49,12 @@ class Scales:
     """Scales for every ridge: ``1 + basis^T (tridiagonal + ridge)^-1 start``, in units.
 
     Attributes:
-        factors: before.
-        columns: of the unknowns of every site, by its name.
-        unit: of every unknown, ``(k,)``: the inverse root mean square of ``p_k``.
+        factors: factors before the step.
+        columns: unknowns of every site, by its name.
+        unit: unit of every unknown, ``(k,)``: the inverse root mean square of ``p_k``.
         basis: orthonormal rows, ``(steps, k)``.
-        tridiagonal: the least squares in that basis, ``(steps, steps)``.
-        start: length of its right side, along the first row.
+        tridiagonal: matrix of the least squares in that basis, ``(steps, steps)``.
+        start: length of the right side, along the first row.
     """
 
     factors: FactorSet
@@ -65,7 +65,7 @@ class Scales:
     start: float
 
     def shifts(self, ridge: float) -> Tensor:
-        """Solve for ``s - 1``, ``(k,)``, at a ridge."""
+        """Solve for ``s - 1`` at a ridge, ``(k,)``."""
         size = len(self.tridiagonal)
         right = torch.zeros(size, dtype=torch.float64)
         right[:1] = self.start
@@ -96,20 +96,19 @@ def solve_step(
     seed: int,
     folder: Path,
     progress: Progress,
-    positions: Mapping[str, float] | None = None,
 ) -> Scales:
     """Solve for one step of the scales of every ``LowRank`` product; others stay.
 
     Args:
-        model: dense.
-        factors: of the compressed model.
+        model: dense model.
+        factors: factors of the compressed model.
         parts: calibration texts; where there are several, each weighs by its tokens.
-        seed: of the sampled labels or probes.
-        folder: receives the derivatives, two bytes for every token and component, while it runs.
-        progress: called with ``("scales", done, total)`` in tokens.
-        positions: how often a site runs for each token, see ``LinearSite``; once where none says.
+        seed: random seed of the sampled labels or probes.
+        folder: folder of the derivatives, two bytes for every token and component; the file is
+            removed at the end.
+        progress: function of ``("scales", done, total)`` in tokens.
     """
-    found, gradient = collect(model, factors, parts, seed, folder, progress, positions or {})
+    found, gradient = collect(model, factors, parts, seed, folder, progress)
     scales = least_squares(factors, found, -gradient / found.unit)
     found.path.unlink()
     return scales
@@ -119,9 +118,9 @@ def least_squares(factors: FactorSet, found: Derivatives, right: Tensor) -> Scal
     """Solve ``(E[p p^T] + ridge E[p_k^2]) (s - 1) = right`` for every ridge.
 
     Args:
-        factors: before.
-        found: ``p``, in units of its own.
-        right: ``(k,)``, in the same units.
+        factors: factors before the step.
+        found: derivatives ``p``, in units of their own.
+        right: right side, ``(k,)``, in the same units.
     """
     unit = 1 / found.sizes()
     basis, tridiagonal, start = krylov_space(
@@ -136,9 +135,9 @@ def krylov_space(
     """Reduce a symmetric matrix to a tridiagonal one by Lanczos' method, kept orthogonal.
 
     Args:
-        multiply: the matrix, applied to ``(n,)``.
-        right: the first direction, ``(n,)``.
-        steps: at most; fewer where nothing is left.
+        multiply: function that multiplies the matrix with ``(n,)``.
+        right: first direction, ``(n,)``.
+        steps: largest number of rows; fewer where nothing is left.
 
     Returns:
         Orthonormal rows ``(steps, n)``, the matrix in their basis, and the length of ``right``.
@@ -170,42 +169,56 @@ def collect(
     seed: int,
     folder: Path,
     progress: Progress,
-    positions: Mapping[str, float],
 ) -> tuple[Derivatives, Tensor]:
     """Write ``p`` for sampled labels, and find the gradient of the mean divergence, ``(k,)``.
 
     The arguments are those of ``solve_step``.
     """
-    writer = DerivativesWriter.into(folder, factors)
-    gradient = torch.zeros(writer.width, dtype=torch.float64)
+    sums = _Sums(model, DerivativesWriter.into(folder, factors))
     generator = torch.Generator().manual_seed(seed)
-    sampled = False  # which of the two gradients of a batch is on its way
-
-    def add(name: str, hidden: Tensor, sent: Tensor) -> None:
-        p = hidden * sent  # (x . down_k) (up_k . g)
-        if sampled:
-            writer.add(name, by_row(model, positions.get(name, 1.0), p))
-        else:
-            gradient[writer.columns[name]] += p.flatten(0, -2).sum(0).double()
-
-    def watch(name: str, hidden: Tensor) -> None:
-        found = hidden.detach()
-        hidden.register_hook(lambda sent: add(name, found, sent))
+    loss = loss_of(model)
 
     def send(inputs: Inputs, mask: Tensor) -> None:
-        nonlocal sampled
         with torch.no_grad():
-            compared = with_few_prompts(model, generator)
+            compared = loss.with_few_prompts(model, generator)
             expected = answers(compared, inputs, mask)
-        sampled = False
-        with installed(model.module, factors, watch):
-            backward_twice(compared, inputs, mask, expected, generator, between)
-        writer.flush()
-
-    def between() -> None:
-        nonlocal sampled
-        sampled = True
+        sums.sampled = False
+        with installed(model.module, factors, sums.watch):
+            backward_twice(compared, inputs, mask, expected, generator, sums.between)
+        sums.writer.flush()
 
     gradient_pass(model, {}, lambda *_: None, parts, send, "scales", progress)
-    found = writer.finish()
-    return found, (gradient / found.rows).float()
+    found = sums.writer.finish()
+    return found, (sums.gradient / found.rows).float()
+
+
+class _Sums:
+    """Derivatives of the two gradients that are sent back through every batch.
+
+    Args:
+        model: dense model.
+        writer: writer of the derivatives of the second gradient, that of sampled labels.
+    """
+
+    def __init__(self, model: LoadedModel, writer: DerivativesWriter) -> None:
+        self.model, self.writer = model, writer
+        self.positions = positions(model.sites)
+        self.gradient = torch.zeros(writer.width, dtype=torch.float64)  # of the divergence, summed
+        self.sampled = False  # which of the two gradients is on its way
+
+    def between(self) -> None:
+        """Note that the first gradient is through."""
+        self.sampled = True
+
+    def watch(self, name: str, hidden: Tensor) -> None:
+        """Add derivatives of a linear as soon as its first product ``hidden`` has a gradient."""
+        found = hidden.detach()
+        hidden.register_hook(lambda sent: self._add(name, found * sent))
+
+    def _add(self, name: str, p: Tensor) -> None:
+        """Add ``(x . down_k) (up_k . g)`` of one linear, ``(..., positions, r)``."""
+        if self.sampled:
+            rows = loss_of(self.model).by_row(self.model, self.positions[name], p)
+            self.writer.add(name, rows)
+        else:
+            self.gradient[self.writer.columns[name]] += p.flatten(0, -2).sum(0).double()

@@ -25,9 +25,9 @@ def factorize_stacked(
     applied, and undone, by itself.
 
     Args:
-        weights: ``(out_features, in_features)`` each, float64.
-        metrics: ``(G, H)`` of each site; of these only ``G``.
-        input_gram: what all weights are judged with, ``(in_features, in_features)``.
+        weights: weight of each site, ``(out_features, in_features)``, float64.
+        metrics: metric ``(G, H)`` of each site; of these only ``G`` counts.
+        input_gram: metric ``H`` of all weights, ``(in_features, in_features)``.
     """
     roots = [None if g is None else torch.linalg.cholesky(g) for g, _ in metrics]  # G = L L^T
     pairs = list(zip(weights, roots, strict=True))
@@ -51,9 +51,9 @@ def fit_coefficients(
     is orthonormal under ``H`` the coefficients of a smaller rank are those of a larger one.
 
     Args:
-        stacked: of the weights under the sum of the sites' Grams; its ``down`` is the basis.
-        weights: ``(out_features, in_features)`` each, float64.
-        metrics: ``(G, H)`` of each site.
+        stacked: decomposition under the sum of the sites' Grams; its ``down`` is the basis.
+        weights: weight of each site, ``(out_features, in_features)``, float64.
+        metrics: metric ``(G, H)`` of each site.
     """
     down = stacked.down.double()
     mixes, coefficients = [], []
@@ -78,10 +78,10 @@ def refine_basis(
     Both halves are convex, so the error of the group never grows.
 
     Args:
-        factors: ``down (in, r)`` and the sites' ``up (r, out)`` side by side, float64.
-        weights: ``(out_features, in_features)`` each, float64.
-        metrics: ``(G, H)`` of each site.
-        sweeps: of both halves.
+        factors: basis ``down (in, r)`` and the sites' ``up (r, out)`` side by side, float64.
+        weights: weight of each site, ``(out_features, in_features)``, float64.
+        metrics: metric ``(G, H)`` of each site.
+        sweeps: number of turns of both halves.
     """
     down, ups = factors.down, list(factors.up.split([len(weight) for weight in weights], dim=1))
     for _ in range(sweeps):
@@ -114,9 +114,9 @@ def tie(first: Tensor, second: Tensor, metrics: tuple[Metric, Metric]) -> TiedFi
     the gradient of both losses to zero gives ``G1 A H1 + H2 A G2 = G1 W1 H1 + H2 W2^T G2``.
 
     Args:
-        first: ``(n, m)``, as a linear's weight.
-        second: ``(m, n)``.
-        metrics: ``(G, H)`` of both.
+        first: weight of the first linear, ``(n, m)``.
+        second: weight of the second linear, ``(m, n)``.
+        metrics: metric ``(G, H)`` of both.
     """
     first, second = first.double(), second.double()
     (g1, h1), (g2, h2) = (

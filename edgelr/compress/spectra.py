@@ -45,8 +45,9 @@ class SpectrumTable:
 
     Attributes:
         folder: one ``<group>.safetensors`` per group: factors (float32) and ``loss`` (float64).
-        loss: ``{group: (k + 1,)}``, float64; infinite where the method made no factors.
-        quantized: what is lost in precisions of whole numbers, where these were asked for.
+        loss: predicted loss of every group, ``{group: (k + 1,)}``, float64; infinite where the
+            method made no factors.
+        quantized: predicted losses in int8 and int4, where these were asked for.
     """
 
     folder: Path

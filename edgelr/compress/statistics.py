@@ -6,32 +6,30 @@ block per file, before the other starts: the peak is the model, one kind of Gram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from edgelr.compress.gradient_pass import batches, fisher_pass, input_hooks
 from edgelr.compress.grams import add_gram, mirrored
 from edgelr.compress.methods import SiteStatistics
-from edgelr.core.inputs import Pair
 from edgelr.core.sites import LinearSite
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Progress
-from edgelr.data import calibration as calibrations
+from edgelr.data.calibration import spread, weights
 from edgelr.model.convolutions import features_last, read_features
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import (
     as_tensors,
-    backward,
     decided_tokens,
     decisions_per_row,
+    loss_of,
     named_inputs,
 )
 from edgelr.model.sites import positions
@@ -41,14 +39,9 @@ if TYPE_CHECKING:
 
     from edgelr.compress.methods import Need
     from edgelr.data.calibration import Calibration
-    from edgelr.model.losses import Inputs
-
-    Watch: TypeAlias = Callable[[str, nn.Module, Tensor, Tensor], None]
-
 
 INPUT_BATCH_TOKENS = 1024
 GRADIENT_TOKENS = 65536  # of all texts: past that, input Grams gain more from further text
-GRADIENT_BATCH_TOKENS = 384  # the backward pass keeps every activation of its batch
 
 
 def collect(
@@ -63,14 +56,14 @@ def collect(
     """Write the statistics that a recipe needs into ``folder``.
 
     Args:
-        model: in float32.
-        sites: the linears to watch.
+        model: model in float32.
+        sites: watched linears.
         parts: calibration texts; see ``calibration.weights``. Input Grams read all of them, output
             Grams no more than ``GRADIENT_TOKENS`` tokens.
-        needs: which Grams.
-        folder: receives ``<kind>-<block>.safetensors``.
-        seed: of the sampled labels or probes.
-        progress: called with ``(stage, done, total)`` in tokens.
+        needs: kinds of Grams.
+        folder: folder that receives ``<kind>-<block>.safetensors``.
+        seed: random seed of the sampled labels or probes.
+        progress: function of ``(stage, done, total)`` in tokens.
     """
     if "input_gram" in needs:
         grams = _input_grams(model, sites, parts, progress)
@@ -78,8 +71,8 @@ def collect(
         del grams
     if "output_gradient_gram" in needs:
         generator = torch.Generator().manual_seed(seed)
-        spread = calibrations.spread(parts, GRADIENT_TOKENS)
-        grams = _gradient_grams(model, sites, spread, generator, progress)
+        few = spread(parts, GRADIENT_TOKENS)
+        grams = _gradient_grams(model, sites, few, generator, progress)
         _save_blocks(folder, "output_gradient_gram", grams, sites)
 
 
@@ -88,8 +81,8 @@ class StatisticsStore:
     """Reads back what ``collect`` wrote, one site at a time.
 
     Attributes:
-        folders: where each kind of Gram is; kinds that no method needed have none.
-        units_per_token: see ``SiteStatistics``; that of a site is one per position.
+        folders: folder of each kind of Gram; kinds that no method needed have none.
+        units_per_token: losses per token, see ``SiteStatistics``; of a site, per position.
     """
 
     folders: Mapping[Need, Path]
@@ -113,18 +106,19 @@ class StatisticsStore:
 
 def units_per_token(model: LoadedModel, parts: list[Calibration]) -> float:
     """Losses per token: one, the share that is masked, or those of a text divided by its tokens."""
-    pairs = list(zip(parts, calibrations.weights(parts), strict=True))
-    if TASKS.get(model.task).by_row:
-        texts = sum(weight * len(part.mask) / part.tokens for part, weight in pairs)
+    traits = TASKS.get(model.task)
+    weighted = list(zip(parts, weights(parts), strict=True))
+    if traits.by_row:
+        texts = sum(weight * len(part.mask) / part.tokens for part, weight in weighted)
         return texts * decisions_per_row(model)
-    if model.mask_token is None:
+    if traits.loss != "mask_label":
         return 1.0
-    return sum(weight * _decided(model, part) / part.tokens for part, weight in pairs)
+    return sum(weight * _decided(model, part) / part.tokens for part, weight in weighted)
 
 
 def _decided(model: LoadedModel, part: Calibration) -> int:
     """Count the tokens of a text that have a loss."""
-    return int(decided_tokens(model, torch.tensor(part.inputs), torch.tensor(part.mask)).sum())
+    return int(decided_tokens(model, *as_tensors(part.inputs, part.mask)).sum())
 
 
 def _block_file(folder: Path, kind: str, site: LinearSite) -> Path:
@@ -152,30 +146,24 @@ def _input_grams(
     grams = {site.input_name: torch.zeros(site.in_features, site.in_features) for site in sites}
     of_source = {site.input_name for site in sites if site.reads_source}
     watched = {name: model.module.get_submodule(name) for name in grams}
-    real = source_real = torch.ones(0, dtype=torch.bool)  # what is no padding in the running batch
-    weight = source_weight = 1.0  # of a token of the running part
+    counted: dict[bool, tuple[Tensor, float]] = {}  # real positions, of sources too; their weights
 
     def add(name: str, x: Tensor) -> None:
-        own = (source_real, source_weight) if name in of_source else (real, weight)
+        real, weight = counted[name in of_source]
         for features in read_features(watched[name], x.detach()):
-            add_gram(grams[name], counted_positions(features, own[0]), own[1])
+            add_gram(grams[name], counted_positions(features, real), weight)
 
-    total = sum(part.tokens for part in parts)
-    done = 0
+    done, total = 0, sum(part.tokens for part in parts)
     base = getattr(model.module, "base_model", model.module)  # a head's logits are not needed
     module = base if set(watched.values()) <= set(base.modules()) else model.module
     with torch.no_grad(), input_hooks(watched, add):
-        for part, share in zip(parts, calibrations.weights(parts), strict=True):
-            weight = share * total / part.tokens
-            if of_source and isinstance(part.inputs, Pair):
-                source_weight = share * total / part.source_tokens
-            for inputs, mask in _batches([part], INPUT_BATCH_TOKENS):
-                real = mask.bool()
-                if isinstance(inputs, Pair):
-                    source_real = inputs.source_mask.bool()
-                elif model.prompts is not None:  # which every image of the batch is read with
-                    source_real = torch.as_tensor(model.prompts.mask).bool()
-                    source_weight = weight * int(mask.sum()) / int(source_real.sum())
+        for part, share in zip(parts, weights(parts), strict=True):
+            for inputs, mask in batches([part], INPUT_BATCH_TOKENS):
+                weight = share * total / part.tokens
+                counted = {False: (mask.bool(), weight)}
+                source = loss_of(model).source(model, part, inputs, mask)
+                if source is not None:
+                    counted[True] = (source.real, weight * source.tokens)
                 module(**named_inputs(model, inputs, mask))
                 done += int(mask.sum())
                 progress("input statistics", done, total)
@@ -192,7 +180,8 @@ def _gradient_grams(
 ) -> dict[str, Tensor]:
     """Mean of ``g g^T`` for every site, ``{site: (out, out)}``; padding has no gradient.
 
-    Of a pair, the mean is over the tokens that are predicted, wherever a site is: a loss is theirs.
+    Of an encoder-decoder, the mean is over the tokens that are predicted, wherever a site is: a
+    loss is theirs.
     """
     grams = {site.name: torch.zeros(site.out_features, site.out_features) for site in sites}
     watched = {name: model.module.get_submodule(name) for name in grams}
@@ -211,104 +200,11 @@ def _gradient_grams(
 
 
 def counted_positions(x: Tensor, real: Tensor) -> Tensor:
-    """Leave padding out of what a site reads, ``(positions, in_features)``; images have none.
+    """Leave padding out of the input of a site, ``(positions, in_features)``; images have none.
 
     Args:
-        x: ``(..., in_features)``.
-        real: ``(rows, tokens)``, true where no padding is.
+        x: input of the site, ``(..., in_features)``.
+        real: mask, true where there is no padding, ``(rows, tokens)``.
     """
     whole = x.shape[:-1] != real.shape or bool(real.all())  # then there is nothing to copy
     return x.flatten(0, -2) if whole else x[real]
-
-
-def fisher_pass(
-    model: LoadedModel,
-    modules: dict[str, nn.Module],
-    watch: Watch,
-    parts: list[Calibration],
-    generator: torch.Generator,
-    what: str,
-    progress: Progress,
-) -> None:
-    """Send gradients of the Fisher information back through every text.
-
-    ``generator`` draws labels or probes; the other arguments are those of ``gradient_pass``.
-    """
-
-    def send(inputs: Inputs, mask: Tensor) -> None:
-        backward(model, inputs, mask, generator)
-
-    gradient_pass(model, modules, watch, parts, send, what, progress)
-
-
-def gradient_pass(
-    model: LoadedModel,
-    modules: dict[str, nn.Module],
-    watch: Watch,
-    parts: list[Calibration],
-    send: Callable[[Inputs, Tensor], None],
-    what: str,
-    progress: Progress,
-) -> None:
-    """Run every batch of the texts forward and back, and watch some of the modules.
-
-    Args:
-        model: in float32.
-        modules: to watch, by name.
-        watch: called in a forward pass that wants gradients, with ``(name, module, input,
-            output)``; it may register a hook on the output, to see its gradient. What it holds on
-            to is held until then.
-        parts: calibration texts.
-        send: runs a batch ``(inputs, mask)``.
-        what: is done, for ``progress``.
-        progress: called with ``(what, done, total)`` in tokens, after every batch.
-    """
-
-    def seen(name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if torch.is_grad_enabled():
-            watch(name, module, args[0], output)
-
-    handles = [
-        module.register_forward_hook(partial(seen, name)) for name, module in modules.items()
-    ]
-    cut = TASKS.get(model.task).loss == "next_token"  # other texts are one whole
-    tokens = 1 if model.prompts is not None else GRADIENT_BATCH_TOKENS  # alone with its prompts
-    done, total = 0, sum(part.tokens for part in parts)
-    try:
-        with torch.enable_grad():
-            for inputs, mask in _batches(parts, tokens, cut):
-                send(inputs, mask)
-                done += int(mask.sum())
-                progress(what, done, total)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _batches(
-    parts: list[Calibration], tokens: int, cut: bool = False
-) -> Iterator[tuple[Any, Tensor]]:
-    """Yield inputs and mask of about ``tokens`` tokens; longer rows are whole unless ``cut``."""
-    for part in parts:
-        for inputs, mask in part.batches(max(1, tokens // part.length)):
-            given, real = as_tensors(inputs, mask)
-            if cut and not isinstance(given, Pair):
-                yield from zip(given.split(tokens, 1), real.split(tokens, 1), strict=True)
-            else:
-                yield given, real
-
-
-@contextmanager
-def input_hooks(
-    modules: dict[str, nn.Module], add: Callable[[str, Tensor], None]
-) -> Iterator[None]:
-    """Call ``add(name, input)`` whenever one of the modules runs inside the block."""
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
-        for name, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

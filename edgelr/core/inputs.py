@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 
@@ -95,17 +96,30 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Pair:
+class SourceAndTarget:
     """Rows of a model that has an encoder and a decoder; arrays, or tensors.
 
     Attributes:
-        source: that the encoder reads: token ids ``(rows, source length)``, or sounds
+        source: inputs of the encoder: token ids ``(rows, source length)``, or sounds
             ``(rows, mel_bins, frames)``.
-        source_mask: ``(rows, source positions)``, 1 for what is no padding.
-        target: ids ``(rows, length + 1)``. The decoder reads all but the last, from its start token
-            on, and predicts all but the first.
+        source_mask: 1 for real positions, 0 for padding, ``(rows, source positions)``.
+        target: token ids ``(rows, length + 1)``. The decoder reads all but the last, from its start
+            token on, and predicts all but the first.
     """
 
     source: Any  # NDArray[Any] | Tensor
     source_mask: Any
     target: Any
+
+
+def arrays_of(inputs: Any) -> tuple[Any, ...]:
+    """List the arrays of a value such as ``SourceAndTarget``, or an array alone."""
+    if not is_dataclass(inputs):
+        return (inputs,)
+    return tuple(getattr(inputs, each.name) for each in fields(inputs))
+
+
+def with_arrays(inputs: Any, change: Callable[[Any], Any]) -> Any:
+    """Change an array, or every array of a value such as ``SourceAndTarget``."""
+    kind: Any = type(inputs)
+    return kind(*map(change, arrays_of(inputs))) if is_dataclass(inputs) else change(inputs)

@@ -55,14 +55,9 @@ class TaskTraits:
         return self.loss in ("next_token", "target_token", "mask_label")
 
     @property
-    def has_pairs(self) -> bool:
-        """Whether an encoder reads one thing, and a decoder another: see ``core.inputs.Pair``."""
-        return self.loss == "target_token"
-
-    @property
-    def matches(self) -> bool:
-        """Whether images are compared with prompts, each read by a graph of its own."""
-        return self.loss == "choice"
+    def predicts_tokens(self) -> bool:
+        """Whether every loss is that of a token of a text that is generated."""
+        return self.loss in ("next_token", "target_token")
 
 
 TASKS: Registry[TaskTraits] = Registry("task", group="edgelr.tasks")

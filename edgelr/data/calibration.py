@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
-from edgelr.core.inputs import Pair, Prompts
+from edgelr.core.inputs import Prompts, SourceAndTarget, arrays_of, with_arrays
+from edgelr.data.padding import right_padded
 from edgelr.data.text import mask_tokens
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ class Calibration:
     """Rows that a model reads: a text each for encoders, chunks for decoders, or an image each.
 
     Attributes:
-        inputs: token ids ``(rows, length)``, int64; or pixels ``(rows, 3, side, side)``, float32;
-            or a pair.
-        mask: ``(rows, length)``, 1 for real tokens; an image has as many as the model makes of it.
-            Of a pair: those that are predicted.
-        description: what the text was, for the report.
-        beside: hash of what every row is read with; empty where that is nothing.
+        inputs: token ids ``(rows, length)``, int64; pixels ``(rows, 3, side, side)``, float32; or
+            a value of several such arrays.
+        mask: mask, 1 for real tokens, ``(rows, length)``; an image has the tokens that the model
+            makes of it.
+        description: name of the text, for the report.
+        beside: hash of the prompts that every row is read with; empty without any.
     """
 
-    inputs: Any  # NDArray[Any] | Pair
+    inputs: Any  # NDArray[Any] | SourceAndTarget
     mask: NDArray[np.int64]
     description: str
     beside: str = ""
@@ -44,20 +45,14 @@ class Calibration:
         return int(self.mask.sum())
 
     @property
-    def source_tokens(self) -> int:
-        """Tokens that the encoder of a pair reads."""
-        return int(self.inputs.source_mask.sum())
-
-    @property
     def length(self) -> int:
-        """Tokens of a row, with padding; of a pair, those of both."""
-        source = self.inputs.source_mask.shape[1] if isinstance(self.inputs, Pair) else 0
-        return int(self.mask.shape[1] + source)
+        """Tokens of a row, with padding."""
+        return int(self.mask.shape[1])
 
     @property
     def key(self) -> str:
         """Hash of the tokens or pixels themselves."""
-        inputs = _arrays(self.inputs) if isinstance(self.inputs, Pair) else (self.inputs,)
+        inputs = arrays_of(self.inputs)
         parts = (sha256(part.tobytes()).hexdigest() for part in (*inputs, self.mask))
         beside = (self.beside,) if self.beside else ()
         return digest(*(part.shape for part in inputs), *parts, *beside)
@@ -85,29 +80,41 @@ class Calibration:
         return self._taken(slice(start, None, step)) if len(self.mask) >= 2 * step else self
 
     def _taken(self, rows: slice | NDArray[Any]) -> Calibration:
-        if isinstance(self.inputs, Pair):
-            inputs: Any = Pair(*(array[rows] for array in _arrays(self.inputs)))
-        else:
-            inputs = self.inputs[rows]
+        inputs = with_arrays(self.inputs, lambda array: array[rows])
         return replace(self, inputs=inputs, mask=self.mask[rows])
 
     def _cut(self, longest: int) -> Any:
-        """Cut padding away; what is not one number per token stays whole."""
-        if isinstance(self.inputs, Pair):
-            source, mask, target = _arrays(self.inputs)
-            width = int(mask.sum(axis=1).max())
-            source = source[:, :width] if source.ndim == 2 else source
-            return Pair(source, mask[:, :width], target[:, : longest + 1])
+        """Cut padding away; inputs that are not one number per token stay whole."""
         return self.inputs[:, :longest] if self._of_tokens else self.inputs
 
     @property
     def _of_tokens(self) -> bool:
-        """Whether inputs are one number per token, so that what cuts tokens cuts them."""
-        return bool(self.inputs.ndim == 2)
+        """True where inputs are one number per token, and are cut like the tokens."""
+        return bool(self.inputs.shape == self.mask.shape)
 
 
-def _arrays(pair: Pair) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    return pair.source, pair.source_mask, pair.target
+@dataclass(frozen=True)
+class SourceCalibration(Calibration):
+    """Rows of a model with an encoder and a decoder: ``inputs`` is a ``SourceAndTarget``.
+
+    ``mask`` and ``tokens`` are about the tokens that are predicted.
+    """
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens that the encoder reads."""
+        return int(self.inputs.source_mask.sum())
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row, with padding: those of its source and of its target."""
+        return int(self.mask.shape[1] + self.inputs.source_mask.shape[1])
+
+    def _cut(self, longest: int) -> SourceAndTarget:
+        source, mask, target = arrays_of(self.inputs)
+        width = int(mask.sum(axis=1).max())
+        source = source[:, :width] if source.ndim == 2 else source
+        return SourceAndTarget(source, mask[:, :width], target[:, : longest + 1])
 
 
 def from_chunks(
@@ -156,13 +163,7 @@ def from_texts(
         total += len(encoding.ids)
         if total >= tokens:
             break
-    longest = max(len(row) for row in rows)
-    inputs = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros_like(inputs)
-    for index, row in enumerate(rows):
-        inputs[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return Calibration(inputs, mask, description)
+    return Calibration(*right_padded(rows), description)
 
 
 def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
@@ -170,20 +171,16 @@ def from_samples(ids: NDArray[np.int64], description: str) -> Calibration:
     return Calibration(ids, np.ones_like(ids), description)
 
 
-def from_pairs(sources: Calibration, targets: list[list[int]]) -> Calibration:
+def with_targets(sources: Calibration, targets: list[list[int]]) -> SourceCalibration:
     """Join sources with the targets that a decoder makes of them.
 
     Args:
-        sources: texts.
-        targets: for every row, from the start token on; at least two tokens.
+        sources: texts or sounds.
+        targets: token ids of every row, from the start token on; at least two.
     """
-    longest = max(len(target) for target in targets)
-    ids = np.zeros((len(targets), longest), dtype=np.int64)
-    mask = np.zeros((len(targets), longest - 1), dtype=np.int64)
-    for row, target in enumerate(targets):
-        ids[row, : len(target)] = target
-        mask[row, : len(target) - 1] = 1
-    return Calibration(Pair(sources.inputs, sources.mask, ids), mask, sources.description)
+    ids, real = right_padded(targets)
+    inputs = SourceAndTarget(sources.inputs, sources.mask, ids)
+    return SourceCalibration(inputs, real[:, 1:], sources.description)
 
 
 def from_images(
@@ -206,10 +203,9 @@ def from_sounds(features: NDArray[np.float32], tokens: int, description: str) ->
 
 
 def weights(parts: list[Calibration]) -> list[float]:
-    """Weigh texts against each other, by the square roots of their lengths; they add up to 1.
+    """Weight of a text = sqrt(length in tokens), normalized to a sum of 1.
 
-    In between of what a user who gives much of one text and little of another may want: equal
-    parts, and every token as much as any other.
+    A compromise between per-text weighting, where every text counts alike, and per-token weighting.
     """
     roots = [math.sqrt(part.tokens) for part in parts]
     return [root / sum(roots) for root in roots]
@@ -218,12 +214,12 @@ def weights(parts: list[Calibration]) -> list[float]:
 def spread(parts: list[Calibration], tokens: int) -> list[Calibration]:
     """Keep about ``tokens`` tokens of all parts together, fewer where one is short of its weight.
 
-    Every part keeps as many as its weight asks for: what counts tokens alike weighs texts rightly.
+    Every part keeps as many tokens as its weight asks for, so that a plain sum over the tokens that
+    are kept weighs the texts as ``weights`` does.
     """
-    shares = weights(parts)
-    pairs = list(zip(parts, shares, strict=True))
-    kept = min(float(tokens), *(part.tokens / share for part, share in pairs))
-    return [part.first(round(kept * share)) for part, share in pairs]
+    weighted = list(zip(parts, weights(parts), strict=True))
+    kept = min(float(tokens), *(part.tokens / weight for part, weight in weighted))
+    return [part.first(round(kept * weight)) for part, weight in weighted]
 
 
 def encode_prefix(text: str, tokenizer: Tokenizer, tokens: int) -> list[int]:

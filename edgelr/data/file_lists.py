@@ -13,7 +13,7 @@ from edgelr.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is listed: one is called ``name``, and its file ends with one of ``suffixes``."""
+    """Kind of files: one is called ``name``, and its file ends with one of ``suffixes``."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -33,9 +33,9 @@ def list_files(source: Path, kind: Kind) -> str:
     Two lists are equal only if no file has changed: stages in the cache go by them.
 
     Args:
-        source: a folder, whose sub-folders count, or a ``.txt`` file with one path per line, from
+        source: folder, whose sub-folders count, or ``.txt`` file with one path per line, from
             the file's own folder. Behind a tab, only a fourth field of the line stays.
-        kind: of the files.
+        kind: kind of the files.
 
     Raises:
         InputError: there are no files of this kind, or one is missing.

@@ -1,4 +1,4 @@
-"""How a generated text begins, what it may not hold, and where it ends."""
+"""Beginning, forbidden tokens and end of a generated text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What transformers' ``generate`` knows from a model's configuration.
+    """Settings that transformers' ``generate`` takes from a model's configuration.
 
     Attributes:
-        tokens: that every target begins with.
-        ends: any of these ends it.
-        never: these are never generated.
-        never_first: nor are these, right behind what every target begins with.
+        tokens: prefix token ids of every target.
+        ends: token ids of which any ends the target.
+        never: token ids that are never generated.
+        never_first: token ids that are never generated right behind the prefix.
         choices: of these, the likeliest follows ``tokens``: the language of a sound, if nothing
             else says it.
-        then: that follow a choice.
+        then: token ids inserted after the choice.
     """
 
     tokens: tuple[int, ...]
@@ -46,7 +46,7 @@ class Start:
         """Give what the targets of a batch begin with, ``(rows, length)``.
 
         Args:
-            rows: of the batch.
+            rows: number of rows of the batch.
             ask: gives the logits ``(rows, vocabulary)`` behind tokens ``(rows, n)``; called where
                 there is a choice.
         """
@@ -139,11 +139,11 @@ def step_by_step(
     """Run a text with a cache: its beginning at once, then token by token.
 
     Args:
-        run: reads ids ``(1, tokens)`` after a past; returns logits ``(1, tokens, vocabulary)`` and
-            the longer past.
-        ids: ``(1, length)``, the last of which is not read.
-        begun: how many of them are the beginning.
-        past: an empty one.
+        run: function that reads ids ``(1, tokens)`` after a past, and returns logits
+            ``(1, tokens, vocabulary)`` and the longer past.
+        ids: token ids ``(1, length)``, the last of which is not read.
+        begun: number of them that are the beginning.
+        past: empty cache.
 
     Returns:
         What each of the other ids follows from, ``(length - begun, vocabulary)``.

@@ -1,4 +1,4 @@
-"""What is true of the samples that are judged on: labels and targets, of a file or of folders.
+"""Ground truth of the samples that are judged on: labels and targets, of a file or of folders.
 
 ``{"text": ..., "label": ...}`` labels a text, ``{"tokens": [...], "labels": [...]}`` its words, and
 ``{"source": ..., "target": ...}`` answers it: one object in every line of a JSONL file. Of images,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import accumulate
@@ -25,10 +25,41 @@ from edgelr.data.text import read_file
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-KEYS: dict[Task, tuple[str, str]] = {
-    "text-classification": ("text", "label"),
-    "token-classification": ("tokens", "labels"),
-    "text2text-generation": ("source", "target"),
+
+@dataclass(frozen=True, slots=True)
+class RecordFormat:
+    """Format of the lines that tell the truth for one task.
+
+    Attributes:
+        given: key of the input.
+        truth: key of what is true of it.
+        expected: noun for both, for messages.
+        fits: function that tells whether two values have the right types.
+    """
+
+    given: str
+    truth: str
+    expected: str
+    fits: Callable[[Any, Any], bool]
+
+
+def _is_text_and(*types: type) -> Callable[[Any, Any], bool]:
+    """Accept a text that is not empty, and a truth of one of the types."""
+    return lambda given, truth: isinstance(given, str) and bool(given) and isinstance(truth, types)
+
+
+def _are_lists(given: Any, truth: Any) -> bool:
+    """Accept lists of one length, which is not zero."""
+    lists = isinstance(given, list) and isinstance(truth, list)
+    return lists and len(given) == len(truth) > 0
+
+
+RECORDS: dict[Task, RecordFormat] = {
+    "text-classification": RecordFormat("text", "label", "a text and both", _is_text_and(str, int)),
+    "token-classification": RecordFormat(
+        "tokens", "labels", "a list of words and as many labels", _are_lists
+    ),
+    "text2text-generation": RecordFormat("source", "target", "a text and both", _is_text_and(str)),
 }
 ACCURACY = "top1_accuracy"
 NO_FOLDERS = (
@@ -53,21 +84,20 @@ def read_records(path: Path | None, task: Task) -> list[Record] | None:
     Raises:
         InputError: only some lines do, one has other types, or the file cannot be read.
     """
-    if path is None or path.suffix != ".jsonl" or task not in KEYS:
+    if path is None or path.suffix != ".jsonl" or task not in RECORDS:
         return None
-    lines = read_file(path).splitlines()
+    lines, kind = read_file(path).splitlines(), RECORDS[task]
     values = [(number, _parsed(line)) for number, line in enumerate(lines, 1) if line.strip()]
-    given, truth = KEYS[task]
-    if not any(truth in value for _, value in values):
+    if not any(kind.truth in value for _, value in values):
         return None
     for number, value in values:
-        if not _fits(value.get(given), value.get(truth), task):
-            kind = "a list of words and as many labels" if given == "tokens" else "a text and both"
+        if not kind.fits(value.get(kind.given), value.get(kind.truth)):
             raise InputError(
-                f"{path}, line {number} has no {given!r} with its {truth!r}, as others have. "
-                f"Expected {kind} in every line. Mend that line, or leave {truth!r} out of all."
+                f"{path}, line {number} has no {kind.given!r} with its {kind.truth!r}, as others "
+                f"have. Expected {kind.expected} in every line. Mend that line, or leave "
+                f"{kind.truth!r} out of all."
             )
-    return [Record(number, value[given], value[truth]) for number, value in values]
+    return [Record(number, value[kind.given], value[kind.truth]) for number, value in values]
 
 
 def label_ids(records: Sequence[Record], config: Mapping[str, Any], source: str) -> list[Any]:
@@ -101,9 +131,9 @@ def token_labels(encoding: Encoding, words: Sequence[str], labels: Sequence[int]
     """Give the first token of every word its label, and -1 to all others.
 
     Args:
-        encoding: of the words, joined by spaces.
-        words: as many as ``labels``.
-        labels: an id for each.
+        encoding: tokens of the words, joined by spaces.
+        words: words, as many as ``labels``.
+        labels: label id of each word.
     """
     text, before = " ".join(words), -1
     found: list[int] = []
@@ -168,11 +198,3 @@ def _parsed(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _fits(given: object, truth: object, task: Task) -> bool:
-    if task == "token-classification":
-        lists = isinstance(given, list) and isinstance(truth, list)
-        return lists and len(given) == len(truth) > 0  # type: ignore[arg-type]
-    labels = isinstance(truth, (str, int)) if task == "text-classification" else False
-    return isinstance(given, str) and bool(given) and (labels or isinstance(truth, str))

@@ -1,4 +1,4 @@
-"""What images are compared with: labels that are given, each in a sentence, and their tokens."""
+"""Prompts that images are compared with: labels, each in a sentence, and their tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from edgelr.core.settings import Settings
-    from edgelr.stages.text_selection import Texts
+    from edgelr.data.text import Texts
 
 PLACE = "{}"  # of the label in a template
 FEWEST = 2

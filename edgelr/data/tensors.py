@@ -28,13 +28,13 @@ _READ_ERRORS = (OSError, ValueError, EOFError, BadZipFile)
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """What a graph wants to be fed.
+    """One input of a graph.
 
     Attributes:
-        name: of the input.
-        dtype: of its elements; object where numpy has none.
+        name: name of the input.
+        dtype: type of the elements; object where numpy has none.
         shape: sizes, or names of free axes; None where an axis has no name.
-        rows: of the smallest table that it is an index into; None where it is none.
+        rows: number of rows of the smallest table that it is an index into; None where it is none.
     """
 
     name: str

@@ -45,6 +45,38 @@ class EvaluationSize:
     pairs: int = 128
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Disjoint parts of the texts of a run; for images and sounds a text is a list of files.
+
+    Attributes:
+        evaluation: text of the accuracy figures and of the gate.
+        selection: text that the search for the smallest plan measures.
+        calibration: ``(description, text)`` of every calibration text; ``self`` has none.
+        evaluation_name: name of what is judged on, for the report.
+        evaluation_part: part of it that is judged on.
+        records: lines of ``evaluation`` with what is true of each; empty where nothing tells.
+    """
+
+    evaluation: str
+    selection: str
+    calibration: tuple[tuple[str, str | None], ...]
+    evaluation_name: str
+    evaluation_part: str = "first half"
+    records: str = ""
+
+    @property
+    def judged_on(self) -> str:
+        """Say what the accuracy figures are about."""
+        return f"{self.evaluation_name}, {self.evaluation_part}"
+
+    def write_judged(self, folder: Path) -> Path:
+        """Write what is judged on into a folder."""
+        path = folder / ("evaluation.jsonl" if self.records else "evaluation.txt")
+        path.write_text(self.records or self.evaluation, encoding="utf-8")
+        return path
+
+
 def read_text(path: Path | None) -> str:
     """Read a text: ``.txt`` as it is, None for the default, ``.jsonl`` by its keys.
 

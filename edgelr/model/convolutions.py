@@ -35,7 +35,7 @@ def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def _reach(module: nn.Conv2d) -> tuple[int, ...]:
-    """How far a kernel reaches beyond its first position, along height and width."""
+    """Positions of a kernel beyond its first, along height and width."""
     return tuple(
         step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)
     )
@@ -57,8 +57,8 @@ def read_features(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
     """Yield what a linear multiplies with, ``(..., in_features)``: of patches, an image at a time.
 
     Args:
-        module: the linear, or the convolution.
-        x: its input.
+        module: linear, or convolution.
+        x: input of the module.
     """
     if not is_convolution(module):
         yield x
@@ -94,7 +94,7 @@ def fold_normalizations(module: nn.Module, example: dict[str, Tensor]) -> None:
     Tracing folds them into the graph: torch has to compute with the same weights.
 
     Args:
-        module: in evaluation mode.
+        module: module in evaluation mode.
         example: arguments of a forward pass, to see which normalization follows which convolution.
     """
     made: list[tuple[Tensor, str]] = []  # holds the tensors, so that no address is reused

@@ -5,79 +5,67 @@ from __future__ import annotations
 from typing import Any
 
 from edgelr.core.dimensions import ModelShape
-from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.exporter import Exporter
 
 
-def read_dimensions(
+def read_shape(
     config: Any,
     exporter: Exporter,
     task: Task,
-    image: ImageInput | None = None,
-    sound: SoundInput | None = None,
-) -> tuple[ModelShape, int]:
-    """Read the sizes that decide about memory, and the longest sequence that a model takes.
+    sizes: Any,
+    has_cache: bool = False,
+    layers: int | None = None,
+    source_tokens: int = 0,
+) -> ModelShape:
+    """Read the sizes of a model of equal blocks; those of others, their family computes.
 
     Args:
         config: configuration of the model.
         exporter: family of the model.
         task: task that it is loaded for.
-        image: preparation of an image, of models that read images.
-        sound: preparation of a sound, of models that read sounds.
+        sizes: configuration with one name for each size, see ``named_sizes``.
+        has_cache: True where keys and values are kept from token to token.
+        layers: blocks that have a cache; None takes those of the configuration.
+        source_tokens: positions that an encoder gives to the decoder.
     """
-    longest = _longest(config, exporter, task, image)
     if exporter.shape is not None:
-        named = exporter.shape(config)
-        return ModelShape(**named, kv_heads=0, vocab_size=0), longest
-    pairs = TASKS.get(task).has_pairs
-    sizes = _named_alike(config, image is not None or pairs)
-    heads = sizes.num_attention_heads
-    widen = exporter.intermediate_size
-    generates = task == "text-generation" or pairs
+        return ModelShape(**exporter.shape(config), kv_heads=0, vocab_size=0)
+    heads, widen = sizes.num_attention_heads, exporter.intermediate_size
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    shape = ModelShape(
-        layers=_decoder_layers(config) if pairs else sizes.num_layers,
+    return ModelShape(
+        layers=sizes.num_layers if layers is None else layers,
         hidden_size=sizes.hidden_size,
         intermediate_size=getattr(config, widen) if isinstance(widen, str) else widen(config),
         attention_heads=heads,
-        kv_heads=kv_heads if generates else 0,
+        kv_heads=kv_heads if has_cache else 0,
         head_size=getattr(config, "head_dim", None) or sizes.hidden_size // heads,
         vocab_size=sizes.vocab_size if TASKS.get(task).answers_tokens else 0,
-        source_tokens=(sound.tokens if sound else longest) if pairs else 0,
+        source_tokens=source_tokens,
     )
-    return shape, longest
 
 
-def _decoder_layers(config: Any) -> int:
-    """T5's name for it, and that of everyone else."""
-    return int(getattr(config, "num_decoder_layers", None) or config.decoder_layers)
+def usual_sizes(config: Any) -> Any:
+    """Give sizes one name each, in a configuration that has the usual names."""
+    from optimum.utils import NormalizedTextConfig
+
+    return NormalizedTextConfig(config)
 
 
-def _named_alike(config: Any, usual: bool) -> Any:
-    """Give sizes one name each; most models that do not decode text alone have the usual ones."""
-    from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
+def named_sizes(config: Any) -> Any:
+    """Give sizes one name each, whatever names the family has for them."""
+    from optimum.utils import NormalizedConfigManager
 
-    if usual:
-        return NormalizedTextConfig(config)
     try:
         return NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     except KeyError:
-        return NormalizedTextConfig(config)
+        return usual_sizes(config)
 
 
-def _longest(config: Any, exporter: Exporter, task: Task, image: ImageInput | None) -> int:
-    """The longest sequence: what the positions allow, and what a decoder's graph sees of it.
-
-    The builder of decoders leaves sliding windows out, which change nothing up to their length.
-    """
-    if image is not None:
-        return image.tokens
+def longest_text(config: Any, exporter: Exporter) -> int:
+    """Read the longest text that has positions, in tokens."""
     if exporter.longest_text is not None:
         return exporter.longest_text(config)
     longest = int(config.max_position_embeddings)
-    if exporter.positions_after_padding:
-        longest -= config.pad_token_id + 1
-    window = getattr(config, "sliding_window", None) if task == "text-generation" else None
-    return min(longest, window or longest)
+    return longest - config.pad_token_id - 1 if exporter.positions_after_padding else longest

@@ -1,4 +1,4 @@
-"""What a sequence-to-sequence model in torch answers to its sources: drawn, or most likely.
+"""Answers of an encoder-decoder in torch to its sources: drawn, or greedy.
 
 Calibration draws: a model keeps to what it says most, and would see little of the rest.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edgelr.data.generation import Start, read_start
-from edgelr.model.losses import source_inputs
+from edgelr.model.losses import loss_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
 
-BATCH, SOUND_BATCH = 16, 4  # sources that are answered together: texts, and longer sounds
+BATCH = 16  # sources that are answered together
 
 
 def start_of(model: LoadedModel) -> Start:
@@ -34,19 +34,21 @@ def draw(
     new_tokens: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    batch: int | None = None,
 ) -> list[list[int]]:
     """Draw an answer to every source, up to and with the end of the text.
 
     Args:
-        model: with an encoder and a decoder.
+        model: encoder-decoder.
         sources: texts, or sounds.
-        new_tokens: at most.
-        seed: of the tokens.
-        progress: called with the sources that are answered, and all of them.
+        new_tokens: maximum answer length, tokens.
+        seed: random seed of the tokens.
+        progress: function that is called with the sources that are answered, and all of them.
+        batch: sources that are answered together; None takes ``BATCH``.
     """
     generator = torch.Generator().manual_seed(seed)
     rows: list[list[int]] = []
-    for inputs, mask in sources.batches(BATCH if model.sound is None else SOUND_BATCH):
+    for inputs, mask in sources.batches(batch or BATCH):
         rows += answer(model, torch.tensor(inputs), torch.tensor(mask), new_tokens, generator)
         if progress:
             progress(len(rows), len(sources.mask))
@@ -64,16 +66,16 @@ def answer(
     """Answer a batch of sources, row by row, from the start token on.
 
     Args:
-        model: with an encoder and a decoder.
-        source: what the encoder reads, ``(rows, length)`` or ``(rows, mel_bins, frames)``.
-        mask: ``(rows, length)``, 1 for real tokens; sounds have no others.
-        new_tokens: after those that every target begins with, at most.
-        generator: of tokens that are drawn, up to and with the end of the text; None takes the
-            likeliest, as many as there may be.
+        model: encoder-decoder.
+        source: inputs of the encoder, ``(rows, length)`` or ``(rows, mel_bins, frames)``.
+        mask: 1 for real tokens, ``(rows, length)``; sounds have no others.
+        new_tokens: maximum length after the tokens that every target begins with.
+        generator: random generator of tokens that are drawn, up to and with the end of the text;
+            None takes the likeliest tokens, ``new_tokens`` of them.
     """
     module: Any = model.module
     start = start_of(model)
-    encoded = module.get_encoder()(**source_inputs(model, source, mask))
+    encoded = module.get_encoder()(**loss_of(model).source_inputs(source, mask))
 
     def run(ids: Tensor, past: Any = None) -> Any:
         return module(

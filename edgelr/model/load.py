@@ -5,7 +5,6 @@ Weights come from safetensors or GGUF only: a pickled checkpoint can run code wh
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,13 @@ from safetensors import SafetensorError
 
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
-from edgelr.core.inputs import ImageInput, Matching
+from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.modality import modality_of
 from edgelr.core.tasks import TASKS
-from edgelr.core.vocabulary import Pooling, Task
-from edgelr.model.convolutions import fold_normalizations
-from edgelr.model.dimensions import read_dimensions
+from edgelr.core.vocabulary import Task
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.processors import image_input, sound_input
+from edgelr.model.losses import LOSSES
 from edgelr.model.sites import find_sites
 from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
 from edgelr.model.token_table import find_table
@@ -42,13 +39,13 @@ def load(
     """Load ``source`` in float32.
 
     Args:
-        source: a ``.gguf`` file, a local Hugging Face folder, ``package.module:factory``, or a Hub
+        source: ``.gguf`` file, local Hugging Face folder, ``package.module:factory``, or Hub
             id. A local path is never looked up on the Hub. The factory returns a model, and its
             tokenizer or image processor.
-        cache: where a GGUF file or a factory's model is kept as a Hugging Face folder.
+        cache: cache that keeps a GGUF file or a factory's model as a Hugging Face folder.
         revision: branch, tag or commit of a Hub id.
-        trust_remote_code: run code that comes with the model.
-        task: what it is loaded for; None takes what its configuration tells.
+        trust_remote_code: True to run code that comes with the model.
+        task: task that it is loaded for; None takes what its configuration tells.
 
     Raises:
         InputError: the source is none of these, is pickled, is not made for the task, or holds
@@ -64,7 +61,7 @@ def load_in_memory(made: Any, source: str, cache: Cache, task: Task | None = Non
     Args:
         made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
         source: name of the two, for reports.
-        cache: where the copy is kept.
+        cache: cache that keeps the copy.
         task: task that it is loaded for; None takes what its configuration tells.
 
     Raises:
@@ -83,12 +80,7 @@ def _from_folder(
     _refuse_pickled(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
-    task = asked or _task_of(config, exporter, folder)
-    if task not in exporter.tasks:
-        raise InputError(
-            f"--task is {task}, but models of the type {config.model_type} are for "
-            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
-        )
+    task = _task_for(asked, config, exporter, folder)
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
@@ -96,34 +88,41 @@ def _from_folder(
         exporter.prepare(module)
     module.eval().requires_grad_(False)
     require_finite(module, source)
-    found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    modality = modality_of(task, module.main_input_name)
+    loss = LOSSES.get(modality)
     with quiet_transformers():  # without torchvision it says so, and does what it is asked to
-        image, sound = image_input(module, folder), sound_input(module, folder)
-    if image is not None and exporter.convolutions:
-        fold_normalizations(module, exporter.example_inputs(config, 1, image.side))
-    read = image or sound
-    if read is not None:  # the graph is traced for what its images or sounds are prepared to
-        found = digest(found, asdict(read))
-    mask_token = _mask_token(folder, source) if TASKS.get(task).loss == "mask_label" else None
-    dimensions, longest = read_dimensions(config, exporter, task, image, sound)
+        fields = loss.fields(module, folder, exporter, task)
+    read = fields.get("image") or fields.get("sound")
+    dimensions, longest = loss.dimensions(config, exporter, task, read)
+    further = [] if task == exporter.tasks[0] else [task, fields.get("mask_token")]
     model = LoadedModel(
         module=module,
         exporter=exporter,
         task=task,
-        modality=modality_of(task, module.main_input_name),
+        modality=modality,
         folder=folder,
         source=source,
         revision=revision,
-        digest=found if task == exporter.tasks[0] else digest(found, task, mask_token),
+        digest=_digest(folder, read, further),
         dimensions=dimensions,
         longest_text=longest,
-        pooling=_pooling(folder, image, exporter) if TASKS.get(task).loss == "embedding" else None,
-        image=image,
-        mask_token=mask_token,
-        sound=sound,
-        matching=_matching(module, exporter) if TASKS.get(task).matches else None,
+        **fields,
     )
     return replace(model, sites=find_sites(model), table=find_table(model))
+
+
+def _digest(folder: Path, read: ImageInput | SoundInput | None, further: list[Any]) -> str:
+    """Hash the weights and what else decides the graph.
+
+    Args:
+        folder: folder of the model.
+        read: preparation of its images or sounds, for whose size the graph is traced.
+        further: values that tell this task of the weights from the family's first.
+    """
+    found = file_digest([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    if read is not None:
+        found = digest(found, asdict(read))
+    return digest(found, *further) if further else found
 
 
 def _read_weights(
@@ -150,6 +149,17 @@ def _read_weights(
         ) from error
     require_complete(info, source, not first)
     return module
+
+
+def _task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) -> Task:
+    """Take the task that was asked for, or the one that the configuration tells."""
+    task = asked or _task_of(config, exporter, folder)
+    if task not in exporter.tasks:
+        raise InputError(
+            f"--task is {task}, but models of the type {config.model_type} are for "
+            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
+        )
+    return task
 
 
 def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
@@ -180,7 +190,7 @@ def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
 def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
     """Refuse decoders of which only some blocks look through a window: their caches differ."""
     windowed = (getattr(config, "layer_types", None) or []).count("sliding_attention")
-    if windowed and task == "text-generation":
+    if windowed and TASKS.get(task).loss == "next_token":
         raise InputError(
             f"{source} has a sliding window in {windowed} of its {len(config.layer_types)} "
             f"blocks; expected a decoder whose blocks keep the whole context. Give another model."
@@ -226,54 +236,4 @@ def _refuse_pickled(folder: Path) -> None:
         f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so "
         f"convert it once where you trust it: "
         f"AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
-    )
-
-
-def _mask_token(folder: Path, source: str) -> int:
-    """Read which token stands for one that is to be filled in."""
-    try:
-        with quiet_transformers():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        found = tokenizer.mask_token_id
-    except (OSError, ValueError):
-        found = None
-    if found is None:
-        raise InputError(
-            f"{source} fills in masked tokens, but has no tokenizer that names its mask token; "
-            f"expected one with mask_token. Save it beside the model, or give --task "
-            f"feature-extraction to leave the head away."
-        )
-    return int(found)
-
-
-def _matching(module: Any, exporter: Exporter) -> Matching:
-    """Read how a model compares texts with images."""
-    texts = module.config.text_config
-    bias = getattr(module, "logit_bias", None)
-    return Matching(
-        scale=float(module.logit_scale.exp()),
-        bias=0.0 if bias is None else float(bias),
-        tokens=int(texts.max_position_embeddings),
-        pad_token=int(texts.pad_token_id or 0),
-        padded=exporter.pads_texts,
-    )
-
-
-def _pooling(folder: Path, image: ImageInput | None, exporter: Exporter) -> Pooling:
-    """How tokens become an embedding: a family of image models says it, a folder of texts."""
-    return pooling_of(folder) if image is None else exporter.pooling
-
-
-def pooling_of(folder: Path) -> Pooling:
-    """Read how a sentence encoder pools its tokens; ``mean`` where nothing says."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.exists():
-        return "mean"
-    modes = json.loads(path.read_text())
-    if modes.get("pooling_mode_cls_token"):
-        return "cls"
-    if modes.get("pooling_mode_mean_tokens", True):
-        return "mean"
-    raise InputError(
-        f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
     )

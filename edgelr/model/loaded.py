@@ -10,6 +10,7 @@ from edgelr.core.dimensions import ModelShape
 from edgelr.core.inputs import ImageInput, Matching, Prompts, SoundInput
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Pooling, Task
+from edgelr.model.losses import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +34,7 @@ class LoadedModel:
         digest: hash that identifies the weights.
         dimensions: sizes that decide about memory and time.
         longest_text: longest sequence that it takes, tokens; of an image, its tokens.
-        pooling: how tokens become an embedding; None for models that do not embed.
+        pooling: rule that makes an embedding from tokens; None for models that do not embed.
         image: preparation of an image; None for models that read none.
         mask_token: token id that stands for what is to be filled in; None without such tokens.
         sound: preparation of a sound; None for models that read none.
@@ -64,5 +65,5 @@ class LoadedModel:
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image or a sound has always its own size."""
-        size = tokens if self.image is None else self.image.side
+        size = LOSSES.get(self.modality).example_size(self, tokens)
         return self.exporter.example_inputs(self.module.config, rows, size)

@@ -6,7 +6,6 @@ transformers resolves them once, here; the manifest of a bundle then says it in 
 
 from __future__ import annotations
 
-from inspect import signature
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,19 +20,17 @@ Colours: TypeAlias = tuple[float, float, float]
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
 
 
-def image_input(module: Any, folder: Path) -> ImageInput | None:
-    """Describe what an image model reads; None for a model that reads text.
+def image_input(module: Any, folder: Path) -> ImageInput:
+    """Describe how the images of a model are prepared.
 
     Args:
-        module: a transformers model.
-        folder: of the model, with its ``preprocessor_config.json``.
+        module: transformers model that reads images.
+        folder: folder of the model, with its ``preprocessor_config.json``.
 
     Raises:
         InputError: the file is missing, prepares images in a way that edgelr cannot repeat, or to a
             size that the model does not take.
     """
-    if "pixel_values" not in signature(module.forward).parameters:
-        return None
     options = _options(folder)
     resized = _resized(options, folder)
     cropped = bool(options.get("do_center_crop"))
@@ -51,19 +48,17 @@ def image_input(module: Any, folder: Path) -> ImageInput | None:
     )
 
 
-def sound_input(module: Any, folder: Path) -> SoundInput | None:
-    """Describe what a model of sounds reads; None for a model of anything else.
+def sound_input(module: Any, folder: Path) -> SoundInput:
+    """Describe how the sounds of a model are prepared.
 
     Args:
-        module: a transformers model.
-        folder: of the model, with its ``preprocessor_config.json``.
+        module: transformers model that reads sounds.
+        folder: folder of the model, with its ``preprocessor_config.json``.
 
     Raises:
         InputError: the file is missing, prepares sounds in a way that edgelr cannot repeat, or to
             a size that the model does not take.
     """
-    if module.main_input_name != "input_features":
-        return None
     options, config = _sound_options(folder), module.config
     found = SoundInput(
         rate=options["sampling_rate"],
@@ -86,7 +81,7 @@ def sound_input(module: Any, folder: Path) -> SoundInput | None:
 
 
 def _sound_options(folder: Path) -> dict[str, Any]:
-    """Read the configuration of the one extractor that ``sounds.log_mel`` repeats."""
+    """Read the configuration of the one extractor that ``audio.log_mel`` repeats."""
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
         options: dict[str, Any] = extractor.to_dict()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -13,6 +15,7 @@ from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import ALTERNATIVES, Grouping
 from edgelr.model.convolutions import features_last, is_convolution, matrix_of
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.losses import SitePositions, loss_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 PROBE_ROWS, PROBE_TOKENS = 3, 8  # three: of tables of positions, few have a multiple
 
-Pair = tuple[str, str]
+Roles: TypeAlias = tuple[str, str]
 AnyLinear: TypeAlias = nn.Linear | nn.Conv2d
 
 
@@ -44,21 +47,21 @@ def find_sites(model: LoadedModel) -> tuple[LinearSite, ...]:
         if isinstance(module, nn.Linear) or (model.exporter.convolutions and is_convolution(module))
         if _is_ours(name, module, model)
     }
-    inputs, often, of_source = _read_inputs(model, linears)
-    if not inputs:
+    sites = tuple(
+        _site(name, linears[name], input_name, found)
+        for name, input_name, found in _read_inputs(model, linears).sites()
+    )
+    if not sites:
         raise InputError(
             f"{model.source} has no linear that can be factorized: of its modules, none is an "
             f"nn.Linear with a weight of its own that runs once for each token (kept dense by its "
             f"family: {', '.join(model.exporter.keep_dense) or 'none'}). Nothing was written."
         )
-    return tuple(
-        _site(name, linears[name], input_name, often[name], input_name in of_source)
-        for name, input_name in inputs.items()
-    )
+    return sites
 
 
 def find_groups(
-    sites: tuple[LinearSite, ...], grouping: Grouping = "one", pairs: tuple[Pair, ...] = ()
+    sites: tuple[LinearSite, ...], grouping: Grouping = "one", pairs: tuple[Roles, ...] = ()
 ) -> list[SiteGroup]:
     """Form the groups that are factorized together.
 
@@ -68,8 +71,8 @@ def find_groups(
     allocator decides.
 
     Args:
-        sites: of the model, in the order in which they run.
-        grouping: what may share.
+        sites: linears of the model, in the order in which they run.
+        grouping: rule of what may share.
         pairs: roles ``(first, second)`` of which one matrix may serve both, see ``Exporter``.
     """
     alone = [SiteGroup(site.name, (site,)) for site in sites]
@@ -118,7 +121,7 @@ def _same_role(sites: tuple[LinearSite, ...], span: int = 2) -> list[SiteGroup]:
     ]
 
 
-def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Pair, ...]) -> list[SiteGroup]:
+def _tied_pairs(sites: tuple[LinearSite, ...], pairs: tuple[Roles, ...]) -> list[SiteGroup]:
     """Pairs of one block whose second site has the transposed shape of the first."""
     found = {(_stack(site), site.block, site.role): site for site in sites}
     groups = []
@@ -182,9 +185,7 @@ def positions(sites: tuple[LinearSite, ...]) -> dict[str, float]:
     return {site.name: site.positions_per_token for site in sites}
 
 
-def _site(
-    name: str, linear: AnyLinear, input_name: str, often: float, reads_source: bool
-) -> LinearSite:
+def _site(name: str, linear: AnyLinear, input_name: str, found: SitePositions) -> LinearSite:
     block = re.search(r"\.(\d+)\.", name)
     out_features, in_features = matrix_of(linear).shape
     return LinearSite(
@@ -195,56 +196,58 @@ def _site(
         role=name[block.end() :] if block else name,
         block=int(block[1]) if block else None,
         input_name=input_name,
-        positions_per_token=often,
-        reads_source=reads_source,
+        positions_per_token=found.per_token,
+        reads_source=found.of_source,
         kernel=linear.kernel_size if isinstance(linear, nn.Conv2d) else (),
     )
 
 
-def _read_inputs(
-    model: LoadedModel, linears: dict[str, AnyLinear]
-) -> tuple[dict[str, str], dict[str, float], set[str]]:
+@dataclass
+class _Readings:
+    """The linears that ran in one forward pass, in order.
+
+    Attributes:
+        tensors: inputs with the names of the linears that read them; holding the tensors keeps
+            their addresses from being used again.
+        runs: number of runs of each linear, by name.
+        positions: positions of each linear; None for those that are no sites.
+    """
+
+    tensors: list[tuple[Tensor, list[str]]] = field(default_factory=list)
+    runs: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, SitePositions | None] = field(default_factory=dict)
+
+    def note(self, name: str, linear: nn.Module, x: Tensor, found: SitePositions | None) -> None:
+        """Add a linear that read ``x``."""
+        self.runs[name] = self.runs.get(name, 0) + 1
+        self.positions[name] = found if self.runs[name] == 1 else None
+        readers = next((names for tensor, names in self.tensors if tensor is x), None)
+        if readers is None or is_convolution(linear):  # others make other patches of one tensor
+            self.tensors.append((x, [name]))
+        else:
+            readers.append(name)
+
+    def sites(self) -> Iterator[tuple[str, str, SitePositions]]:
+        """Yield every site with the first that read the same input, and its positions."""
+        fit = {name: each for name, each in self.positions.items() if each is not None}
+        read = [[name for name in readers if name in fit] for _, readers in self.tensors]
+        first = {name: readers[0] for readers in read for name in readers}
+        for name, found in fit.items():
+            yield name, first[name], found
+
+
+def _read_inputs(model: LoadedModel, linears: dict[str, AnyLinear]) -> _Readings:
     """Run once and note, in order, which linear first read each distinct input tensor.
 
-    Of these, the second set has those that are about the source of a pair, or about prompts.
-
     Left out are those that run again, or on something else than the tokens, as DeBERTa's do on
-    its relative positions: a Gram of their inputs would not tell what an error costs. What runs
-    once for an image is left out too: there are too few images for such a Gram.
-
-    Returns:
-        Names of the inputs, and how often each linear runs for one token, by name.
+    its relative positions: a Gram of their inputs would not tell what an error costs.
     """
-    readings: list[tuple[Tensor, list[str]]] = []  # holds the tensors, so that no address is reused
-    runs: dict[str, int] = {}
-    unfit: set[str] = set()
-    often: dict[str, float] = {}
-    of_source: set[str] = set()
-    probe = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
-    target = probe.get("decoder_input_ids")
-    prompts = probe.get("input_ids") if model.image is not None else None
-    read = model.image or model.sound
-    tokens = PROBE_TOKENS if read is None else read.tokens
+    found, loss = _Readings(), loss_of(model)
+    given = model.example_inputs(PROBE_ROWS, PROBE_TOKENS)
 
     def note(name: str, x: Tensor, output: Tensor) -> None:
-        runs[name] = runs.get(name, 0) + 1
-        y = features_last(linears[name], output)
-        of_target = target is not None and y.shape[:-1] == target.shape
-        of_prompts = prompts is not None and y.shape[:-1] == prompts.shape
-        whole = of_target or of_prompts
-        often[name] = 1.0 if whole else y.shape[:-1].numel() / (PROBE_ROWS * tokens)
-        if runs[name] > 1 or not (whole or _is_of_rows(y, tokens, model.image is not None)):
-            unfit.add(name)
-        if of_prompts or (target is not None and not of_target):
-            of_source.add(name)
-        if is_convolution(linears[name]):  # others make other patches of the same tensor
-            readings.append((x, [name]))
-            return
-        for tensor, readers in readings:
-            if tensor is x:
-                readers.append(name)
-                return
-        readings.append((x, [name]))
+        shape = features_last(linears[name], output).shape[:-1]
+        found.note(name, linears[name], x, loss.positions(model, given, shape))
 
     hooks: list[RemovableHandle] = [
         linear.register_forward_hook(lambda _, args, output, name=name: note(name, args[0], output))
@@ -252,18 +255,8 @@ def _read_inputs(
     ]
     try:
         with torch.no_grad():
-            model.module(**probe)
+            model.module(**given)
     finally:
         for hook in hooks:
             hook.remove()
-    fit = [[name for name in readers if name not in unfit] for _, readers in readings]
-    first = {name: readers[0] for readers in fit for name in readers}
-    return {name: first[name] for name in runs if name in first}, often, of_source
-
-
-def _is_of_rows(y: Tensor, tokens: int, image: bool) -> bool:
-    """Tell whether a tensor has features of every token; of an image, of several positions."""
-    if not image:
-        return y.shape[:-1] == (PROBE_ROWS, tokens)
-    count = y.shape[:-1].numel()
-    return count > PROBE_ROWS and len(y) % PROBE_ROWS == 0
+    return found

@@ -1,4 +1,4 @@
-"""Where people keep their models: the Hub, a folder, a GGUF file or their own code.
+"""Places of models: the Hub, a folder, a GGUF file, or code of the user's own.
 
 What is no Hugging Face folder becomes one, in float32.
 """
@@ -28,8 +28,8 @@ def folder_of(source: str, cache: Cache, revision: str | None) -> Path:
     """Find the Hugging Face folder of a source, or make it.
 
     Args:
-        source: see ``load.load``.
-        cache: where a GGUF file or a factory's model is kept.
+        source: name of the model, see ``load.load``.
+        cache: cache that keeps a GGUF file or a factory's model.
         revision: branch, tag or commit of a Hub id.
 
     Raises:
@@ -108,7 +108,7 @@ def keep_pair(made: Any, source: str, cache: Cache) -> Path:
     Args:
         made: ``(model, tokenizer)`` or ``(model, processor)`` of transformers.
         source: name of the two, for messages.
-        cache: where the folder is kept.
+        cache: cache that keeps the folder.
 
     Raises:
         InputError: it is something else.

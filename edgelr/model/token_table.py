@@ -5,19 +5,18 @@ from __future__ import annotations
 from torch import nn
 
 from edgelr.core.sites import LinearSite
-from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import BLOCK_SIZE
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.losses import loss_of
 
 
 def find_table(model: LoadedModel) -> LinearSite | None:
     """Describe the table as the linear that a tied head is: from hidden states to logits.
 
-    None where images are read, where an encoder and a decoder have one table in two graphs, and
-    where the row length is not a multiple of ``BLOCK_SIZE``: ONNX Runtime reads the padding of the
-    last block.
+    None where no graph has the table for itself, and where the row length is not a multiple of
+    ``BLOCK_SIZE``: ONNX Runtime reads the padding of the last block.
     """
-    if model.image is not None or TASKS.get(model.task).has_pairs:
+    if not loss_of(model).has_table:
         return None
     table = token_table(model)
     if table.weight.shape[1] % BLOCK_SIZE:

@@ -1,4 +1,4 @@
-"""What ``package.module:factory`` makes; any torch module as an ONNX file with example inputs.
+"""Models that ``package.module:factory`` makes; torch modules as ONNX files with example inputs.
 
 A module is traced on its inputs, of which the first axis counts the samples: that axis alone stays
 free, where the module lets it.
@@ -51,7 +51,7 @@ def write_graph(source: str, folder: Path) -> None:
         source: ``package.module:factory``. The factory returns ``(module, inputs)``; the inputs
             are a tensor, a tuple of them in the order of the arguments of ``forward``, or a dict
             by their names. Their first axis counts the samples.
-        folder: receives ``model.onnx``, ``inputs.npz`` and, of the first samples, each alone,
+        folder: folder that receives ``model.onnx``, ``inputs.npz`` and, of the first samples alone,
             ``answers.npz`` by the names of the graph's outputs.
 
     Raises:

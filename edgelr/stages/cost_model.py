@@ -21,7 +21,7 @@ from edgelr.compress.embedding_table import (
     table_loss,
 )
 from edgelr.compress.factors import FactorSet
-from edgelr.compress.importance import KEEP, STEPS, collect_importance, learn_importance
+from edgelr.compress.importance import KEEP, STEPS, Schedule, collect_importance, learn_importance
 from edgelr.compress.methods import METHODS, Need
 from edgelr.compress.quantization import quantized_losses
 from edgelr.compress.spectra import SpectrumTable, read_losses, read_spectra, write_losses
@@ -30,7 +30,6 @@ from edgelr.core.run import Run
 from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
-from edgelr.model.sites import positions
 from edgelr.stages.loss_correction import corrected
 from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
@@ -191,22 +190,14 @@ def _by_importance(
 
     def write(folder: Path) -> None:
         if learned:
-            learn_importance(model, plain, calibration, keep, folder, run.seed, run.progress)
+            schedule = Schedule(keep, run.seed)
+            learn_importance(model, plain, calibration, schedule, folder, run.progress)
             return
         factors = {} if before is None else truncate(before.spectra, before.plan)
         units = statistic.units_per_token(model, calibration)
         with multiplied(model.module, factors):
             parts = calibrations.spread(calibration, statistic.GRADIENT_TOKENS)
-            collect_importance(
-                model,
-                plain,
-                parts,
-                units,
-                folder,
-                run.seed,
-                run.progress,
-                positions(subject.sites),
-            )
+            collect_importance(model, plain, parts, units, folder, run.seed, run.progress)
 
     parts = [part.key for part in calibration]
     own = (keep, STEPS) if learned else ()

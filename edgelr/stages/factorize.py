@@ -18,7 +18,7 @@ from edgelr.compress.forms import balance
 from edgelr.compress.heal import Healing, heal, multiplies_bfloat16
 from edgelr.compress.methods import METHODS
 from edgelr.compress.quantization import Rounded, round_factors
-from edgelr.compress.refit import refit
+from edgelr.compress.refit import FactorSource, refit
 from edgelr.compress.rescale import Scales, components, solve_step
 from edgelr.compress.shared_basis import group_loss, refine_basis
 from edgelr.compress.spectra import SpectrumTable, read_factors, write_factors
@@ -27,7 +27,7 @@ from edgelr.core.cache import digest, unfinished
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
 from edgelr.data.calibration import spread
-from edgelr.model.sites import positions, weight_of
+from edgelr.model.sites import weight_of
 from edgelr.stages.calibration_data import selection, to_heal_on
 from edgelr.stages.model_subject import ModelPlanned, ModelSubject
 
@@ -162,13 +162,11 @@ def _with_better_bases(made: ModelPlanned, factors: FactorSet) -> Factored:
 
 def _refitted(made: ModelPlanned, factors: FactorSet, run: Run) -> Factored:
     subject = made.subject
+    method = METHODS.get(subject.recipe.method)
     result = refit(
         subject.model,
-        made.plan,
-        subject.groups,
+        FactorSource(made.plan, subject.groups, made.costs.statistics, method),
         factors,
-        made.costs.statistics,
-        METHODS.get(subject.recipe.method),
         spread(made.costs.calibration, REFIT_TOKENS),
         selection(subject),
         run.progress,
@@ -201,8 +199,7 @@ def _rescaled(made: ModelPlanned, factors: FactorSet, work: Path, run: Run) -> F
         own = [part.every(texts, step % texts) for part in parts]
         seed = run.seed + 1 + step  # labels that the statistics did not see
         with unfinished(work) as scratch:  # gigabytes, of no use to another run
-            often = positions(subject.sites)
-            scales = solve_step(subject.model, factors, own, seed, scratch, run.progress, often)
+            scales = solve_step(subject.model, factors, own, seed, scratch, run.progress)
         loss, lowered = _boldest(scales, held_out, losses[-1], ridges)
         if not lowered:
             break

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgelr.compress.decompose import in_forms
 from edgelr.compress.reference_outputs import write_answers
@@ -15,19 +12,17 @@ from edgelr.core.bundle import ExportBundle, read_bundle, write_manifest
 from edgelr.core.graph_files import graph_file
 from edgelr.core.results import Parity
 from edgelr.core.vocabulary import Precision
-from edgelr.data.text import PROMPTS
 from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls as jobs
 from edgelr.stages.factorize import Factored
 from edgelr.stages.model_subject import ModelPlanned, dense_manifest
+from edgelr.stages.rows import rows_of
 from edgelr.stages.source import Written
 from edgelr.stages.staging import Staging
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edgelr.compress.factors import FactorSet
 
 PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
@@ -45,7 +40,8 @@ def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Writ
     subject = made.subject
     factors = in_forms(factored.factors, made.plan, subject.device.rank_multiple)
     answers = place.scratch / ANSWERS
-    write_answers(subject.model, factors, _prompts(made), GREEDY_TOKENS, answers)
+    prompts = rows_of(subject.model).parity_inputs(subject, made.costs.calibration)
+    write_answers(subject.model, factors, prompts, GREEDY_TOKENS, answers)
     level = subject.device.accuracy_level if factored.blocks else EXACT
     bundle = _write(made, factored, factors, place.bundle, subject.precision, level)
     write_genai_config(
@@ -100,21 +96,3 @@ def compare_with_torch(written: Written, place: Staging) -> Parity:
     half = bundle.manifest.precision == "float16"
     error = jobs.twin_error(bundle, written.twin, answers)
     return replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
-
-
-def _prompts(made: ModelPlanned) -> list[NDArray[Any]]:
-    """Token ids ``(length,)`` of a few texts; or a few of the images or sounds that calibrate.
-
-    Where images and texts are compared, they come in turns.
-    """
-    model = made.subject.model
-    if model.sound is not None:
-        return list(made.costs.calibration[0].inputs.source[: len(PROMPTS)])
-    if model.image is not None:
-        images = list(made.costs.calibration[0].inputs[: len(PROMPTS)])
-        if model.prompts is None:
-            return images
-        rows = zip(model.prompts.ids, model.prompts.mask, strict=True)
-        texts = [ids[: mask.sum()] for ids, mask in islice(rows, len(PROMPTS))]
-        return [each for both in zip_longest(images, texts) for each in both if each is not None]
-    return [np.array(made.subject.tokenizer.encode(text).ids) for text in PROMPTS]

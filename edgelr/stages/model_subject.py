@@ -27,7 +27,7 @@ from edgelr.core.vocabulary import (
 )
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
-from edgelr.data.prompts import choose_prompts, tokenized
+from edgelr.data.text import Texts
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.build import build, trace
 from edgelr.graph.companions import copy_companions, write_genai_config
@@ -40,14 +40,11 @@ from edgelr.planning.allocators import ONE_KNOB
 from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.report.card import license_of
 from edgelr.stages import checks as refusals
+from edgelr.stages.rows import rows_of
 from edgelr.stages.subject import DenseExport, Planned, Subject
-from edgelr.stages.text_selection import Texts, choose
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-IMAGES = 256  # to calibrate on, and to plan on: every one has one loss, however many tokens
-SOUNDS = 128  # the same; half a minute each, and every token of its transcript has a loss
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,7 @@ class ModelSubject(Subject):
 
     def usual_tokens(self, tokens: int) -> int:
         """Give ``tokens`` of text, or those of the usual number of images or sounds."""
-        image, sound = self.model.image, self.model.sound
-        if sound is not None:
-            return SOUNDS * sound.tokens
-        return tokens if image is None else IMAGES * image.tokens
+        return rows_of(self.model).usual_tokens(self.model, tokens)
 
 
 @dataclass(frozen=True)
@@ -153,28 +147,22 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     Raises:
         InputError: a setting does not fit the model.
     """
-    shape, longest = model.dimensions, model.longest_text
-    refusals.require_lengths(model, settings, longest)
-    if model.image is not None:
-        device = device.reading(longest)
-    context = settings.context_tokens or min(device.context_tokens, longest)
-    if model.sound is not None:
-        device = device.reading(model.sound.tokens, context)
-    else:
-        shape = replace(shape, source_tokens=min(shape.source_tokens, context))
+    rows = rows_of(model)
+    rows.require_lengths(model, settings)
+    device, shape, context = rows.workload(model, settings, device)
     values, weights = _precisions(settings.precision, device)
     refusals.require_floats(model.sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
-    refusals.require_for_task(model, settings, recipe)
+    rows.require(model, settings, recipe)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
             f"--precision auto chooses a precision for every linear, and the allocator "
             f"{recipe.allocator!r} has one knob for all. Expected --allocator lagrangian, or one "
             f"precision."
         )
-    texts = choose(model, settings)
+    texts = rows.choose(model, settings)
     return ModelSubject(
-        model=_with_prompts(model, settings, texts),
+        model=rows.with_prompts(model, settings, texts),
         settings=settings,
         device=device,
         recipe=recipe,
@@ -185,17 +173,6 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
         context_tokens=context,
         texts=texts,
     )
-
-
-def _with_prompts(model: LoadedModel, settings: Settings, texts: Texts) -> LoadedModel:
-    """Give the prompts of a run to a model that compares images with them."""
-    if model.matching is None:
-        refusals.require_no_labels(model, settings)
-        return model
-    matching = replace(model.matching, prompts=choose_prompts(settings, texts))
-    tokenizer = calibrations.load_tokenizer(model.folder)
-    prompts = tokenized(matching.prompts, tokenizer, matching)
-    return replace(model, matching=matching, prompts=prompts)
 
 
 def _precisions(

@@ -3,94 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from edgelr.core.errors import InputError
-from edgelr.data.audio import list_sounds, transcripts
-from edgelr.data.file_lists import IMAGES, SOUNDS, Kind, halves, listed
-from edgelr.data.images import list_images
-from edgelr.data.labels import label_ids, read_records, require_scores
-from edgelr.data.text import DEFAULT_TEXT, join_lines, read_file, read_text
-
-if TYPE_CHECKING:
-    from edgelr.core.settings import Settings
-    from edgelr.model.loaded import LoadedModel
+from edgelr.data.file_lists import Kind, halves, listed
+from edgelr.data.text import DEFAULT_TEXT, Texts, join_lines, read_file, read_text
 
 SELF = "self"
 FEWEST_FILES = 4  # in every part
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Disjoint parts of the texts of a run; for images and sounds a text is a list of files.
-
-    Attributes:
-        evaluation: what the accuracy figures and the gate are about.
-        selection: what the search for the smallest plan measures.
-        calibration: ``(description, text)`` of every calibration text; ``self`` has none.
-        evaluation_name: for the report.
-        evaluation_part: which part of what has that name is judged on.
-        records: lines of ``evaluation`` with what is true of each; empty where nothing tells.
-    """
-
-    evaluation: str
-    selection: str
-    calibration: tuple[tuple[str, str | None], ...]
-    evaluation_name: str
-    evaluation_part: str = "first half"
-    records: str = ""
-
-    @property
-    def judged_on(self) -> str:
-        """Say what the accuracy figures are about."""
-        return f"{self.evaluation_name}, {self.evaluation_part}"
-
-    def write_judged(self, folder: Path) -> Path:
-        """Write what is judged on into a folder."""
-        path = folder / ("evaluation.jsonl" if self.records else "evaluation.txt")
-        path.write_text(self.records or self.evaluation, encoding="utf-8")
-        return path
-
-
-def choose(model: LoadedModel, settings: Settings) -> Texts:
-    """Read the texts, or list the files, that a run of this model is about.
-
-    Raises:
-        InputError: they cannot be read, or the model cannot write the one that it should.
-    """
-    if model.image is not None:
-        return choose_files(IMAGES, list_images, settings.calibration, settings.evaluation)
-    if model.sound is not None:
-        texts = choose_files(SOUNDS, list_sounds, settings.calibration, settings.evaluation)
-        transcripts(texts.evaluation)  # what counts their errors should be missed before the work
-        return texts
-    can_generate = model.task == "text-generation"
-    if SELF in settings.calibration and not can_generate:
-        raise InputError(
-            f"--calibration self needs a model that generates text; {model.source} is for "
-            f"{model.task}. Give a text file."
-        )
-    texts = choose_texts(settings.calibration, settings.evaluation, can_generate)
-    return _with_truths(texts, model, Path(settings.evaluation)) if settings.evaluation else texts
-
-
-def _with_truths(texts: Texts, model: LoadedModel, path: Path) -> Texts:
-    """Keep what the lines of an evaluation file say is true; every second of them judges.
-
-    Raises:
-        InputError: the model has no such labels.
-        EnvironmentProblem: what scores answers is not installed.
-    """
-    records = read_records(path, model.task)
-    if records is None:
-        return texts
-    if model.task == "text2text-generation":
-        require_scores()
-    else:
-        config: Any = model.module.config
-        label_ids(records, config.to_dict(), str(path))
+def judged_line_by_line(texts: Texts, path: Path) -> Texts:
+    """Judge on every second line of an evaluation file, whose lines say what is true."""
     lines = [line for line in read_file(path).splitlines() if line.strip()]
     ours, others = ("\n".join(part) for part in (lines[::2], lines[1::2]))
     return replace(
@@ -110,8 +35,8 @@ def choose_texts(calibration: tuple[str, ...], evaluation: str | None, can_gener
 
     Args:
         calibration: files, and ``self``.
-        evaluation: a file; None takes the text that ships with Python.
-        can_generate: whether ``self`` is possible.
+        evaluation: file; None takes the text that ships with Python.
+        can_generate: True where ``self`` is possible.
 
     Raises:
         InputError: a text cannot be read, or is empty.
@@ -139,15 +64,15 @@ def choose_files(
     calibration: tuple[str, ...],
     evaluation: str | None,
 ) -> Texts:
-    """List the images or sounds of a run; see ``listings.list_files``.
+    """List the images or sounds of a run; see ``file_lists.list_files``.
 
     Where one option is left away, half of what the other one names takes its part.
 
     Args:
-        kind: of what the model reads.
-        list_them: lists what one of the sources holds.
+        kind: kind of the files.
+        list_them: function that lists the files of one source.
         calibration: folders, or files that list others.
-        evaluation: another one.
+        evaluation: another folder or file.
 
     Raises:
         InputError: there are none, too few, or they cannot be listed.
@@ -163,18 +88,28 @@ def choose_files(
             f"calibrates, the other judges; or --evaluation as well."
         )
     part = "one half" if judged and named else "one quarter"
-    if not judged:
-        divided = [(source, *halves(files)) for source, files in named]
-        named = [(f"{source}, every second", ours) for source, ours, _ in divided]
-        judged = "\n".join(others for *_, others in divided)
-    elif not named:
-        ours, judged = halves(judged)
-        named = [(f"{evaluation}, every second", ours)]
+    calibrating, judged = _divided(named, judged, evaluation)
     first, second = halves(judged)
-    fewest = min(len(listed(files)) for files in (first, second, *(each for _, each in named)))
+    fewest = min(
+        len(listed(files)) for files in (first, second, *(each for _, each in calibrating))
+    )
     if fewest < FEWEST_FILES:
         raise InputError(
             f"{name}: only {fewest} {kind.name}s are left for a part of the run; expected at "
             f"least {FEWEST_FILES} to calibrate, to plan and to judge on each. Give more."
         )
     return Texts(first, second, tuple(named), name, part)
+
+
+def _divided(
+    named: list[tuple[str, str]], judged: str, evaluation: str | None
+) -> tuple[list[tuple[str, str]], str]:
+    """Divide the files of one option in two where the other one names none."""
+    if not judged:
+        divided = [(source, *halves(files)) for source, files in named]
+        ours = [(f"{source}, every second", files) for source, files, _ in divided]
+        return ours, "\n".join(others for *_, others in divided)
+    if not named:
+        files, judged = halves(judged)
+        return [(f"{evaluation}, every second", files)], judged
+    return named, judged

@@ -129,27 +129,27 @@ WEIGHTS = {
 
 @every_precision
 @pytest.mark.parametrize("shape", PUBLIC_SHAPES)
-@pytest.mark.parametrize("kind", WEIGHTS)
 def test_the_public_quantizer_of_onnx_runtime_stores_the_same_bytes(
-    precision: WeightPrecision, shape: tuple[int, int], kind: str
+    precision: WeightPrecision, shape: tuple[int, int]
 ) -> None:
     """It is too heavy to be called: its module sets up logging for the whole process."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    weight = WEIGHTS[kind](shape).astype(np.float32)
-    blocks = quantize(weight, precision)
-    public = MatMulNBitsQuantizer(
-        product(weight), bits=blocks.bits, block_size=BLOCK_SIZE, is_symmetric=False
-    )
-    public.process()
-    (node,) = public.model.model.graph.node
-    stored = {
-        each.name: numpy_helper.to_array(each) for each in public.model.model.graph.initializer
-    }
-    packed, scales, zero_points = (stored[name] for name in node.input[1:4])
-    assert node.op_type == "MatMulNBits"
-    np.testing.assert_array_equal(blocks.packed, packed)
-    np.testing.assert_array_equal(blocks.scales.ravel(), scales.ravel())
-    np.testing.assert_array_equal(blocks.zero_points.ravel(), zero_points.ravel())
-    sizes = {each.name: each.i for each in node.attribute}
-    assert (sizes["K"], sizes["N"]) == (blocks.in_features, blocks.out_features)
+    for kind in WEIGHTS:
+        weight = WEIGHTS[kind](shape).astype(np.float32)
+        blocks = quantize(weight, precision)
+        public = MatMulNBitsQuantizer(
+            product(weight), bits=blocks.bits, block_size=BLOCK_SIZE, is_symmetric=False
+        )
+        public.process()
+        (node,) = public.model.model.graph.node
+        stored = {
+            each.name: numpy_helper.to_array(each) for each in public.model.model.graph.initializer
+        }
+        packed, scales, zero_points = (stored[name] for name in node.input[1:4])
+        assert node.op_type == "MatMulNBits"
+        np.testing.assert_array_equal(blocks.packed, packed, kind)
+        np.testing.assert_array_equal(blocks.scales.ravel(), scales.ravel(), kind)
+        np.testing.assert_array_equal(blocks.zero_points.ravel(), zero_points.ravel(), kind)
+        sizes = {each.name: each.i for each in node.attribute}
+        assert (sizes["K"], sizes["N"]) == (blocks.in_features, blocks.out_features)

@@ -28,7 +28,7 @@ from edgelr.model.sites import find_groups, find_sites, weight_of
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import RECIPES
 from tests.conftest import collected, random_rows, tiny_texts
-from tests.helpers.run_exports import every_exporter, every_task
+from tests.helpers.run_exports import IMAGE_PIVOT, PIVOTS, every_exporter, every_task
 
 SMALL_LOSS = 3.0  # nats: five labels are chosen among by chance at a loss of 1.6
 
@@ -50,6 +50,17 @@ def groups_of(model: LoadedModel, grouping: Grouping) -> list[SiteGroup]:
     return find_groups(find_sites(model), grouping, model.exporter.tied_pairs)
 
 
+STORES: dict[tuple[str, str, str], StatisticsStore] = {}
+
+
+def statistics_of(model: LoadedModel, texts: Calibration, folder: Path) -> StatisticsStore:
+    """Collect the statistics of a model on a text once for all tests, into the first's folder."""
+    key = (model.digest, model.task, texts.key)
+    if key not in STORES:
+        STORES[key] = collected(model, [texts], folder)
+    return STORES[key]
+
+
 def spectra_of(
     model: LoadedModel,
     folder: Path,
@@ -58,7 +69,7 @@ def spectra_of(
     grouping: Grouping = "one",
 ) -> SpectrumTable:
     folder.mkdir()
-    store = collected(model, [texts or tiny_texts(model)], folder / "statistics")
+    store = statistics_of(model, texts or tiny_texts(model), folder / "statistics")
     (folder / "spectra").mkdir()
     groups = groups_of(model, grouping)
     decompose(model, groups, store, METHODS.get(method), folder / "spectra", lambda *_: None)
@@ -80,13 +91,9 @@ def half(search: Search) -> Plan:
     return search.plan((search.smallest_bytes + search.dense_bytes) // 2)
 
 
-@every_exporter
-@every_method
-def test_every_site_has_a_loss_for_every_rank(
-    tiny_models: Models, exporter: str, method: str, tmp_path: Path
-) -> None:
-    model = tiny_models[exporter]
-    table = spectra_of(model, tmp_path / "run", method)
+def require_all_ranks(model: LoadedModel, method: str, folder: Path) -> None:
+    """Every rank of every site has a loss, and the full one is the weight itself."""
+    table = spectra_of(model, folder, method)
     for site in find_sites(model):
         loss = table.loss[site.name]
         assert loss.dtype == np.float64
@@ -95,6 +102,22 @@ def test_every_site_has_a_loss_for_every_rank(
         full = table.decomposition(site.name).truncate(len(loss) - 1)
         weight = weight_of(model, site.name)
         torch.testing.assert_close(dense_weight(full), weight, rtol=1e-4, atol=1e-5)
+
+
+@every_exporter
+def test_every_site_has_a_loss_for_every_rank(
+    tiny_models: Models, exporter: str, tmp_path: Path
+) -> None:
+    require_all_ranks(tiny_models[exporter], "fisher", tmp_path / "run")
+
+
+@pytest.mark.parametrize("exporter", [*PIVOTS, IMAGE_PIVOT])
+@every_method
+def test_every_method_has_a_loss_for_every_rank(
+    tiny_models: Models, exporter: str, method: str, tmp_path: Path
+) -> None:
+    """A method sees matrices alone: whose they are makes no difference."""
+    require_all_ranks(tiny_models[exporter], method, tmp_path / "run")
 
 
 @every_exporter

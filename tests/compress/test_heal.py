@@ -18,7 +18,7 @@ from edgelr.data.calibration import Calibration
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
 from tests.conftest import random_ids
-from tests.helpers.run_exports import every_task
+from tests.helpers.run_exports import PIVOTS, every_task
 
 Models = dict[str, LoadedModel]
 STEPS, RATE = 30, 1e-3  # the tiny models' factors are larger than usual, and so is their rate
@@ -122,7 +122,7 @@ def test_healing_lowers_the_held_out_loss(
     )
 
 
-@every_task
+@pytest.mark.parametrize("exporter", PIVOTS)
 def test_products_in_bfloat16_train_nearly_as_well(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:

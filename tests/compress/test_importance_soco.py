@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import mean_distillation_loss, pieces, shuffled_batches
 from edgelr.compress.importance import learn_importance
 from edgelr.compress.importance.components import AllComponents, side_by_side
-from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, ScoreTraining
+from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Schedule, ScoreTraining
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
@@ -26,11 +27,13 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import RECIPES
+from edgelr.stages import cost_model
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 KEEP = 0.85
+FEW = 6  # steps
 TEXTS = from_samples(random_ids(64, 16, seed=1), "random")
 HELD_OUT = from_samples(random_ids(64, 16, seed=2), "random")
 
@@ -39,7 +42,8 @@ def learned(
     model: LoadedModel, plain: SpectrumTable, folder: Path, steps: int = 60, seed: int = 0
 ) -> SpectrumTable:
     folder.mkdir()
-    learn_importance(model, plain, [TEXTS], KEEP, folder, seed, lambda *_: None, steps)
+    schedule = Schedule(KEEP, seed, steps)
+    learn_importance(model, plain, [TEXTS], schedule, folder, lambda *_: None)
     return read_spectra(folder)
 
 
@@ -213,9 +217,12 @@ def test_learned_scores_lose_less_than_plain_singular_values(
 def test_importance_is_found_again_and_learned_anew_for_another_share(
     tiny_encoder: LoadedModel,
     tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
     recipe: str,
     depends: bool,
 ) -> None:
+    monkeypatch.setattr(cost_model, "STEPS", FEW)  # which the key of the stage has
+    monkeypatch.setattr(cost_model, "learn_importance", partial(learn_importance, steps=FEW))
     cache = session_cache(tmp_path_factory)
     device = load_profile("generic-cpu")
     worked = []

@@ -11,13 +11,13 @@ from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.methods import METHODS
-from edgelr.compress.refit import refit
+from edgelr.compress.refit import FactorSource, refit
 from edgelr.core.plan import Plan
 from edgelr.core.vocabulary import Grouping
 from edgelr.data.calibration import Calibration, from_samples
 from edgelr.model.loaded import LoadedModel
-from tests.compress.test_decompose import groups_of, half, search_of, spectra_of
-from tests.conftest import collected, random_ids
+from tests.compress.test_decompose import groups_of, half, search_of, spectra_of, statistics_of
+from tests.conftest import random_ids
 from tests.helpers.run_exports import every_task
 
 Models = dict[str, LoadedModel]
@@ -36,13 +36,12 @@ def refitted(
     calibration: Calibration | None = None,
 ) -> tuple[FactorSet, FactorSet, Plan]:
     table = spectra_of(model, folder, method, texts(256, 0), grouping)
-    store = collected(model, [texts(256, 0)], folder / "again")
+    store = statistics_of(model, texts(256, 0), folder / "again")
     plan = half(search_of(model, table, ("low_rank",), grouping))
     before = truncate(table, plan)
-    after = refit(
-        model, plan, groups_of(model, grouping), before, store, METHODS.get(method),
-        [calibration or texts(256, 0)], held_out or texts(8, 1), lambda *_: None,
-    )  # fmt: skip
+    source = FactorSource(plan, groups_of(model, grouping), store, METHODS.get(method))
+    rows = [calibration or texts(256, 0)], held_out or texts(8, 1)
+    after = refit(model, source, before, *rows, lambda *_: None)
     assert after.kept_blocks <= after.blocks == 2
     return before, after.factors, plan
 

@@ -64,7 +64,7 @@ def nearly_whole(model: LoadedModel, dropped: int = 6) -> FactorSet:
 
 def test_linears_make_up_for_what_others_dropped(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
     """Other text is lost less of than without scales, and than with each linear's own."""
-    before, learned = nearly_whole(tiny_decoder), [texts(256, 0)]
+    before, learned = nearly_whole(tiny_decoder), [texts(128, 0)]
     together = rescaled(tiny_decoder, before, learned, tmp_path, ridge=3.0)
     twice = rescaled(tiny_decoder, together, learned, tmp_path, seed=2, ridge=3.0)
     alone: FactorSet = {}
@@ -115,7 +115,7 @@ def test_a_component_made_smaller_gets_its_size_back(
     up[0] /= 1.5
     factors: FactorSet = {site.name: LowRank(u, up)}
     for step in range(4):
-        factors = rescaled(tiny_decoder, factors, [texts(256, step)], tmp_path, step, ridge=1.0)
+        factors = rescaled(tiny_decoder, factors, [texts(128, step)], tmp_path, step, ridge=1.0)
     after = factors[site.name]
     assert isinstance(after, LowRank)
     found = (after.up * up).sum(1) / up.square().sum(1)
@@ -157,7 +157,7 @@ def test_the_gradient_is_that_of_the_divergence(
     """Scaling all components a little changes the divergence by what it says."""
     model = tiny_models[exporter]
     before, read = planned(model, tmp_path / "run"), texts(4, 3)
-    found, gradient = collect(model, before, [read], 0, tmp_path, lambda *_: None, {})
+    found, gradient = collect(model, before, [read], 0, tmp_path, lambda *_: None)
     direction = torch.randn(len(gradient), generator=torch.Generator().manual_seed(7))
     dense, size, losses = answers(model, read), 3e-3, []
     for sign in (1, -1):
@@ -177,7 +177,7 @@ def test_steps_from_the_compressed_model_lose_less_of_other_text(
     tiny_models: Models, exporter: str, tmp_path: Path
 ) -> None:
     model = tiny_models[exporter]
-    factors, learned, other = planned(model, tmp_path / "run"), texts(256, 0), texts(32, 9)
+    factors, learned, other = planned(model, tmp_path / "run"), texts(128, 0), texts(32, 9)
     dense, losses = answers(model, other), []
     for step in range(3):
         with multiplied(model.module, factors):

@@ -185,13 +185,14 @@ outside = plugin_of_another_package:RECIPE
 
 USE = """
 import torch
-from edgelr.compress.methods import METHODS
-from edgelr.planning.recipes import RECIPES, Recipe, changed_recipe
-from edgelr.core.tasks import TASKS
-from edgelr.compress.methods import SiteStatistics
+from edgelr.commands.list import describe
+from edgelr.compress.methods import METHODS, SiteStatistics
+from edgelr.planning.recipes import RECIPES
 
 method = METHODS.get(RECIPES.get("outside").method)
 print(len(method.decompose(torch.eye(3).double(), SiteStatistics(None, None)).loss))
+for kind in ("methods", "recipes"):
+    print(dict(describe(kind))["outside"])
 """
 
 
@@ -203,13 +204,11 @@ def test_a_method_of_another_package_needs_one_file_and_an_entry_point(tmp_path:
     (tmp_path / "another-1.0.dist-info" / "METADATA").write_text("Name: another\nVersion: 1.0\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
-    def python(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "nobody, 2026" in python("-m", "edgelr", "list", "methods")
-    assert "from another package" in python("-m", "edgelr", "list", "recipes")
-    assert python("-c", USE).strip() == "4"
+    done = subprocess.run(
+        [sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loss, method, recipe = done.stdout.splitlines()
+    assert loss == "4"
+    assert "nobody, 2026" in method
+    assert "from another package" in recipe

@@ -29,7 +29,8 @@ from edgelr.data.audio import (
 from edgelr.data.file_lists import listed
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.model_subject import SOUNDS, examine
+from edgelr.stages.model_subject import examine
+from edgelr.stages.rows.speech import USUAL_SOUNDS
 from tests.helpers.audio import chirp, write_sounds, write_wave
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import quick_settings
@@ -229,7 +230,7 @@ def test_a_sound_has_a_length_of_its_own(
         subject = examine(model, quick(model, folder, context_tokens=asked), device)
         assert subject.context_tokens == subject.device.context_tokens == context
         assert subject.device.prefill_tokens == subject.shape.source_tokens == TINY.tokens
-    assert subject.usual_tokens(1) == SOUNDS * TINY.tokens
+    assert subject.usual_tokens(1) == USUAL_SOUNDS * TINY.tokens
     (_, calibrating), texts = subject.texts.calibration[0], subject.texts
     parts = [listed(part) for part in (calibrating, texts.evaluation, texts.selection)]
     assert [len(part) for part in parts] == [8, 4, 4]

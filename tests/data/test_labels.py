@@ -29,7 +29,7 @@ from edgelr.runtime.runners.encoder_decoder import EncoderDecoderRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.validate import accuracy
-from edgelr.stages.text_selection import choose
+from edgelr.stages.rows import rows_of
 from tests.conftest import SENTENCES, make_tokenizer
 from tests.helpers.run_exports import (
     IMAGE_PIVOT,
@@ -115,7 +115,7 @@ def test_scores_need_their_package_before_any_work(
     model = tiny_models[PAIR_PIVOT]
     monkeypatch.setattr(truths, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'edgelr\[metrics\]'"):
-        choose(model, quick_settings(model.folder, evaluation=str(path)))
+        rows_of(model).choose(model, quick_settings(model.folder, evaluation=str(path)))
 
 
 # --- judged --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.inputs import Matching
 from edgelr.core.settings import Settings, make_settings
 from edgelr.data.prompts import choose_prompts, tokenized
-from edgelr.stages.text_selection import Texts
+from edgelr.data.text import Texts
 from tests.conftest import make_tokenizer
 
 LABELS = ("grey boat", "sea", "the river that runs from the hills to the sea")

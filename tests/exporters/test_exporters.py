@@ -18,7 +18,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
 from edgelr.stages.model_subject import dense_export
 from edgelr.stages.subject import DenseExport
-from tests.conftest import MakeModel
+from tests.conftest import ENCODER, TEXTS, MakeModel, beside
 from tests.helpers import tiny_models as families
 from tests.helpers.method_contract import (
     LIMIT,
@@ -64,29 +64,19 @@ def test_a_declaration_is_complete(name: str) -> None:
     if inputs.keys() == {"pixel_values"}:
         assert inputs["pixel_values"].shape == (3, 3, 7, 7)
         return
-    if TASKS.get(exporter.tasks[0]).matches:
+    if beside(exporter.tasks[0]) == TEXTS:
         assert inputs.pop("pixel_values").shape == (3, 3, 7, 7)
         assert {len(tensor) for tensor in inputs.values()} == {4}
         assert int(inputs["input_ids"].max()) < config.text_config.vocab_size
         return
     target = inputs.pop("decoder_input_ids", None)
-    assert (target is not None) == TASKS.get(exporter.tasks[0]).has_pairs
+    assert (target is not None) == (beside(exporter.tasks[0]) == ENCODER)
     assert target is None or target.shape == (3, 4)
     if inputs.keys() == {"input_features"}:
         assert inputs["input_features"].shape[:2] == (3, config.num_mel_bins)
         return
     assert {tuple(tensor.shape) for tensor in inputs.values()} == {(3, 7)}
     assert int(inputs["input_ids"].max()) < config.vocab_size
-
-
-def test_no_two_families_answer_to_one_model_type() -> None:
-    types = [kind for _, exporter in EXPORTERS.items() for kind in exporter.model_types]
-    assert len(types) == len(set(types))
-
-
-def test_an_unknown_model_type_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'rwkv'.*Known model types: .*llama"):
-        exporter_for("rwkv")
 
 
 def test_the_tiny_model_has_a_distinct_size_on_every_axis(model: LoadedModel) -> None:

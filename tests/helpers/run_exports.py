@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,17 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from edgelr.compress.reference_outputs import embedding
 from edgelr.core.cache import Cache
 from edgelr.core.graph_files import encoder_beside
-from edgelr.core.inputs import Pair
+from edgelr.core.inputs import SourceAndTarget
 from edgelr.core.plan import Budget, Plan
 from edgelr.core.settings import Settings, make_settings
-from edgelr.core.tasks import TASKS
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import as_tensors, named_inputs
+from edgelr.model.losses.dual_encoder import embedding
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners import RUNNERS
 from edgelr.runtime.runners.decoder import DecoderRunner
@@ -31,7 +33,7 @@ from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.stages.staging import Staging
-from tests.conftest import random_sounds
+from tests.conftest import ENCODER, TEXTS, beside, random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
@@ -54,13 +56,13 @@ MATCH_PIVOT = "clip"
 def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
-    further = name.endswith(":fill-mask") and name != FILLING  # heads that differ in names only
-    slow = name in SLOW or further
+    heads = (":fill-mask", ":token-classification")  # behind the same bodies, by other names only
+    slow = name in SLOW or (name.endswith(heads) and name not in (FILLING, *LABELLING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 
-PAIRS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).has_pairs]
-MATCHERS = [name for name, each in EXPORTERS.items() if TASKS.get(each.tasks[0]).matches]
+PAIRS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == ENCODER]
+MATCHERS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == TEXTS]
 ONE_GRAPH = [name for name in EXPORTERS.names() if name not in (*PAIRS, *MATCHERS)]
 # every family at every task that it is made for
 CASES = [
@@ -105,9 +107,22 @@ class Recorder:
         self.stages.append("planned")
 
 
+class SharedCache(Cache):
+    """A cache for several processes: one of them builds a stage, and the others wait for it."""
+
+    def stage(self, name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / f".{name}-{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return super().stage(name, key, build)
+
+
 def session_cache(factory: pytest.TempPathFactory) -> Cache:
-    """One cache for every file: a tiny model is exported once per session."""
-    return Cache(factory.getbasetemp() / "edgelr-cache")
+    """One cache for every file and every worker: a tiny model is exported once per session."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return SharedCache(folder / "edgelr-cache")
 
 
 def quick_settings(model: Path | str, **changes: Any) -> Settings:
@@ -142,13 +157,13 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
     if pixels is not None:
         ids[mask == 0] = 0
         return (ids, pixels), mask
-    if TASKS.get(model.task).has_pairs:
+    if beside(model.task) == ENCODER:
         length = tokens // 2 + 1
         target = rng.integers(4, 150, (rows, length + 1))
         if model.sound is not None:
             ids = random_sounds(model.sound, rows)
             mask = np.ones((rows, model.sound.tokens), np.int64)
-        return Pair(ids, mask, target), np.ones((rows, length), np.int64)
+        return SourceAndTarget(ids, mask, target), np.ones((rows, length), np.int64)
     return ids, mask
 
 
@@ -184,7 +199,7 @@ def run_torch(model: LoadedModel, inputs: Any, mask: np.ndarray) -> np.ndarray:
     given = named_inputs(model, *as_tensors(inputs, mask))
     with torch.no_grad():
         outputs = model.module(**given)[0].numpy()
-    if isinstance(inputs, Pair):
+    if isinstance(inputs, SourceAndTarget):
         return outputs
     return outputs if model.image is not None else _counted(outputs, mask)
 

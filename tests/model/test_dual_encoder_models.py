@@ -14,9 +14,9 @@ from edgelr.compress.decompose import truncate
 from edgelr.compress.statistics import units_per_token
 from edgelr.data.calibration import load_tokenizer
 from edgelr.data.prompts import tokenized
-from edgelr.model import losses
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import answers, as_tensors, backward, divergence
+from edgelr.model.losses import answers, as_tensors, backward, divergence, dual_encoder
+from edgelr.model.losses.embeddings import embedding_gradients
 from edgelr.model.sites import find_groups, find_sites
 from tests.compress.test_decompose import half, search_of, spectra_of
 from tests.compress.test_statistics import watched
@@ -79,7 +79,7 @@ def test_gradient_grams_are_fisher_information_of_the_choice(
         with (
             torch.enable_grad(),
             watched(model) as (_, outputs),
-            losses._embedding_gradients(model.module),
+            embedding_gradients(model.module),
         ):
             logits = answers(model, image.requires_grad_(), mask)
         p = logits.detach()[0, 0].softmax(-1)
@@ -142,7 +142,7 @@ def test_an_image_is_compared_with_some_of_many_prompts(
     """Where gradients are taken; answers are about all of them."""
     model = tiny_models["clip"]
     assert model.prompts is not None
-    monkeypatch.setattr(losses, "PROMPT_TOKENS", 3 * model.prompts.ids.shape[1])
+    monkeypatch.setattr(dual_encoder, "PROMPT_TOKENS", 3 * model.prompts.ids.shape[1])
     seen: list[torch.Tensor] = []
     handle = model.module.text_model.register_forward_pre_hook(
         lambda _module, _args, given: seen.append(given["input_ids"]), with_kwargs=True

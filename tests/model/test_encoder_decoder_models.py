@@ -15,8 +15,8 @@ from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.forms import dense_weight
 from edgelr.compress.statistics import units_per_token
-from edgelr.core.inputs import Pair
-from edgelr.data.calibration import from_pairs, from_samples, weights
+from edgelr.core.inputs import SourceAndTarget
+from edgelr.data.calibration import from_samples, weights, with_targets
 from edgelr.data.generation import Start, read_start
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import answers, as_tensors, divergence
@@ -26,21 +26,21 @@ from tests.compress.test_statistics import watched
 from tests.conftest import collected, random_ids, random_rows, tiny_texts
 from tests.helpers.run_exports import every_pair
 
-COPIES = 2400  # of a text: as many draws of the labels
+COPIES = 600  # of a text: as many draws of the labels
 Models = dict[str, LoadedModel]
 
 
-def alone(part: Any) -> list[Pair]:
+def alone(part: Any) -> list[SourceAndTarget]:
     """Every pair alone, without padding."""
     return [as_tensors(inputs, mask)[0] for inputs, mask in part.batches(1)]
 
 
-def run(model: LoadedModel, pair: Pair) -> torch.Tensor:
+def run(model: LoadedModel, pair: SourceAndTarget) -> torch.Tensor:
     logits: torch.Tensor = answers(model, pair, torch.ones_like(pair.target[:, 1:]))
     return logits
 
 
-def differentiable(model: LoadedModel, pair: Pair) -> torch.Tensor:
+def differentiable(model: LoadedModel, pair: SourceAndTarget) -> torch.Tensor:
     """Logits ``(1, tokens, vocabulary)`` as a function of what every site gives."""
     handles = [
         table.register_forward_hook(lambda _module, _args, output: output.requires_grad_())
@@ -125,7 +125,8 @@ def test_gradient_grams_are_fisher_information_per_predicted_token(
                     flat = gradient.flatten(0, -2)
                     gram = flat.T @ flat / texts.tokens
                     exact[name] = exact[name] + gram if name in exact else gram
-    store = collected(model, [tiny_texts(model, COPIES)], tmp_path / "store")
+    needs = ("output_gradient_gram",)
+    store = collected(model, [tiny_texts(model, COPIES)], tmp_path / "store", needs=needs)
     for site in find_sites(model):
         found_gram = store.of(site).output_gradient_gram
         assert found_gram is not None
@@ -182,12 +183,12 @@ def test_the_loss_is_that_of_every_predicted_token(tiny_models: Models, exporter
 
 def test_pairs_are_cut_and_chosen_as_rows() -> None:
     sources = from_samples(random_ids(3, 5), "sources")
-    pairs = from_pairs(sources, [[0, 7, 8], [0, 9, 10, 11], [0, 12]])
+    pairs = with_targets(sources, [[0, 7, 8], [0, 9, 10, 11], [0, 12]])
     assert (pairs.tokens, pairs.source_tokens, pairs.length) == (2 + 3 + 1, 15, 3 + 5)
     shapes = [(each.target.shape, mask.shape) for each, mask in pairs.batches(1)]
     assert shapes == [((1, 3), (1, 2)), ((1, 4), (1, 3)), ((1, 2), (1, 1))]
     assert pairs.first(1).inputs.target.tolist() == [[0, 7, 8, 0]]
-    changed = from_pairs(sources, [[0, 7, 8], [0, 9, 10, 11], [0, 13]])
+    changed = with_targets(sources, [[0, 7, 8], [0, 9, 10, 11], [0, 13]])
     assert changed.key != pairs.key
 
 

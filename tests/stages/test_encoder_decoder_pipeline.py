@@ -37,12 +37,23 @@ from tests.helpers.audio import chirp, write_said
 from tests.helpers.bundles import run_bundle_tests
 from tests.helpers.fault_injection import rewrite_checksums
 from tests.helpers.paths import SNIPPETS
-from tests.helpers.run_exports import PAIR_PIVOT, PAIRS, Recorder, quick_settings, session_cache
+from tests.helpers.run_exports import (
+    PAIR_PIVOT,
+    PAIRS,
+    SLOW,
+    Recorder,
+    quick_settings,
+    session_cache,
+)
 
 pytestmark = pytest.mark.whole
 
 VOCABULARY = 160  # of the tiny models
-OTHERS = [pytest.param(name, marks=pytest.mark.breadth) for name in PAIRS if name != PAIR_PIVOT]
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.breadth)
+    for name in PAIRS
+    if name != PAIR_PIVOT
+]
 CASES = [
     f"{PAIR_PIVOT}/generic-cpu/fp32",
     pytest.param(f"{PAIR_PIVOT}/jetson/fp16", marks=pytest.mark.breadth),

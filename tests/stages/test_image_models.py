@@ -155,7 +155,7 @@ def test_derivatives_of_an_image_are_summed_over_its_positions(
     model = tiny_models[name]
     rows, sites = random_rows(model, 3, 0), find_sites(model)
     factors: FactorSet = {site.name: full(model, site.name) for site in sites}
-    found, _ = rescale.collect(model, factors, [rows], 0, tmp_path, print, positions(sites))
+    found, _ = rescale.collect(model, factors, [rows], 0, tmp_path, print)
     derivatives = torch.cat(list(found.pieces())) * found.unit
     scales = torch.ones(len(found.unit), requires_grad=True)
     scaled: FactorSet = {

@@ -338,7 +338,7 @@ def test_linears_in_bodies_are_compressed_without_their_inputs(
 
 def test_random_inputs_are_named_as_such(source: Path, cache: Cache, tmp_path: Path) -> None:
     recorder = Recorder()
-    report = exported(source, tmp_path / "out", Run(cache, recorder), keep=0.9)
+    report = exported(source, tmp_path / "out", cache, recorder, keep=0.9)
     assert report.validation is not None
     assert report.validation.text == "random inputs, second half (32 samples)"
     assert any("drawn at random" in note for note in recorder.notes)

@@ -10,15 +10,15 @@ from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
 from edgelr.core.run import FORMATS, Run
 from edgelr.data.calibration import Calibration, encode_prefix
-from edgelr.data.images import list_images
-from edgelr.data.text import DEFAULT_TEXT, read_text
+from edgelr.data.text import DEFAULT_TEXT
 from edgelr.device.profile import DeviceProfile
 from edgelr.planning.recipes import RECIPES
 from edgelr.stages import calibration_data as material
 from edgelr.stages import checks as refusals
 from edgelr.stages import staging as workplace
-from edgelr.stages.calibration_data import DECODER_LENGTH
 from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.rows import Excerpt, rows_of
+from edgelr.stages.rows.decoder import CHUNK_TOKENS
 from edgelr.stages.source import open_source
 from edgelr.stages.sources.transformers import ModelSource
 from edgelr.stages.subject import DenseExport
@@ -62,7 +62,7 @@ def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run
             f"that the graph was exported from; export, plan, inspect and sweep take the graph."
         )
     model = load_model(settings, run)
-    refusals.refuse_pairs(model, "bench")
+    refusals.require_one_graph(model, "bench")
     subject = examine(model, settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
@@ -75,12 +75,11 @@ def common_ground(question: Question, device: DeviceProfile, out: Path, run: Run
 
 def _judging_texts(question: Question, subject: ModelSubject) -> dict[str, tuple[str, str]]:
     """Source and text of every column; without any, what is left of what calibrates."""
-    files, texts = question.evaluation, subject.texts
-    sees = subject.model.image is not None
+    files, texts, read = question.evaluation, subject.texts, rows_of(subject.model).read
     if not files:
-        name = Path(texts.evaluation_name).name if sees else DEFAULT_TEXT.rpartition(".")[2]
+        whole = texts.evaluation_name
+        name = whole.rpartition(".")[2] if whole == DEFAULT_TEXT else Path(whole).name
         return {name: (texts.evaluation_name, texts.evaluation)}
-    read = list_images if sees else read_text
     stems = [Path(file).stem for file in files]
     names = stems if len(set(stems)) == len(files) else files
     return {name: (file, read(Path(file))) for name, file in zip(names, files, strict=True)}
@@ -94,17 +93,17 @@ def _tokenized(
     Raises:
         InputError: the text has too few tokens, or the rows that were asked for are impossible.
     """
-    longest, tokens = subject.model.longest_text, question.tokens
+    longest, tokens, rows = subject.model.longest_text, question.tokens, rows_of(subject.model)
     if question.length is not None and question.length > longest:
         raise InputError(
             f"--length asks for {question.length:,} tokens; {subject.model.source} takes "
             f"{longest:,} at most (max_position_embeddings). Give a smaller number."
         )
     if subject.model.task != "text-generation":
-        found = material.tokenize(subject, text, tokens, question.length, source)
+        found = rows.judging(subject, Excerpt(text, tokens, source, question.length))
         _require_tokens(name, found.tokens, tokens)
         return found
-    length = question.length or min(DECODER_LENGTH, longest)
+    length = question.length or min(CHUNK_TOKENS, longest)
     if tokens < length:
         raise InputError(
             f"--tokens is {tokens:,}; expected at least one row of {length:,}. Ask for more, or "
@@ -112,7 +111,7 @@ def _tokenized(
         )
     held = len(encode_prefix(text, subject.tokenizer, tokens))
     _require_tokens(name, held, tokens // length * length)
-    return material.tokenize(subject, text, tokens, length, source)
+    return rows.judging(subject, Excerpt(text, tokens, source, length))
 
 
 def _require_tokens(name: str, found: int, wanted: int) -> None:

@@ -6,8 +6,9 @@ components alone. What is returned is never worse on the held-out text than what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,46 @@ from edgelr.compress.heal.distillation import (
     pieces,
     shuffled_batches,
 )
-from edgelr.compress.heal.students import student_of
+from edgelr.compress.heal.state import State
+from edgelr.compress.heal.students import Student, student_of
 from edgelr.compress.heal.training import Training, multiplies_bfloat16
 from edgelr.compress.heal.values import Healed, Healing
+from edgelr.core.vocabulary import Progress
 from edgelr.data.calibration import Calibration
 from edgelr.model.loaded import LoadedModel
 
 if TYPE_CHECKING:
-    from edgelr.compress.heal.distillation import Batch
+    from edgelr.compress.heal.distillation import Batch, Piece
 
 __all__ = ["Healed", "Healing", "heal", "multiplies_bfloat16"]
+
+
+@dataclass(frozen=True)
+class _Distillation:
+    """The student's answers compared with the teacher's.
+
+    Attributes:
+        model: dense model: the teacher, and the student with its factors installed.
+        student: factors that learn.
+        asked: length and kind of the training.
+        judges: held-out rows.
+    """
+
+    model: LoadedModel
+    student: Student
+    asked: Healing
+    judges: list[Piece]
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss of the held-out rows."""
+        factors = self.student.factors()
+        return mean_distillation_loss(self.model, factors, self.judges, self.asked.batch_tokens)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Loss of one batch, differentiable."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.asked.bfloat16):
+            return distillation_loss(self.model, self.student.factors(), batch)
 
 
 def heal(
@@ -40,48 +71,39 @@ def heal(
     held_out: Calibration,
     asked: Healing,
     folder: Path,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Healed:
     """Train the factors to answer like the dense model, and return their best state.
 
     Args:
-        model: the dense model; it is the teacher, and stays as it is.
+        model: dense model; it is the teacher, and stays as it is.
         factors: products that were not pivoted; sites without factors stay dense.
         calibration: texts to train on; see ``shuffled_batches`` for how much of each.
-        held_out: text that decides which state is best. Each evaluation costs about half as much
-            as training on it: some thousand tokens are enough.
-        asked: how long, what and how.
-        folder: belongs to this very healing. One that was interrupted continues from its last
+        held_out: text that decides which state is best; some thousand tokens are enough, because an
+            evaluation costs about half as much as training on it.
+        asked: length and kind of the training.
+        folder: folder of this very healing. One that was interrupted continues from its last
             evaluation, to the same bytes where only the steps are limited; a finished one is read.
-        progress: called with ``("healing", done, total)`` in steps, else in seconds.
+        progress: function of ``("healing", done, total)`` in steps, else in seconds.
 
     Raises:
         EnvironmentProblem: an adapter was asked for, and peft is not installed.
     """
     student = student_of(factors, asked)
-    judges = pieces(model, [held_out], asked.batch_tokens)
-
-    @torch.no_grad()
-    def evaluate() -> float:
-        return mean_distillation_loss(model, student.factors(), judges, asked.batch_tokens)
-
-    def loss(batch: Batch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=asked.bfloat16):
-            return distillation_loss(model, student.factors(), batch)
-
+    distilled = _Distillation(model, student, asked, pieces(model, [held_out], asked.batch_tokens))
     if not student.parameters:
-        return _unchanged(factors, evaluate(), asked)
+        return _unchanged(factors, distilled.evaluate(), asked)
     training = Training(student.parameters, asked, folder)
     texts = [pieces(model, [part], asked.batch_tokens) for part in calibration]
+    batches = shuffled_batches(texts, asked.batch_tokens, asked.seed)
     with _frozen(model.module), torch.enable_grad():
-        state = training.run(
-            shuffled_batches(texts, asked.batch_tokens, asked.seed),
-            loss,
-            evaluate,
-            progress,
-        )
+        state = training.run(batches, distilled.loss, distilled.evaluate, progress)
+    return _healed(student.graduate() if state.best_step else factors, state)
+
+
+def _healed(factors: FactorSet, state: State) -> Healed:
     return Healed(
-        factors=student.graduate() if state.best_step else factors,
+        factors=factors,
         steps=state.step,
         best_step=state.best_step,
         first_loss=state.first_loss,

@@ -13,7 +13,7 @@ import torch
 
 from edgelr.compress.compressed_model import installed
 from edgelr.core.tasks import TASKS
-from edgelr.model.losses import answers, counted, decided_tokens
+from edgelr.model.losses import answers, counted, decided_tokens, loss_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ PIECE_TOKENS = 512  # attention costs more with the length; what a factor learns
 
 
 class Piece(NamedTuple):
-    """What is learned from at once: token ids ``(tokens,)``, or pixels ``(3, side, side)``."""
+    """A row that is learned from: token ids ``(tokens,)``, or pixels ``(3, side, side)``."""
 
     inputs: Tensor
     tokens: int
@@ -43,7 +43,7 @@ def pieces(model: LoadedModel, parts: list[Calibration], batch_tokens: int) -> l
         for inputs, tokens in part.rows()
         if tokens
     ]
-    if TASKS.get(model.task).loss != "next_token":
+    if not loss_of(model).cuts_rows:
         return rows
     return [Piece(ids, len(ids)) for row in rows for ids in row.inputs.split(longest)]
 

@@ -1,4 +1,4 @@
-"""Where a training stands, as one file that is always whole."""
+"""State of a training, as one file that is always whole."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FILE = "state.safetensors"
 
 @dataclass
 class State:
-    """Where a training stands; with its tensors, all that a later call needs.
+    """State of a training; with its tensors, all that a later call needs.
 
     Attributes:
-        step: updates so far.
+        step: number of updates so far.
         seconds: wall-clock time of all calls, up to what was saved.
         first_loss: held-out loss before the first step.
         best_loss: lowest held-out loss.
-        best_step: when that was.
-        evaluated_step: of the last evaluation; negative before the first.
+        best_step: step of the lowest held-out loss.
+        evaluated_step: step of the last evaluation; negative before the first.
         evaluated_share: share of the schedule at the last evaluation.
         step_seconds: time of the last step.
         evaluation_seconds: time of the last evaluation.
-        note: why the training ended before its time.
-        finished: nothing is left to do.
+        note: reason why the training ended before its time.
+        finished: True where nothing is left to do.
     """
 
     step: int = 0

@@ -25,7 +25,7 @@ class Student:
 
     Attributes:
         parameters: leaf tensors by name, for an optimizer; empty where nothing can be trained.
-        factors: computes the factors of all sites from them, differentiably.
+        factors: function that computes the factors of all sites from them, differentiably.
     """
 
     parameters: dict[str, nn.Parameter]

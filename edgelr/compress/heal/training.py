@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgelr.compress.heal import state as saved
+from edgelr.compress.heal.state import State, load, save
 from edgelr.compress.heal.values import Healing
 from edgelr.core.vocabulary import Progress
 
 if TYPE_CHECKING:
     from edgelr.compress.heal.distillation import Batch
-
 
 WARM_UP = 0.05  # share of the schedule: Adam's first steps know no scale yet
 LAST_RATE = 0.1  # of the peak, as in WeLore
@@ -46,9 +45,9 @@ class Training:
     """A training that can be interrupted: it continues from its last evaluation.
 
     Args:
-        parameters: what is trained, by name; changed in place.
-        asked: its limits.
-        folder: belongs to this very training; the state there is continued.
+        parameters: trained tensors by name; changed in place.
+        asked: length and kind of the training.
+        folder: folder of this very training; the state there is continued.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], asked: Healing, folder: Path) -> None:
@@ -58,7 +57,7 @@ class Training:
             parameters.values(), betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
         self.best: dict[str, Tensor] = {}  # empty while nothing is better than what was given
-        self.state, tensors = saved.load(folder)
+        self.state, tensors = load(folder)
         self._restore(tensors)
         self._began = perf_counter() - self.state.seconds
 
@@ -68,14 +67,14 @@ class Training:
         loss: Callable[[Batch], Tensor],
         evaluate: Callable[[], float],
         progress: Progress,
-    ) -> saved.State:
+    ) -> State:
         """Train to the end, and leave the best values in the parameters.
 
         Args:
-            batches: the same at every call; those of earlier steps are skipped.
-            loss: of one batch, differentiable.
-            evaluate: computes the loss that decides what is best.
-            progress: called after every step with ``("healing", done, total)``.
+            batches: batches, the same at every call; those of earlier steps are skipped.
+            loss: function that computes the loss of one batch, differentiably.
+            evaluate: function that computes the loss that decides what is best.
+            progress: function of ``("healing", done, total)``, called after every step.
         """
         if self.state.evaluated_step < 0:
             self._evaluate(evaluate)
@@ -179,7 +178,7 @@ class Training:
                 tensors[f"now.{name}"] = each.detach()
                 for key, moment in self.optimizer.state[each].items():
                     tensors[f"{key}.{name}"] = moment
-        saved.save(self.folder, self.state, tensors)
+        save(self.folder, self.state, tensors)
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over the tensors that ``_save`` wrote, by the first part of their names."""

@@ -1,4 +1,4 @@
-"""What is asked of a healing, and what came of it."""
+"""Settings of a healing, and its result."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from edgelr.core.vocabulary import Adapter, HealedSites
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """How long, what and how to train; ends with the first of ``steps`` and ``minutes``.
+    """Length and kind of a training, which ends with the first of ``steps`` and ``minutes``.
 
     Attributes:
-        steps: updates of the factors; None to go on until the minutes are over.
+        steps: number of updates; None to go on until the minutes are over.
         minutes: wall-clock time, evaluations included; None for as long as the steps take. What
             it returns depends on the machine's speed, unlike after a number of steps.
-        sites: ``all``, or only those of ``low_rank``: rank at most half of the full rank, as
-            WeLore does (arXiv:2407.11239).
-        adapter: train an update of the factors through peft, and merge it, instead of the factors
+        sites: sites to train: ``all``, or ``low_rank``, whose rank is at most half of the full
+            rank, as WeLore does (arXiv:2407.11239).
+        adapter: kind of an update that is trained through peft and merged, instead of the factors
             themselves. Matrices that sites share, tied matrices and Kronecker terms stay.
         learning_rate: peak rate of the factors; adapters take ten times as much.
-        batch_tokens: texts are grouped into batches of at most this many tokens.
-        bfloat16: multiply in bfloat16 while training, with sums, parameters, their updates, losses
+        batch_tokens: largest number of tokens of a batch of texts.
+        bfloat16: True to multiply in bfloat16, with sums, parameters, their updates, losses
             and all that is held out in float32; what is returned is float32.
-        seed: of the order of the texts, and of the adapters' initial values.
+        seed: random seed of the order of the texts, and of the adapters' initial values.
 
     Raises:
         InputError: there is no end.
@@ -55,14 +55,14 @@ class Healed:
     """The factors of the lowest held-out loss, which may be those that were given.
 
     Attributes:
-        factors: in the given forms and shapes.
-        steps: updates that were made.
-        best_step: after which the returned factors stood; 0 for the given ones, untouched.
+        factors: factors in the given forms and shapes.
+        steps: number of updates that were made.
+        best_step: step of the returned factors; 0 for the given ones, untouched.
         first_loss: held-out distillation loss of the given factors: nats per token of a decoder,
             one minus the cosine per text of an encoder.
-        best_loss: that of the returned factors.
+        best_loss: held-out distillation loss of the returned factors.
         seconds: wall-clock time, interruptions not counted.
-        note: why the training ended before its time; empty where it did not.
+        note: reason why the training ended before its time; empty where it did not.
     """
 
     factors: FactorSet

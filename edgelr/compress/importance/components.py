@@ -25,9 +25,9 @@ class AllComponents:
 
     Attributes:
         sites: nested decompositions by name.
-        owner: which site a component belongs to, ``(n,)``.
-        cost: parameters that a component takes, ``(n,)``.
-        dense: parameters of the dense weights, ``(sites,)``.
+        owner: index of the site of every component, ``(n,)``.
+        cost: number of parameters of every component, ``(n,)``.
+        dense: number of parameters of the dense weights, ``(sites,)``.
     """
 
     sites: dict[str, Decomposition]
@@ -53,7 +53,7 @@ class AllComponents:
         """Tell which sites would not be enough smaller than dense, ``(sites,)``.
 
         Args:
-            kept: which components are, ``(n,)``.
+            kept: mask of the components that are kept, ``(n,)``.
         """
         return self._factorized(kept) > (1 - LEAST_SAVING) * self.dense
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
 
-
 STEPS = 60  # of all stages: a score goes from one to nearly zero within forty
 BATCH_TOKENS = 512
 KEEP = 0.8  # share of the parameters to aim at where none is known
@@ -51,12 +50,27 @@ DEVIATION = 0.01  # weight of (s - 1)^2: it holds the scores that the distance d
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a training found for all components side by side.
+class Schedule:
+    """Length and aim of the training of the scores.
 
     Attributes:
-        scores: how much each component matters, ``(n,)``: those of the refinement.
-        scales: what each component is multiplied by, ``(n,)``: those of the sparsification.
+        keep: share of the parameters that the training aims at, at most ``MOST_KEPT``.
+        seed: random seed of the order of the texts.
+        steps: steps of all three stages together.
+    """
+
+    keep: float = KEEP
+    seed: int = 0
+    steps: int = STEPS
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Scores and scales of all components side by side.
+
+    Attributes:
+        scores: importance of each component, ``(n,)``: those of the refinement.
+        scales: factor of each component, ``(n,)``: those of the sparsification.
         threshold: score above which components are kept.
     """
 
@@ -69,11 +83,9 @@ def learn_importance(
     model: LoadedModel,
     spectra: SpectrumTable,
     parts: list[Calibration],
-    keep: float,
+    schedule: Schedule,
     folder: Path,
-    seed: int,
     progress: Progress,
-    steps: int = STEPS,
 ) -> None:
     """Write the decomposition of every site into ``folder``, scaled, in the order of the scores.
 
@@ -81,18 +93,18 @@ def learn_importance(
     of an allocator on singular values is one on scores. Full rank is not the dense weight.
 
     Args:
-        model: dense; it is the teacher, and stays as it is.
+        model: dense model; it is the teacher, and stays as it is.
         spectra: nested decompositions of single sites.
         parts: calibration texts; where there are several, each weighs by its tokens.
-        keep: share of the parameters that the training aims at.
-        folder: receives what ``read_spectra`` reads.
-        seed: of the order of the texts.
-        progress: called with ``("component importance", done, total)`` in steps.
-        steps: of all three stages together.
+        schedule: length and aim of the training.
+        folder: folder that ``read_spectra`` reads.
+        progress: function of ``("component importance", done, total)`` in steps.
     """
     components = side_by_side(spectra)
-    batches = shuffled_batches([pieces(model, parts, BATCH_TOKENS)], BATCH_TOKENS, seed)
-    learned = ScoreTraining(model, components, keep, batches).run(steps, progress)
+    texts = [pieces(model, parts, BATCH_TOKENS)]
+    batches = shuffled_batches(texts, BATCH_TOKENS, schedule.seed)
+    training = ScoreTraining(model, components, schedule.keep, batches)
+    learned = training.run(schedule.steps, progress)
     scales, scores = components.split(learned.scales), components.split(learned.scores)
     for name, site in components.sites.items():
         order = scores[name].argsort(descending=True, stable=True)
@@ -106,10 +118,10 @@ class ScoreTraining:
     """The scores while they are learned, and the price of a parameter.
 
     Args:
-        model: dense.
-        components: whose scores are learned.
+        model: dense model.
+        components: components whose scores are learned.
         keep: share of the parameters that may be kept, at most ``MOST_KEPT``.
-        batches: of text, without end.
+        batches: batches of text, without end.
     """
 
     def __init__(

@@ -14,31 +14,28 @@ shrunk towards its diagonal by as much as its own noise asks for, so that few to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgelr.compress.factors import Decomposition, Reweighted
+from edgelr.compress.gradient_pass import fisher_pass
 from edgelr.compress.grams import add_gram, mirrored
 from edgelr.compress.importance.components import nested
 from edgelr.compress.methods.metric import tail_loss
 from edgelr.compress.spectra import SpectrumTable, write_spectrum
-from edgelr.compress.statistics import fisher_pass
-from edgelr.core.vocabulary import Progress
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.model.convolutions import features_last, first_product
+from edgelr.model.sites import positions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
-
-Array: TypeAlias = NDArray[np.float64]
 
 LEAST_SHRINKAGE = 0.01  # the inverse stays bounded even where components are copies of each other
 FLOOR = 1e-12  # of what components cost, for those that cost nothing: pruned weights have them
@@ -47,11 +44,11 @@ AT_ONCE, FEW = 8, 64  # eight components are eliminated at once until 64 are lef
 
 @dataclass
 class _Sums:
-    """What is summed over the tokens of one site.
+    """Sums over the tokens of one site.
 
     Attributes:
-        gram: of ``p p^T``, ``(k, k)``, upper panels only.
-        pairs: of ``p_i^2 p_j^2``, all pairs of different components together.
+        gram: sum of ``p p^T``, ``(k, k)``, upper panels only.
+        pairs: sum of ``p_i^2 p_j^2`` over all pairs of different components.
     """
 
     gram: Tensor
@@ -76,42 +73,40 @@ def collect_importance(
     folder: Path,
     seed: int,
     progress: Progress,
-    positions: Mapping[str, float] | None = None,
 ) -> None:
     """Write the decomposition of every site into ``folder``, reweighted, in order of importance.
 
     Args:
-        model: in float32.
+        model: model in float32.
         spectra: nested decompositions of single sites.
         parts: calibration texts; where there are several, each weighs by its tokens.
-        units_per_token: see ``SiteStatistics``.
-        folder: receives what ``read_spectra`` reads.
-        seed: of the sampled labels or probes.
-        progress: called with ``("component importance", done, total)`` in tokens, then
+        units_per_token: losses per token, see ``SiteStatistics``.
+        folder: folder that ``read_spectra`` reads.
+        seed: random seed of the sampled labels or probes.
+        progress: function of ``("component importance", done, total)`` in tokens, then of
             ``("component order", done, total)`` in sites.
-        positions: how often a site runs for each token, see ``LinearSite``; once where none says.
     """
     sums = _summed(model, spectra, parts, seed, progress)
-    tokens = sum(part.tokens for part in parts)
+    tokens, per_token = sum(part.tokens for part in parts), positions(model.sites)
     for done, name in enumerate(spectra.loss, start=1):
         plain = nested(spectra, name)
-        unit, often = _units(plain), (positions or {}).get(name, 1.0)
-        units = unit[:, None] * unit / (units_per_token / often)
-        fisher = sums.pop(name).fisher(round(tokens * often)) * units
+        unit = _units(plain)
+        units = unit[:, None] * unit / (units_per_token / per_token[name])
+        fisher = sums.pop(name).fisher(round(tokens * per_token[name])) * units
         write_spectrum(folder, name, reweighted(plain, fisher))
         progress("component order", done, len(spectra.loss))
 
 
 def reweighted(plain: Decomposition, fisher: Tensor) -> Reweighted:
-    """Put components into the order of their worth, with what every number of them costs.
+    """Order components by importance, with the loss of every number of kept ones.
 
     With ``F = L L^T`` in that order, keeping ``r`` components and giving them their best scales
     costs half the squared sums of the columns of ``L`` from ``r`` on: the Schur complement of a
     leading block is the product of what is left of ``L``.
 
     Args:
-        plain: the decomposition.
-        fisher: of the scales of its components, ``(k, k)``, positive definite, float64.
+        plain: decomposition of one site.
+        fisher: Fisher information of the scales, ``(k, k)``, positive definite, float64.
     """
     order = torch.from_numpy(elimination_order(fisher.numpy()))
     root = torch.linalg.cholesky(fisher[order][:, order])
@@ -119,14 +114,14 @@ def reweighted(plain: Decomposition, fisher: Tensor) -> Reweighted:
     return Reweighted(down, up, root, tail_loss(root.sum(0).square()))
 
 
-def elimination_order(fisher: Array) -> NDArray[np.int64]:
+def elimination_order(fisher: Array) -> Array:
     """Order components by backward elimination, the one that is eliminated last first.
 
     Eliminating component ``i`` costs ``1/2 s_i^2 / [F_SS^-1]_ii`` at the best scales ``s`` of the
     components ``S`` that are left. The inverse loses the rows of what goes by a downdate.
 
     Args:
-        fisher: ``(k, k)``, positive definite.
+        fisher: Fisher information of the scales, ``(k, k)``, positive definite.
     """
     size = np.sqrt(fisher.diagonal())  # correlations are inverted: their size is one
     inverse = np.linalg.inv(fisher / (size[:, None] * size))
@@ -153,9 +148,9 @@ def shrunk(mean: Tensor, pairs: float, tokens: int) -> Tensor:
     Schaefer and Strimmer, 2005, with unequal variances as the target).
 
     Args:
-        mean: of ``p p^T`` over the tokens, ``(k, k)``, float64.
+        mean: mean of ``p p^T`` over the tokens, ``(k, k)``, float64.
         pairs: mean of ``p_i^2 p_j^2``, summed over all pairs of different components.
-        tokens: that the means were taken over.
+        tokens: number of tokens of the means.
     """
     diagonal = mean.diagonal()
     signal = float(mean.square().sum() - diagonal.square().sum())
@@ -177,7 +172,7 @@ def _summed(
     seed: int,
     progress: Progress,
 ) -> dict[str, _Sums]:
-    """Sum over the tokens, for every site, in units of what its components are predicted to cost.
+    """Sum over the tokens, for every site, in units of the predicted losses of its components.
 
     Factors are read again for every batch: those of all sites are larger than the model.
     """
@@ -203,7 +198,7 @@ def _summed(
 
 
 def _units(plain: Decomposition) -> Tensor:
-    """Root of what each component is predicted to cost, ``(k,)``: it makes ``p`` about one."""
+    """Root of the predicted loss of each component, ``(k,)``: it makes ``p`` about one."""
     squares = -plain.loss.diff()
     least = max(FLOOR * float(squares.max()), torch.finfo(torch.float32).tiny)
     return squares.clamp_min(least).sqrt()

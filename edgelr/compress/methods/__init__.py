@@ -26,7 +26,7 @@ class SiteStatistics:
         input_gram: mean of ``x x^T`` per token, ``(in_features, in_features)``, or None.
         output_gradient_gram: mean of ``g g^T`` per token, ``(out_features, out_features)``, where
             ``g`` is the gradient of the summed loss with respect to the site's output; or None.
-        units_per_token: losses counted per token. A language model has one loss per token; an
+        units_per_token: number of losses per token. A language model has one loss per token; an
             encoder one per text, so that the reciprocal of its mean length belongs here.
     """
 
@@ -40,15 +40,15 @@ class Method:
     """A decomposition, the statistics that it reads, and the metric that its losses are in.
 
     Attributes:
-        decompose: factorizes ``weight (out_features, in_features)``, float64, at every rank, or at
-            the ranks that it can.
-        metric: what the statistics of a site weigh errors with: ``G (out, out)``, ``H (in, in)``.
+        decompose: function that factorizes ``weight (out_features, in_features)``, float64, at
+            every rank, or at the ranks that it can.
+        metric: error norm of a site, from its statistics: ``G (out, out)`` and ``H (in, in)``.
         needs: Grams that must be collected.
-        paper: where it was published.
-        forms: that its factors can take.
-        predicts_loss: whether its losses are those of the model's own loss, in nats or cosine
+        paper: publication, with its year and arXiv id.
+        forms: forms that its factors can take.
+        predicts_loss: True where its losses are those of the model's own loss, in nats or cosine
             distance, and not of some distance between weights or outputs.
-        nested: whether it is the best of every rank in its metric, so that components are nested.
+        nested: True where it is the best of every rank in its metric: components are nested.
     """
 
     decompose: Callable[[Tensor, SiteStatistics], Decomposed]

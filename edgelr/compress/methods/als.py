@@ -26,7 +26,7 @@ def als(weight: Tensor, statistics: SiteStatistics) -> Fits:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram`` and ``output_gradient_gram``.
+        statistics: statistics of the site; needs ``input_gram`` and ``output_gradient_gram``.
     """
     weight = weight.double()
     output_gram, input_gram = metric(statistics)

@@ -32,7 +32,7 @@ def asvd(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram``.
+        statistics: statistics of the site; needs ``input_gram``.
     """
     return factorize_between(weight, *metric(statistics))
 

@@ -37,7 +37,7 @@ def fisher(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram`` and ``output_gradient_gram``.
+        statistics: statistics of the site; needs ``input_gram`` and ``output_gradient_gram``.
     """
     return factorize_between(weight, *metric(statistics))
 

@@ -30,7 +30,7 @@ def fwsvd(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``output_gradient_gram``.
+        statistics: statistics of the site; needs ``output_gradient_gram``.
     """
     return factorize_between(weight, *metric(statistics))
 

@@ -41,7 +41,7 @@ def hadamard(weight: Tensor, statistics: SiteStatistics) -> Fits:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: not read.
+        statistics: statistics of the site, not read.
     """
     import torch
 
@@ -62,8 +62,8 @@ def lower(first: LowRank, second: LowRank) -> LowRank:
     """Write the elementwise product of two low-rank matrices as one, by face-splitting.
 
     Args:
-        first: inner rank ``q``.
-        second: inner rank ``p``; the result has rank ``q p``.
+        first: product of inner rank ``q``.
+        second: product of inner rank ``p``; the result has rank ``q p``.
     """
     down = first.down[:, :, None] * second.down[:, None, :]  # (in, q, p)
     up = first.up[:, None, :] * second.up[None, :, :]  # (q, p, out)
@@ -74,8 +74,8 @@ def fit(weight: Tensor, start: Decomposition, inner: int) -> tuple[LowRank, LowR
     """Alternate between the four factors, from the truncated SVD times one.
 
     Args:
-        weight: ``(out_features, in_features)``, of mean square one.
-        start: its singular value decomposition.
+        weight: dense weight of mean square one, ``(out_features, in_features)``.
+        start: singular value decomposition of the weight.
         inner: rank of both products.
     """
     import torch
@@ -99,9 +99,9 @@ def _rows(target: Tensor, other: Tensor, basis: Tensor) -> Tensor:
     """Solve ``min ||target - (X basis^T) * other||`` for ``X (m, q)``, every row on its own.
 
     Args:
-        target: ``(m, n)``.
-        other: ``(m, n)``; the elementwise factor.
-        basis: ``(n, q)``.
+        target: matrix to fit, ``(m, n)``.
+        other: elementwise factor, ``(m, n)``.
+        basis: columns of the basis, ``(n, q)``.
     """
     import torch
 

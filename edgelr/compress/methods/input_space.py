@@ -28,7 +28,7 @@ def input_space(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram``.
+        statistics: statistics of the site; needs ``input_gram``.
     """
     import torch
 

@@ -35,7 +35,7 @@ def kronecker(weight: Tensor, statistics: SiteStatistics) -> KroneckerTerms:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram`` and ``output_gradient_gram``.
+        statistics: statistics of the site; needs ``input_gram`` and ``output_gradient_gram``.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What the methods share: the truncated SVD between two metrics, and fits of single ranks.
+"""Common parts of the methods: the truncated SVD between two metrics, and fits of single ranks.
 
 Replacing ``W`` by ``W'`` costs ``1/2 ||R (W - W') S||_F^2`` where ``R^T R = G`` weighs the outputs
 and ``S S^T = H`` the inputs. The best answer of every rank is the truncated SVD of ``M = R W S``,
@@ -43,9 +43,9 @@ def factorize_between(
     smaller of ``M M^T`` and ``M^T M``.
 
     Args:
-        weight: ``(out_features, in_features)``, float64.
-        output_gram: ``G``, positive definite, or None for the identity.
-        input_gram: ``H``, positive definite, or None for the identity.
+        weight: dense weight, ``(out_features, in_features)``, float64.
+        output_gram: metric ``G``, positive definite, or None for the identity.
+        input_gram: metric ``H``, positive definite, or None for the identity.
     """
     import torch
 
@@ -88,7 +88,7 @@ def gather(weight: Tensor, dropped: float, fitted: dict[int, tuple[LowRank, floa
     components of zero.
 
     Args:
-        weight: ``(out_features, in_features)``, float64.
+        weight: dense weight, ``(out_features, in_features)``, float64.
         dropped: loss of dropping the whole weight.
         fitted: factors and loss by rank.
     """

@@ -29,7 +29,7 @@ def svd_llm(weight: Tensor, statistics: SiteStatistics) -> Decomposition:
 
     Args:
         weight: dense weight, ``(out_features, in_features)``.
-        statistics: needs ``input_gram``.
+        statistics: statistics of the site; needs ``input_gram``.
     """
     return factorize_between(weight, *metric(statistics))
 

@@ -89,8 +89,8 @@ class TensorsRunner(Runner):
         if evaluation.source is None:
             return load_samples(evaluation.candidate.folder / SAMPLES)
         ports = self.session.inputs.values()
-        inputs = [GraphInput(port.name, port.dtype, port.shape) for port in ports]
-        return read_samples(evaluation.source, inputs)
+        wanted = [GraphInput(each.name, each.dtype, each.shape) for each in ports]
+        return read_samples(evaluation.source, wanted)
 
     def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
         """Read inputs, and all outputs as one vector: see ``write_answers``.

@@ -157,9 +157,9 @@ class ModelSource:
 
     def require_one_graph(self, subject: ModelSubject, command: str) -> None:
         """Refuse a model of two graphs, for a command that takes none of these."""
-        from edgelr.stages.checks import refuse_pairs
+        from edgelr.stages.checks import require_one_graph
 
-        refuse_pairs(subject.model, command)
+        require_one_graph(subject.model, command)
 
     def calibrated_on(self, subject: ModelSubject, dense: DenseExport, run: Run) -> tuple[str, ...]:
         """Name the texts that calibrate, and their tokens."""

@@ -1,0 +1,90 @@
+"""Encoders of texts: an embedding or a label for a text, or a label for each of its tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from edgelr.core.errors import InputError
+from edgelr.core.tasks import TASKS
+from edgelr.model.dimensions import longest_text, named_sizes, read_shape
+from edgelr.model.losses import LOSSES, Inputs, ModalityLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgelr.core.dimensions import ModelShape
+    from edgelr.core.vocabulary import Pooling, Task
+    from edgelr.model.exporter import Exporter
+    from edgelr.model.loaded import LoadedModel
+
+
+class TextEncoderLoss(ModalityLoss):
+    """One loss for every text, for every token, or for every token that is masked."""
+
+    has_table = True
+
+    def fields(
+        self, module: nn.Module, folder: Path, exporter: Exporter, task: Task
+    ) -> dict[str, Any]:
+        """Read how tokens are pooled, or which one is the mask."""
+        loss = TASKS.get(task).loss
+        return {
+            "pooling": pooling_of(folder) if loss == "embedding" else None,
+            "mask_token": mask_token_of(folder) if loss == "mask_label" else None,
+        }
+
+    def dimensions(
+        self, config: Any, exporter: Exporter, task: Task, read: Any
+    ) -> tuple[ModelShape, int]:
+        shape = read_shape(config, exporter, task, named_sizes(config))
+        return shape, longest_text(config, exporter)
+
+    def decided(self, model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
+        real = mask.bool()
+        return real if model.mask_token is None else real & (inputs == model.mask_token)
+
+
+def mask_token_of(folder: Path) -> int:
+    """Read which token stands for one that is to be filled in.
+
+    Raises:
+        InputError: the folder has no tokenizer, or its tokenizer names no such token.
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found = tokenizer.mask_token_id
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        raise InputError(
+            f"The model in {folder} fills in masked tokens, but has no tokenizer that names its "
+            f"mask token; expected one with mask_token. Save it beside the model, or give --task "
+            f"feature-extraction to leave the head away."
+        )
+    return int(found)
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """Read how a sentence encoder pools its tokens; ``mean`` where nothing says.
+
+    Raises:
+        InputError: they are pooled in another way.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return "mean"
+    modes = json.loads(path.read_text())
+    if modes.get("pooling_mode_cls_token"):
+        return "cls"
+    if modes.get("pooling_mode_mean_tokens", True):
+        return "mean"
+    raise InputError(
+        f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
+    )
+
+
+LOSSES.register("text_encoder")(TextEncoderLoss())
