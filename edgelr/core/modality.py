@@ -2,8 +2,9 @@
 
 What differs between them is code in registries that are keyed by a modality's name: how a run's
 data become rows (``stages.rows``), how a torch model is run and differentiated (``model.losses``),
-how a graph is run and timed (``runtime.runners``), and what the tests of a bundle compare with
-(``runtime.reference_tests``). A further modality is one file for each, and no edit elsewhere.
+how a graph is run and timed (``runtime.runners``), what the tests of a bundle compare with
+(``runtime.reference_tests``), and which program its card shows (``report.usage``). A further
+modality is one file for each, and no edit elsewhere; see ``tests/runtime/test_new_modality.py``.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import pytest
 from onnx import TensorProto, save
 
 from edgelr.core.errors import InputError
+from edgelr.data.text import EvaluationSize
+from edgelr.runtime.requests import Evaluation
 from edgelr.runtime.runners.tensors import (
     TensorsRunner,
     input_grams,
@@ -53,6 +55,21 @@ def test_differences_of_doubles_are_found(tmp_path: Path) -> None:
     write_answers(tmp_path / "answers.npz", {"x": x}, [{"y": x[0] + [0, 1e-12]}])
     found = parity(bundle, tmp_path / "answers.npz").max_abs_error
     assert found == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_inputs_of_a_user_may_lack_the_axis_of_samples_and_have_another_precision(
+    tmp_path: Path,
+) -> None:
+    bundle, x = write_modality(tmp_path / "bundle", "tensors"), tensor_samples()["x"]
+    np.savez(tmp_path / "given.npz", x=x[:, 0].astype(np.float64))
+    runner, size = TensorsRunner.open(bundle), EvaluationSize()
+    for source in (tmp_path / "given.npz", None):
+        found = runner.samples(Evaluation(bundle, bundle, source, size))["x"]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, x)
+    np.savez(tmp_path / "other.npz", y=x)
+    with pytest.raises(InputError, match=r"holds y\. Expected the inputs of the graph"):
+        runner.samples(Evaluation(bundle, bundle, tmp_path / "other.npz", size))
 
 
 def test_the_largest_output_is_finite() -> None:

@@ -136,7 +136,7 @@ def test_the_example_of_the_card_answers_like_the_bundle(exported: Exported, pho
     folder = exported.bundle.folder
     code = (SNIPPETS / "match_image.py").read_text(encoding="utf-8")
     assert code in (folder / "README.md").read_text(encoding="utf-8")
-    alone = runpy.run_path(str(SNIPPETS / "match_image.py"))["Matcher"](folder)
+    alone = runpy.run_path(str(SNIPPETS / "match_image.py"))["ImageMatcher"](folder)
     runner = DualEncoderRunner.open(exported.bundle, Execution(threads=1))
     paths = listed(list_images(photos))[::9]
     images, texts = runner.embed(paths), runner.embed_texts(PROMPTS)
