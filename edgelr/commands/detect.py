@@ -13,7 +13,7 @@ import yaml
 from edgelr import __version__
 from edgelr.core.errors import InputError
 from edgelr.core.listener import Listener
-from edgelr.core.vocabulary import MIB, PRECISION_BYTES, WeightPrecision
+from edgelr.core.vocabulary import MIB, PRECISION_BYTES, Precision, WeightPrecision
 from edgelr.device.identity import is_this_machine
 from edgelr.device.profile import DeviceProfile, load_profile, profile_names, profile_path
 from edgelr.device.storage import matrix_bytes

@@ -142,7 +142,9 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_two_devices_of_one_id_are_refused(cache: Cache, tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     copy.write_text(profile_path("generic-cpu").read_text())
-    question = sweep.SweepRequest(make_settings(model="m"), ("generic-cpu", str(copy)), (None,), (0.7,))
+    question = sweep.SweepRequest(
+        make_settings(model="m"), ("generic-cpu", str(copy)), (None,), (0.7,)
+    )
     with pytest.raises(InputError, match="have the same id, 'generic-cpu'"):
         sweep.sweep(question, tmp_path / "out", Run(cache, Recorder()))
     assert not (tmp_path / "out").exists()
