@@ -206,7 +206,5 @@ def test_a_folder_is_no_module(cache: Cache, tmp_path: Path) -> None:
 
 
 def test_a_module_without_its_task_is_told_of_it(cache: Cache) -> None:
-    with pytest.raises(
-        InputError, match="taken from a factory with --task tensors"
-    ):
+    with pytest.raises(InputError, match="taken from a factory with --task tensors"):
         load(f"{HERE}net", cache)
