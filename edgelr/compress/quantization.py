@@ -28,7 +28,7 @@ from edgelr.model.sites import weight_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgelr.compress.methods import Method, Metric
+    from edgelr.compress.methods import ErrorMetric, Method
     from edgelr.compress.spectra import SpectrumTable
     from edgelr.compress.statistics import StatisticsStore
 
@@ -122,7 +122,7 @@ def quantized_losses(
 
 
 def quantized_loss(
-    weights: list[Tensor], metrics: list[Metric], found: Decomposed, precision: WeightPrecision
+    weights: list[Tensor], metrics: list[ErrorMetric], found: Decomposed, precision: WeightPrecision
 ) -> QuantizedLoss:
     """Predict what a group loses when its weights, or its factors, are rounded.
 
@@ -148,7 +148,7 @@ def quantized_loss(
 
 def _product_loss(
     weights: list[Tensor],
-    metrics: list[Metric],
+    metrics: list[ErrorMetric],
     product: LowRank,
     precision: WeightPrecision | None,
 ) -> Tensor:

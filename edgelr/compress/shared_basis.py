@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from edgelr.compress.factors import Decomposition, LowRank, SharedBasis, TiedFit
-from edgelr.compress.methods import Metric
+from edgelr.compress.methods import ErrorMetric
 from edgelr.compress.methods.metric import factorize_between, tail_loss
 
 
 def factorize_stacked(
-    weights: list[Tensor], metrics: list[Metric], input_gram: Tensor | None
+    weights: list[Tensor], metrics: list[ErrorMetric], input_gram: Tensor | None
 ) -> Decomposition:
     """Find one basis for all weights: the truncated SVD of ``R_i W_i S``, one above the other.
 
@@ -42,7 +42,7 @@ def factorize_stacked(
 
 
 def fit_coefficients(
-    stacked: Decomposition, weights: list[Tensor], metrics: list[Metric]
+    stacked: Decomposition, weights: list[Tensor], metrics: list[ErrorMetric]
 ) -> SharedBasis:
     """Give every site the coefficients that are best for its own inputs, at every rank.
 
@@ -71,7 +71,7 @@ def fit_coefficients(
 
 
 def refine_basis(
-    factors: LowRank, weights: list[Tensor], metrics: list[Metric], sweeps: int = 4
+    factors: LowRank, weights: list[Tensor], metrics: list[ErrorMetric], sweeps: int = 4
 ) -> LowRank:
     """Alternate between the best basis for the coefficients and the best coefficients for it.
 
@@ -90,7 +90,7 @@ def refine_basis(
     return LowRank(down, torch.cat(ups, dim=1), factors.shared)
 
 
-def group_loss(factors: LowRank, weights: list[Tensor], metrics: list[Metric]) -> float:
+def group_loss(factors: LowRank, weights: list[Tensor], metrics: list[ErrorMetric]) -> float:
     """Predicted loss of a group: the sum over its sites of ``1/2 tr(E^T G E H)``."""
     ups = factors.up.split([len(weight) for weight in weights], dim=1)
     return sum(
@@ -99,7 +99,7 @@ def group_loss(factors: LowRank, weights: list[Tensor], metrics: list[Metric]) -
     )
 
 
-def metric_loss(error: Tensor, metric: Metric) -> float:
+def metric_loss(error: Tensor, metric: ErrorMetric) -> float:
     """Predict what an ``error (out_features, in_features)`` costs: ``1/2 tr(E^T G E H)``."""
     output_gram, input_gram = metric
     weighed = error if output_gram is None else output_gram @ error
@@ -107,7 +107,7 @@ def metric_loss(error: Tensor, metric: Metric) -> float:
     return 0.5 * float((error * weighed).sum())
 
 
-def tie(first: Tensor, second: Tensor, metrics: tuple[Metric, Metric]) -> TiedFit:
+def tie(first: Tensor, second: Tensor, metrics: tuple[ErrorMetric, ErrorMetric]) -> TiedFit:
     """Find the matrix ``A`` that is nearest to ``first`` and whose transpose is to ``second``.
 
     The relative of the transposed pairs ``W^T F(W x)`` that arXiv:2401.16438 (2024) trains. Setting
@@ -149,7 +149,7 @@ def best_up(down: Tensor, weight: Tensor, input_gram: Tensor | None) -> Tensor:
 
 
 def _best_basis(
-    down: Tensor, ups: list[Tensor], weights: list[Tensor], metrics: list[Metric]
+    down: Tensor, ups: list[Tensor], weights: list[Tensor], metrics: list[ErrorMetric]
 ) -> Tensor:
     """Solve ``sum_i H_i D A_i = sum_i H_i W_i^T G_i U_i^T``, ``A_i = U_i G_i U_i^T``, for ``D``."""
     pairs, wanted = [], torch.zeros_like(down)

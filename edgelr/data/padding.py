@@ -10,10 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Rows = Sequence[Sequence[int] | NDArray[np.int64]]
+    TokenRows = Sequence[Sequence[int] | NDArray[np.int64]]
 
 
-def left_padded(rows: Rows, pad_id: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def left_padded(rows: TokenRows, pad_id: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pad prompts on the left to one length.
 
     Returns:
@@ -22,7 +22,7 @@ def left_padded(rows: Rows, pad_id: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return _padded(rows, pad_id, left=True)
 
 
-def right_padded(rows: Rows, pad_id: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
+def right_padded(rows: TokenRows, pad_id: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pad token rows on the right to one length; what the pads are is never seen.
 
     Returns:
@@ -31,7 +31,7 @@ def right_padded(rows: Rows, pad_id: int = 0) -> tuple[NDArray[Any], NDArray[Any
     return _padded(rows, pad_id, left=False)
 
 
-def _padded(rows: Rows, pad_id: int, *, left: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+def _padded(rows: TokenRows, pad_id: int, *, left: bool) -> tuple[NDArray[Any], NDArray[Any]]:
     longest = max(len(row) for row in rows)
     input_ids = np.full((len(rows), longest), pad_id, np.int64)
     mask = np.zeros_like(input_ids)

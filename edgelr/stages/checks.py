@@ -8,6 +8,7 @@ from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import Recipe
+from edgelr.runtime.reference_tests import REFERENCE_TESTS
 from edgelr.stages.rows import rows_of
 
 
@@ -55,11 +56,14 @@ def require_two_graphs_fit(model: LoadedModel, settings: Settings, recipe: Recip
             require_one_graph(model, what)
 
 
-def require_no_tests(model: LoadedModel, settings: Settings) -> None:
-    """Refuse tests inside the bundle of a model of two graphs that has none.
+def require_tests(model: LoadedModel, settings: Settings) -> None:
+    """Refuse tests inside the bundle of a modality that has none.
 
     Raises:
         InputError: they are asked for.
     """
-    if settings.with_tests:
-        require_one_graph(model, "--with-tests")
+    if settings.with_tests and model.modality not in REFERENCE_TESTS.names():
+        raise InputError(
+            f"--with-tests writes tests into the bundle, and there are none for models like "
+            f"{model.source} (task {model.task}). Leave the option away."
+        )

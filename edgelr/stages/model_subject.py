@@ -154,6 +154,7 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     refusals.require_floats(model.sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     rows.require(model, settings, recipe)
+    refusals.require_tests(model, settings)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
             f"--precision auto chooses a precision for every linear, and the allocator "

@@ -88,11 +88,9 @@ def choose_files(
             f"calibrates, the other judges; or --evaluation as well."
         )
     part = "one half" if judged and named else "one quarter"
-    calibrating, judged = _divided(named, judged, evaluation)
+    named, judged = _divided(named, judged, evaluation)
     first, second = halves(judged)
-    fewest = min(
-        len(listed(files)) for files in (first, second, *(each for _, each in calibrating))
-    )
+    fewest = min(len(listed(files)) for files in (first, second, *(each for _, each in named)))
     if fewest < FEWEST_FILES:
         raise InputError(
             f"{name}: only {fewest} {kind.name}s are left for a part of the run; expected at "

@@ -13,7 +13,7 @@ from edgelr import pipeline
 from edgelr.compress.block_quantized import QuantizedLoss
 from edgelr.compress.factors import Dense, LowRank, Reweighted
 from edgelr.compress.forms import level
-from edgelr.compress.methods import Metric
+from edgelr.compress.methods import ErrorMetric
 from edgelr.compress.methods.metric import factorize_between
 from edgelr.compress.quantization import quantized_loss, rounded
 from edgelr.compress.shared_basis import factorize_stacked, metric_loss
@@ -66,7 +66,7 @@ def test_the_predicted_loss_is_that_of_the_rounded_matrices(precision: WeightPre
 def test_a_group_loses_what_its_sites_lose(precision: WeightPrecision) -> None:
     weights = [random_weight(48, 64, 0), random_weight(40, 64, 1)]
     inputs = random_gram(64, 2)
-    metrics: list[Metric] = [(random_gram(48, 3), inputs), (random_gram(40, 4), inputs)]
+    metrics: list[ErrorMetric] = [(random_gram(48, 3), inputs), (random_gram(40, 4), inputs)]
     found = factorize_stacked(weights, metrics, inputs)
     lost = quantized_loss(weights, metrics, found, precision)
     part = level(LowRank(found.down[:, :BLOCK_SIZE], found.up[:BLOCK_SIZE]))

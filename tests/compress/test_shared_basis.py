@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgelr.compress.factors import Decomposition, LowRank
-from edgelr.compress.methods import Metric
+from edgelr.compress.methods import ErrorMetric
 from edgelr.compress.methods.metric import factorize_between
 from edgelr.compress.shared_basis import (
     best_up,
@@ -29,7 +29,7 @@ def positive(size: int, seed: int) -> Tensor:
     return samples @ samples.T / size
 
 
-def neighbours(weighed: bool) -> tuple[list[Tensor], list[Metric]]:
+def neighbours(weighed: bool) -> tuple[list[Tensor], list[ErrorMetric]]:
     """Two weights that resemble each other, each with inputs of its own."""
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
@@ -41,7 +41,7 @@ def neighbours(weighed: bool) -> tuple[list[Tensor], list[Metric]]:
     return [first, first + 0.3 * noise], metrics
 
 
-def stacked(weights: list[Tensor], metrics: list[Metric]) -> Decomposition:
+def stacked(weights: list[Tensor], metrics: list[ErrorMetric]) -> Decomposition:
     inputs = [h for _, h in metrics if h is not None]
     return factorize_stacked(weights, metrics, inputs[0] + inputs[1])
 
@@ -128,7 +128,7 @@ def test_a_basis_for_equal_sites_is_that_of_one() -> None:
 # --- the tied pair -------------------------------------------------------------------------------
 
 
-def pair() -> tuple[Tensor, Tensor, tuple[Metric, Metric]]:
+def pair() -> tuple[Tensor, Tensor, tuple[ErrorMetric, ErrorMetric]]:
     generator = torch.Generator().manual_seed(3)
     first = torch.randn(9, 5, generator=generator, dtype=torch.float64)
     second = first.T + 0.3 * torch.randn(5, 9, generator=generator, dtype=torch.float64)

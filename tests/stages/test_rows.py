@@ -72,6 +72,17 @@ def test_every_modality_of_a_torch_model_has_rows_and_losses() -> None:
     assert kinds <= set(LOSSES.names())
 
 
+@pytest.mark.parametrize("name", [IMAGE_PIVOT, "whisper", MATCH_PIVOT])
+def test_files_calibrate_or_select_or_judge(
+    tiny_models: Models, files: dict[str, Path], name: str
+) -> None:
+    texts = subject_of(tiny_models, files, name).texts
+    parts = [text or "" for _, text in texts.calibration] + [texts.selection, texts.evaluation]
+    lines = [line for part in parts for line in part.splitlines()]
+    assert len(lines) == len(set(lines)) == 16
+    assert [len(part.splitlines()) for part in parts] == [8, 4, 4]
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_rows_have_about_the_tokens_that_are_asked_for(
     tiny_models: Models, files: dict[str, Path], name: str
@@ -147,7 +158,8 @@ def test_tokens_are_masked_where_they_are_filled_in(
         ("bert", {"labels": "labels.txt"}, "--labels is for models that compare images"),
         ("bert", {"calibration": ("self",)}, "--calibration self needs a model that generates"),
         (PAIR_PIVOT, {"heal_steps": 3}, "has an encoder and a decoder .* healing takes models"),
-        (MATCH_PIVOT, {"with_tests": True}, "has a graph of texts and one of images .* --with-t"),
+        (MATCH_PIVOT, {"with_tests": True}, "--with-tests writes tests .* there are none for"),
+        (MATCH_PIVOT, {"heal_steps": 3}, "has a graph of texts and one of images .* healing"),
     ],
 )
 def test_what_does_not_fit_a_model_is_refused_before_any_work(

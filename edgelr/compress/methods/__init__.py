@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Need = Literal["input_gram", "output_gradient_gram"]
-Metric = tuple["Tensor | None", "Tensor | None"]
+ErrorMetric = tuple["Tensor | None", "Tensor | None"]
 """``(G, H)``: replacing ``W`` by ``W - D`` costs ``1/2 tr(D^T G D H)``; None is the identity."""
 
 
@@ -52,7 +52,7 @@ class Method:
     """
 
     decompose: Callable[[Tensor, SiteStatistics], Decomposed]
-    metric: Callable[[SiteStatistics], Metric]
+    metric: Callable[[SiteStatistics], ErrorMetric]
     needs: frozenset[Need]
     paper: str
     nested: bool = True
@@ -64,4 +64,4 @@ METHODS: Registry[Method] = Registry(
     "method", package="edgelr.compress.methods", group="edgelr.methods"
 )
 
-__all__ = ["METHODS", "Method", "Metric", "Need", "SiteStatistics"]
+__all__ = ["METHODS", "ErrorMetric", "Method", "Need", "SiteStatistics"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import Decomposition
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.metric import damped, factorize_between
 from edgelr.compress.methods.svd_llm import INPUT_DAMPING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ALPHA = 0.5  # the paper's choice; 0 is plain SVD, 1 whitens uncorrelated inputs
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors by the sizes of the inputs, as if those were uncorrelated."""
     assert statistics.input_gram is not None
     squares = damped(statistics.input_gram, INPUT_DAMPING).diagonal()  # (in_features,)

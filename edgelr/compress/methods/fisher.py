@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import Decomposition
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.metric import damped, factorize_between
 from edgelr.compress.methods.svd_llm import INPUT_DAMPING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GRADIENT_DAMPING = 0.1  # gradients are sampled on fewer tokens than inputs, and are noisier
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors by the inputs and by the gradients at the output, per loss term."""
     assert statistics.input_gram is not None
     assert statistics.output_gradient_gram is not None

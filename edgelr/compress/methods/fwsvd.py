@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import Decomposition
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.fisher import GRADIENT_DAMPING
 from edgelr.compress.methods.metric import damped, factorize_between
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors by the squared gradient of each output, as if those were uncorrelated."""
     assert statistics.output_gradient_gram is not None
     squares = damped(statistics.output_gradient_gram, GRADIENT_DAMPING).diagonal()  # (out,)

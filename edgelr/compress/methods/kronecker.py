@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import KroneckerTerms, LowRank
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.fisher import metric as fisher_metric
 from edgelr.compress.methods.metric import factorize_between
 from edgelr.device.storage import nearest_divisors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ITERATIONS = 30  # of the power method: 1e-9 from the nearest product, even of five samples' Gram
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors as ``fisher`` does, with each Gram replaced by the nearest Kronecker product."""
     import torch
 

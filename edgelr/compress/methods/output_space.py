@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import Decomposition
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.fisher import GRADIENT_DAMPING
 from edgelr.compress.methods.metric import damped, factorize_between
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors by the gradients at the output, per loss term."""
     assert statistics.output_gradient_gram is not None
     gradients = damped(statistics.output_gradient_gram, GRADIENT_DAMPING)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgelr.compress.factors import Decomposition
-from edgelr.compress.methods import METHODS, Method, Metric, SiteStatistics
+from edgelr.compress.methods import METHODS, ErrorMetric, Method, SiteStatistics
 from edgelr.compress.methods.metric import damped, factorize_between
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INPUT_DAMPING = 0.01  # share of the mean diagonal; less overfits a few thousand tokens
 
 
-def metric(statistics: SiteStatistics) -> Metric:
+def metric(statistics: SiteStatistics) -> ErrorMetric:
     """Weigh errors of the weight by the inputs that meet them."""
     assert statistics.input_gram is not None
     return None, damped(statistics.input_gram, INPUT_DAMPING)

@@ -11,7 +11,7 @@ from edgelr.data.calibration import load_tokenizer
 from edgelr.data.prompts import choose_prompts, tokenized
 from edgelr.data.text import PROMPTS, Texts
 from edgelr.model.losses.dual_encoder import prompts_of
-from edgelr.stages.checks import require_no_tests, require_two_graphs_fit
+from edgelr.stages.checks import require_two_graphs_fit
 from edgelr.stages.rows import ROWS
 from edgelr.stages.rows.image_encoder import ImageEncoderRows
 
@@ -31,7 +31,6 @@ class DualEncoderRows(ImageEncoderRows):
 
     def require(self, model: LoadedModel, settings: Settings, recipe: Recipe) -> None:
         require_two_graphs_fit(model, settings, recipe)
-        require_no_tests(model, settings)
 
     def with_prompts(self, model: LoadedModel, settings: Settings, texts: Texts) -> LoadedModel:
         assert model.matching is not None

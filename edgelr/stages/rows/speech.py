@@ -14,7 +14,6 @@ from edgelr.data.calibration import from_sounds, load_tokenizer
 from edgelr.data.file_lists import SOUNDS, spread_evenly
 from edgelr.data.text import PROMPTS, Texts
 from edgelr.model.generate import start_of
-from edgelr.stages.checks import require_no_tests
 from edgelr.stages.rows import ROWS, Excerpt
 from edgelr.stages.rows.encoder_decoder import EncoderDecoderRows
 from edgelr.stages.text_selection import choose_files
@@ -58,7 +57,6 @@ class SpeechRows(EncoderDecoderRows):
         load_tokenizer(model.folder)
         start_of(model)
         super().require(model, settings, recipe)
-        require_no_tests(model, settings)
 
     def read(self, source: Path) -> str:
         return list_sounds(source)
