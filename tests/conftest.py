@@ -87,12 +87,12 @@ LONGEST = (  # files of tests, by the time that all of their tests take, or the 
     "commands/bench",
     "model/encoder_decoder_models",
     "model/torch_modules",
-    "cli/app",
+    "compress/rescale",
+    "compress/decompose",
     "plan/recipes",
     "compress/importance_soco",
     "stages/factorize",
-    "compress/rescale",
-    "compress/decompose",
+    "cli/app",
 )
 
 MakeModel = Callable[..., LoadedModel]
