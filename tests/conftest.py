@@ -73,6 +73,30 @@ TOWERS = ("text", "vision")
 ENCODER, TEXTS = "encoder_model", "text_model"  # graphs beside the one that answers
 PROMPTS = tuple(f"{label} in the morning" for label in ("cat", "dog", "lamp", "grey boat", "sea"))
 
+LONGEST = (  # files of tests, by the time that all of their tests take, or the quick ones
+    "exporters/exporters",
+    "stages/encoder_decoder_pipeline",
+    "stages/pipeline",
+    "stages/image_models",
+    "compress/statistics",
+    "stages/regression",
+    "commands/sweep",
+    "stages/robustness",
+    "stages/onnx_source",
+    "stages/tasks",
+    "compress/quantization",
+    "data/labels",
+    "commands/bench",
+    "model/encoder_decoder_models",
+    "model/torch_modules",
+    "compress/rescale",
+    "compress/decompose",
+    "plan/recipes",
+    "compress/importance_soco",
+    "stages/factorize",
+    "cli/app",
+)
+
 MakeModel = Callable[..., LoadedModel]
 
 
@@ -93,8 +117,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real models first: the last of them is what a second worker would wait for."""
-    items.sort(key=lambda item: "real" not in item.keywords)
+    """Real models first, and files that take long: the last is what a worker would wait for."""
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        name = f"{item.path.parent.name}/{item.path.stem.removeprefix('test_')}"
+        place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return "real" not in item.keywords, place
+
+    items.sort(key=order)
 
 
 def make_tokenizer(vocabulary: int, ends: bool) -> Tokenizer:

@@ -96,7 +96,7 @@ def choose_files(
             f"{name}: only {fewest} {kind.name}s are left for a part of the run; expected at "
             f"least {FEWEST_FILES} to calibrate, to plan and to judge on each. Give more."
         )
-    return Texts(first, second, tuple(calibrating), name, part)
+    return Texts(first, second, tuple(named), name, part)
 
 
 def _divided(

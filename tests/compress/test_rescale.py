@@ -25,9 +25,16 @@ def texts(rows: int, seed: int) -> Calibration:
     return from_samples(random_ids(rows, 24, seed), "random")
 
 
+PLANNED: dict[tuple[str, str], FactorSet] = {}
+
+
 def planned(model: LoadedModel, folder: Path) -> FactorSet:
-    table = spectra_of(model, folder, "fisher", texts(128, 0))
-    return truncate(table, half(search_of(model, table, ("low_rank",))))
+    """Half of a model, in low ranks; made once for all tests."""
+    key = (model.digest, model.task)
+    if key not in PLANNED:
+        table = spectra_of(model, folder, "fisher", texts(128, 0))
+        PLANNED[key] = truncate(table, half(search_of(model, table, ("low_rank",))))
+    return PLANNED[key]
 
 
 def rescaled(

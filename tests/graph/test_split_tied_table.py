@@ -138,11 +138,11 @@ print(read_memory().peak_bytes - before)
 def test_less_of_a_table_is_in_memory_twice_while_it_is_packed(tmp_path: Path) -> None:
     found = []
     for pieces in (1, 4):
-        path = tied(tmp_path / f"{pieces}.onnx", 65536, 256)  # 64 MiB
-        split_tied_table(path, 64 * MIB // pieces)
+        path = tied(tmp_path / f"{pieces}.onnx", 49152, 256)  # 48 MiB
+        split_tied_table(path, 48 * MIB // pieces)
         command = [sys.executable, "-c", LOADS, str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(int(done.stdout) / MIB)
     whole, parts = found
-    assert whole == pytest.approx(128 + 16, abs=16)  # with what a session takes for itself
-    assert parts == pytest.approx(80 + 16, abs=16)
+    assert whole == pytest.approx(96 + 16, abs=16)  # with what a session takes for itself
+    assert parts == pytest.approx(60 + 16, abs=16)

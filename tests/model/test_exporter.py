@@ -12,16 +12,13 @@ from edgelr.model.sites import find_groups, find_sites
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import every_exporter
 
-every_family = pytest.mark.parametrize("name", EXPORTERS.names())
 
-
-@every_family
-def test_every_exporter_answers_to_its_model_types(name: str) -> None:
-    exporter = EXPORTERS.get(name)
-    assert exporter.tiny_config().model_type in exporter.model_types
-    assert set(exporter.tasks) <= set(TASKS.names())
-    for model_type in exporter.model_types:
-        assert exporter_for(model_type) is exporter
+def test_every_exporter_answers_to_its_model_types() -> None:
+    for name, exporter in EXPORTERS.items():
+        assert exporter.tiny_config().model_type in exporter.model_types, name
+        assert set(exporter.tasks) <= set(TASKS.names()), name
+        for model_type in exporter.model_types:
+            assert exporter_for(model_type) is exporter
 
 
 def test_no_model_type_belongs_to_two_families() -> None:
@@ -29,11 +26,11 @@ def test_no_model_type_belongs_to_two_families() -> None:
     assert len(types) == len(set(types))
 
 
-@every_family
-def test_every_exporter_is_in_the_documentation(name: str) -> None:
+def test_every_exporter_is_in_the_documentation() -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    types = ", ".join(f"`{each}`" for each in EXPORTERS.get(name).model_types)
-    assert f"| `{name}` | {types} |" in page
+    for name, exporter in EXPORTERS.items():
+        types = ", ".join(f"`{each}`" for each in exporter.model_types)
+        assert f"| `{name}` | {types} |" in page
 
 
 def test_an_unknown_model_type_gets_the_known_ones() -> None:

@@ -108,10 +108,10 @@ def test_an_interrupted_healing_goes_on(
 
     class Impatient(Recorder):
         def progress(self, what: str, done: int, total: int) -> None:
-            if what == "healing" and done > 12:
+            if what == "healing" and done > 11:
                 raise KeyboardInterrupt
 
-    made = plan_of(tiny_decoder, Run(cache, Recorder()), heal_steps=25)
+    made = plan_of(tiny_decoder, Run(cache, Recorder()), heal_steps=15)
     whole = make_factors(made, Run(Cache(tmp_path / "a"), Recorder()))
     own = Cache(tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
