@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgelr.core.errors import EdgelrError
     from edgelr.core.settings import Settings
     from edgelr.device.profile import load_profile
+    from edgelr.runtime.open_bundle import Bundle
 
 _MODULES = {
     "export": "edgelr.api",
@@ -21,12 +22,14 @@ _MODULES = {
     "plan": "edgelr.api",
     "sweep": "edgelr.api",
     "validate": "edgelr.api",
+    "Bundle": "edgelr.runtime.open_bundle",
     "EdgelrError": "edgelr.core.errors",
     "Settings": "edgelr.core.settings",
     "load_profile": "edgelr.device.profile",
 }
 
 __all__ = [
+    "Bundle",
     "EdgelrError",
     "Settings",
     "__version__",
