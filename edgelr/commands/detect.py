@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -112,15 +113,10 @@ def _measure(
         for sizes in combinations_with_replacement(SIZES, 2)
     ]
     with tempfile.TemporaryDirectory() as scratch, Worker() as worker:
-        probes: list[Probe] = []
-        for index, chain in enumerate(chains):
-            path = Path(scratch) / f"chain{index}.onnx"
-            write_products(
-                path, chain.inputs, chain.outputs, chain.weights, chain.pairs,
-                device.accuracy_level, values,
-            )  # fmt: skip
-            probes.append(Probe(path, chain.shapes, cold=True))
-            listener.progress("probes", index + 1, len(chains))
+        probes = []
+        for done, probe in enumerate(_chain_probes(Path(scratch), chains, device, values), 1):
+            probes.append(probe)
+            listener.progress("probes", done, len(chains))
         probes += _small_probes(Path(scratch), values)
         execution = Execution(provider, threads)
         *products, (one, many), (attended,), (decoded,) = calls.call_in(
@@ -147,6 +143,17 @@ def _measure(
             )
         ],
     }, gpu_bytes
+
+
+def _chain_probes(
+    folder: Path, chains: list[_Chain], device: DeviceProfile, values: Precision
+) -> Iterator[Probe]:
+    """Write the graphs of products, which are timed with empty caches."""
+    for index, chain in enumerate(chains):
+        path = folder / f"chain{index}.onnx"
+        sizes = (chain.inputs, chain.outputs, chain.weights, chain.pairs)
+        write_products(path, *sizes, device.accuracy_level, values)
+        yield Probe(path, chain.shapes, cold=True)
 
 
 def _small_probes(folder: Path, values: Precision) -> list[Probe]:
