@@ -39,7 +39,5 @@ def test_task_and_input_lead_back_to_the_modality(name: str) -> None:
 
 
 def test_an_input_that_no_modality_of_the_task_reads_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"reads point_clouds\. Expected one of: pixel_values, input_ids"
-    ):
+    with pytest.raises(InputError, match=r"Expected one of: pixel_values, input_ids"):
         modality_of("feature-extraction", "point_clouds")
