@@ -124,7 +124,7 @@ def in_forms(factors: FactorSet, plan: Plan, block: int = 1) -> FactorSet:
 
 
 def compressed_groups(plan: Plan) -> dict[str, list[SitePlan]]:
-    """Sites that are not dense, by what they are factorized with."""
+    """Sites that are not dense, by the group that they are factorized in."""
     groups: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         if site.candidate.form != "dense":
@@ -163,7 +163,7 @@ def _pivoted(
 
 
 def _parts(up: Tensor, sites: list[SitePlan]) -> tuple[Tensor, ...]:
-    """Cut the outputs of a group into those of its sites; a site alone keeps what there is."""
+    """Cut the outputs of a group into those of its sites; a site alone keeps all of them."""
     if len(sites) == 1:
         return (up,)
     parts: tuple[Tensor, ...] = up.split([site.out_features for site in sites], dim=1)
