@@ -1,4 +1,4 @@
-"""The compressed model in torch: what the exported graph must agree with."""
+"""The compressed model in torch, with which the exported graph must agree."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", 
 
 
 class FactorizedLinear(nn.Module):
-    """A linear that computes with factors; it shows what an ``nn.Linear`` shows.
+    """A linear that computes with factors; it has the attributes of an ``nn.Linear``.
 
     Args:
         dense: linear that it stands in for.
@@ -69,7 +69,7 @@ class FactorizedLinear(nn.Module):
 
 
 class FactorizedConvolution(nn.Module):
-    """A convolution that computes as two, the second pointwise; it shows what the dense one shows.
+    """A convolution that computes as two, the second pointwise; it has the dense one's attributes.
 
     Args:
         dense: convolution that it stands in for.

@@ -54,9 +54,10 @@ def decompose(
         weights = [weight_of(model, site.name).double() for site in group.sites]
         given = [statistics.of(site) for site in group.sites]
         for each in given:
-            _require_finite(group.name, each.input_gram, each.output_gradient_gram)
+            _require_finite(group.name, "inputs", each.input_gram)
+            _require_finite(group.name, "output gradients", each.output_gradient_gram)
         result = decompose_group(group, weights, given, method, coefficients)
-        _require_finite(group.name, result.loss[result.loss != torch.inf])
+        _require_finite(group.name, "predicted losses", result.loss[result.loss != torch.inf])
         write_spectrum(folder, group.name, result)
         progress("decomposition", done, len(groups))
 
@@ -86,12 +87,12 @@ def decompose_group(
     return stacked if coefficients == "stacked" else fit_coefficients(stacked, weights, metrics)
 
 
-def _require_finite(name: str, *tensors: Tensor | None) -> None:
-    if all(tensor is None or torch.isfinite(tensor).all() for tensor in tensors):
+def _require_finite(name: str, what: str, values: Tensor | None) -> None:
+    if values is None or torch.isfinite(values).all():
         return
     raise InputError(
-        f"The calibration statistics of {name} are not finite: the model overflows on this "
-        f"calibration text. Check the model's outputs on it, or calibrate on another."
+        f"The calibration statistics of {name} are not finite: its {what} overflow in float32 on "
+        f"this calibration text. Check the model's outputs on it, or calibrate on another."
     )
 
 
@@ -123,7 +124,7 @@ def in_forms(factors: FactorSet, plan: Plan, block: int = 1) -> FactorSet:
 
 
 def compressed_groups(plan: Plan) -> dict[str, list[SitePlan]]:
-    """Sites that are not dense, by what they are factorized with."""
+    """Sites that are not dense, by the group that they are factorized in."""
     groups: dict[str, list[SitePlan]] = {}
     for site in plan.sites:
         if site.candidate.form != "dense":
@@ -162,7 +163,7 @@ def _pivoted(
 
 
 def _parts(up: Tensor, sites: list[SitePlan]) -> tuple[Tensor, ...]:
-    """Cut the outputs of a group into those of its sites; a site alone keeps what there is."""
+    """Cut the outputs of a group into those of its sites; a site alone keeps all of them."""
     if len(sites) == 1:
         return (up,)
     parts: tuple[Tensor, ...] = up.split([site.out_features for site in sites], dim=1)

@@ -58,7 +58,7 @@ class TableStatistics:
 
 
 def read_table_statistics(folder: Path) -> TableStatistics:
-    """Read what ``TableStatistics.write`` wrote."""
+    """Read the statistics that ``TableStatistics.write`` wrote."""
     return TableStatistics(**load_file(folder / _FILE))
 
 
@@ -126,7 +126,7 @@ def table_loss(
     units_per_token: float,
     precision: WeightPrecision,
 ) -> float:
-    """Predict what rounding the whole table loses, in nats per loss term."""
+    """Predict the loss of rounding the whole table, in nats per loss term."""
     weight = token_table(model).weight.detach()
     error = weight - rounded(weight.T, precision).T  # (vocabulary, hidden)
     read = ((error @ known.gradient_gram) * error).sum(1) @ known.frequency

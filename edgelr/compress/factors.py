@@ -80,7 +80,7 @@ FactorSet = dict[str, Factors]
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """Factors of one group at every rank, with what each rank costs.
+    """Factors of one group at every rank, with their predicted losses.
 
     Attributes:
         down: first factor, ``(in_features, k)``; its first ``r`` columns are that of rank ``r``.

@@ -99,7 +99,7 @@ def _interpolate(matrix: Array, block: int) -> tuple[Array, Array]:
 
 
 def _choices(matrix: Array, block: int) -> Iterator[Array]:
-    """Orders of the columns of ``matrix (rank, n)``, pivots first; what costs least comes first."""
+    """Orders of the columns of ``matrix (rank, n)``, pivots first; the cheapest comes first."""
     rank, columns = matrix.shape
     free = (columns - rank) // block
     starts = np.linspace(0, free, min(free, WINDOWS) + 1).astype(int) * block

@@ -58,7 +58,7 @@ def round_factors(
     factors: FactorSet,
     input_gram_of: Callable[[str], Tensor | None],
 ) -> Rounded:
-    """Round what the plan stores in int8 or int4; the rest stays as it is.
+    """Round the matrices that the plan stores in int8 or int4; the rest stays as it is.
 
     ``down`` is rounded first, and ``up`` solved again for what it became, so that it makes up for
     a part of the error before it is rounded itself.
@@ -110,7 +110,7 @@ def quantized_losses(
     precision: WeightPrecision,
     progress: Progress,
 ) -> dict[str, QuantizedLoss]:
-    """Predict for every group what one precision loses; see ``quantized_loss``."""
+    """Predict the loss of every group in one precision; see ``quantized_loss``."""
     (store, method), found = metric_of, {}
     for done, group in enumerate(groups, start=1):
         weights = [weight_of(model, site.name).double() for site in group.sites]
@@ -124,7 +124,7 @@ def quantized_losses(
 def quantized_loss(
     weights: list[Tensor], metrics: list[ErrorMetric], found: Decomposed, precision: WeightPrecision
 ) -> QuantizedLoss:
-    """Predict what a group loses when its weights, or its factors, are rounded.
+    """Predict the loss of a group when its weights, or its factors, are rounded.
 
     Args:
         weights: weight of each site, ``(out_features, in_features)``, float64.

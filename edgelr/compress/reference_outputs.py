@@ -23,7 +23,7 @@ def write_answers(
     new_tokens: int,
     path: Path,
 ) -> None:
-    """Write what the compressed model answers to ``prompts``.
+    """Write the answers of the compressed model to ``prompts``.
 
     Decoders: logits of every prompt position, and ``new_tokens`` greedy tokens. Others: outputs of
     their graphs. With them, the float32 rounding noise of these answers: the largest difference to

@@ -1,4 +1,4 @@
-"""Give the kept components the scales that make up best for what was dropped.
+"""Give the kept components the scales that make up best for the dropped ones.
 
 With all scales at one, the gradient of the mean divergence KL(dense || compressed) with respect to
 them is known exactly: the mean of ``p_k = (x . down_k) (up_k . g)``, where ``x`` is what a linear

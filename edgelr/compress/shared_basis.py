@@ -100,7 +100,7 @@ def group_loss(factors: LowRank, weights: list[Tensor], metrics: list[ErrorMetri
 
 
 def metric_loss(error: Tensor, metric: ErrorMetric) -> float:
-    """Predict what an ``error (out_features, in_features)`` costs: ``1/2 tr(E^T G E H)``."""
+    """Predict the loss of an ``error (out_features, in_features)``: ``1/2 tr(E^T G E H)``."""
     output_gram, input_gram = metric
     weighed = error if output_gram is None else output_gram @ error
     weighed = weighed if input_gram is None else weighed @ input_gram

@@ -60,7 +60,7 @@ class SpectrumTable:
             return _value({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def with_whole(self, site: LinearSite, costs: Mapping[WeightPrecision, float]) -> SpectrumTable:
-        """Add a weight that is not factorized, and what it loses in each precision."""
+        """Add a weight that is not factorized, and its loss in each precision."""
         never = np.full(min(site.in_features, site.out_features) + 1, np.inf)
         exact = np.append(never[1:], 0.0)
         losses = {precision: QuantizedLoss(cost, never) for precision, cost in costs.items()}
@@ -69,7 +69,7 @@ class SpectrumTable:
         )
 
     def scaled(self, truncation: float, rounding: float) -> SpectrumTable:
-        """Multiply what is predicted for dropped components, and for rounded weights."""
+        """Scale the predicted losses of dropped components, and of rounded weights."""
 
         def quantized(name: str, lost: QuantizedLoss) -> QuantizedLoss:
             dropped = self.loss[name]
@@ -107,14 +107,14 @@ def read_spectra(folder: Path) -> SpectrumTable:
 
 
 def write_losses(folder: Path, losses: Mapping[str, QuantizedLoss]) -> None:
-    """Write what groups lose in one precision."""
+    """Write the losses of groups in one precision."""
     arrays = {f"{name}/product": each.product for name, each in losses.items()}
     arrays |= {f"{name}/dense": np.array(each.dense) for name, each in losses.items()}
     np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
 
 
 def read_losses(folder: Path) -> dict[str, QuantizedLoss]:
-    """Read what ``write_losses`` wrote."""
+    """Read the losses that ``write_losses`` wrote."""
     with np.load(folder / _LOSSES, allow_pickle=False) as arrays:
         names = [name.removesuffix("/dense") for name in arrays if name.endswith("/dense")]
         return {
@@ -140,7 +140,7 @@ def write_factors(path: Path, factors: FactorSet) -> None:
 
 
 def read_factors(path: Path) -> FactorSet:
-    """Read what ``write_factors`` wrote."""
+    """Read the factors that ``write_factors`` wrote."""
     factors: FactorSet = {}
     with safe_open(path, framework="pt") as file:
         for site, (kind, shared, transposed) in json.loads(file.metadata()["sites"]).items():

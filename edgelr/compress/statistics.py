@@ -78,7 +78,7 @@ def collect(
 
 @dataclass(frozen=True)
 class StatisticsStore:
-    """Reads back what ``collect`` wrote, one site at a time.
+    """Reads the statistics that ``collect`` wrote, one site at a time.
 
     Attributes:
         folders: folder of each kind of Gram; kinds that no method needed have none.

@@ -43,7 +43,7 @@ class Start:
     def begin(
         self, rows: int, ask: Callable[[NDArray[np.int64]], NDArray[Any]]
     ) -> NDArray[np.int64]:
-        """Give what the targets of a batch begin with, ``(rows, length)``.
+        """Give the prefixes of the targets of a batch, ``(rows, length)``.
 
         Args:
             rows: number of rows of the batch.
@@ -59,11 +59,11 @@ class Start:
         return np.concatenate([begun, chosen[:, None], then], axis=1)
 
     def ruled_out(self, generated: int) -> list[int]:
-        """List what may not follow so many generated tokens."""
+        """List the token ids that may not follow so many generated tokens."""
         return [*self.never, *(() if generated else self.never_first)]
 
     def allowed(self, logits: NDArray[Any], generated: int) -> NDArray[Any]:
-        """Rule out what may not follow, of logits ``(rows, vocabulary)``; they are changed."""
+        """Rule out tokens that may not follow, in logits ``(rows, vocabulary)``; in place."""
         logits[:, self.ruled_out(generated)] = -np.inf
         return logits
 
@@ -98,7 +98,7 @@ def read_start(config: Mapping[str, Any], generation: Mapping[str, Any]) -> Star
 
 
 def _prompt(known: Mapping[str, Any]) -> list[int | None]:
-    """Read what a model of sounds is asked for; None stands for a language that is to be heard.
+    """Read the prompt of a model of speech; None stands for a language that is to be detected.
 
     As in transformers, ``language`` and ``task`` count where there are any, and else
     ``forced_decoder_ids``, pairs of a place and a token. No times are asked for.
@@ -165,7 +165,7 @@ def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
 
 
 def token_ids(value: int | Iterable[int] | None) -> tuple[int, ...]:
-    """Read what a configuration names: no token, one, or several."""
+    """Read the token ids that a configuration names: none, one, or several."""
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else tuple(value)

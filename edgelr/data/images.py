@@ -1,4 +1,4 @@
-"""Images of a run: list the files, and turn one into what a model reads. numpy and Pillow only."""
+"""Images of a run: files are listed, and turned into pixels. numpy and Pillow only."""
 
 from __future__ import annotations
 

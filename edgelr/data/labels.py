@@ -71,7 +71,7 @@ _SHOWN = 8  # labels in a message
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line: what the model is given, and what is true of it."""
+    """One line: an input of the model, and its true answer."""
 
     line: int
     given: Any  # str, or a list of words
@@ -79,7 +79,7 @@ class Record:
 
 
 def read_records(path: Path | None, task: Task) -> list[Record] | None:
-    """Read the lines of a ``.jsonl`` file that says what is true; None where it does not.
+    """Read the lines of a ``.jsonl`` file with true answers; None where it has none.
 
     Raises:
         InputError: only some lines do, one has other types, or the file cannot be read.
@@ -186,13 +186,13 @@ def require_scores() -> None:
 
 
 def truth_notes(task: Task, metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """Say why labels of images were not judged by what is true, where they were not."""
+    """Say why labels of images were not compared with true ones, where they were not."""
     judged = any(metric.name == ACCURACY for metric in metrics)
     return (NO_FOLDERS,) if task == "image-classification" and not judged else ()
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """Read an object; what is none has no keys, and is told about by its line."""
+    """Read an object; any other line has no keys, and an error names it."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -23,7 +23,7 @@ def left_padded(rows: TokenRows, pad_id: int) -> tuple[NDArray[Any], NDArray[Any
 
 
 def right_padded(rows: TokenRows, pad_id: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Pad token rows on the right to one length; what the pads are is never seen.
+    """Pad token rows on the right to one length; pads are never read.
 
     Returns:
         Token ids and attention mask, both ``(rows, longest)`` int64.

@@ -54,7 +54,7 @@ def take(samples: Samples, start: int, stop: int) -> Samples:
 
 
 def feeds(samples: Samples, index: int) -> Samples:
-    """Return what one run is fed."""
+    """Return the feeds of one run."""
     return {name: array[index, ...] for name, array in samples.items()}  # also of scalars, arrays
 
 
@@ -97,7 +97,7 @@ def write_samples(path: Path, samples: Samples) -> None:
 
 
 def load_samples(path: Path) -> Samples:
-    """Read what ``write_samples`` wrote.
+    """Read the samples that ``write_samples`` wrote.
 
     Raises:
         InputError: the file cannot be read.

@@ -67,11 +67,11 @@ class Texts:
 
     @property
     def judged_on(self) -> str:
-        """Say what the accuracy figures are about."""
+        """Name of the data that the accuracy figures are about."""
         return f"{self.evaluation_name}, {self.evaluation_part}"
 
     def write_judged(self, folder: Path) -> Path:
-        """Write what is judged on into a folder."""
+        """Write the data that is judged on into a folder."""
         path = folder / ("evaluation.jsonl" if self.records else "evaluation.txt")
         path.write_text(self.records or self.evaluation, encoding="utf-8")
         return path

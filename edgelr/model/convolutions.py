@@ -1,4 +1,4 @@
-"""Convolutions as linears: what they multiply with is the patch around a position.
+"""Convolutions as linears: their inputs are the patches around every position.
 
 A kernel ``(out, in, height, width)`` is the weight ``(out, in * height * width)`` of a linear that
 runs at every position of its output. Its factors are two convolutions: the first, with ``rank``
@@ -54,7 +54,7 @@ def matrix_of(module: nn.Linear | nn.Conv2d | nn.Embedding) -> Tensor:
 
 
 def read_features(module: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Yield what a linear multiplies with, ``(..., in_features)``: of patches, an image at a time.
+    """Yield the inputs of a linear, ``(..., in_features)``: of patches, an image at a time.
 
     Args:
         module: linear, or convolution.
@@ -76,7 +76,7 @@ def features_last(module: nn.Module, y: Tensor) -> Tensor:
 
 
 def first_product(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
-    """Multiply what a linear reads with ``down (in_features, rank)``, ``(..., rank)``."""
+    """Multiply the inputs of a linear with ``down (in_features, rank)``, ``(..., rank)``."""
     if not is_convolution(module):
         return x @ down
     return features_last(module, convolved(module, x, down))

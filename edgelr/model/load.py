@@ -112,7 +112,7 @@ def _from_folder(
 
 
 def _digest(folder: Path, read: ImageInput | SoundInput | None, further: list[Any]) -> str:
-    """Hash the weights and what else decides the graph.
+    """Hash the weights, and further values that decide the graph.
 
     Args:
         folder: folder of the model.
@@ -163,7 +163,7 @@ def _task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path)
 
 
 def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
-    """Read from the architecture's name what a model was trained for; the family's own if not.
+    """Read the task of a model from its architecture's name; the family's first if it has none.
 
     A folder of sentence-transformers embeds, though many name the masked language model that they
     began as.

@@ -128,7 +128,7 @@ def _resized(options: dict[str, Any], folder: Path) -> tuple[int, ...]:
 
 
 def _side(options: dict[str, Any], resized: tuple[int, ...], cropped: bool, folder: Path) -> int:
-    """Height and width of what the model is given."""
+    """Height and width of the model's input."""
     crop = options.get("crop_size") or {}
     sides = (crop.get("height"), crop.get("width")) if cropped else resized
     if len(sides) == 2 and sides[0] == sides[1] and sides[0] and sides[0] <= min(resized):
@@ -157,7 +157,7 @@ def _tokens(module: Any, side: int, folder: Path) -> int:
 
 
 def _moved(options: dict[str, Any]) -> tuple[Colours, Colours]:
-    """Read what is subtracted, and by what is divided after that; in one step each.
+    """Read the mean that is subtracted and the deviation to divide by, in one step each.
 
     EfficientNet's processor may subtract 1 first (``rescale_offset``), and divides once more for
     models with a head (``include_top``).

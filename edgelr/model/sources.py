@@ -98,7 +98,7 @@ def _read_gguf(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _from_factory(source: str, cache: Cache) -> Path:
-    """Keep what ``package.module:factory`` returns as a Hugging Face folder."""
+    """Keep the model that ``package.module:factory`` returns as a Hugging Face folder."""
     return keep_pair(call_factory(source), f"{source}()", cache)
 
 

@@ -69,7 +69,7 @@ def write_graph(source: str, folder: Path) -> None:
 
 
 def _module_and_inputs(source: str, made: Any) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Check what a factory returned, and name its inputs."""
+    """Check the values that a factory returned, and name the inputs."""
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
         raise InputError(
             f"{source}() returned {type(made).__name__}; with --task tensors, expected (torch "
@@ -102,7 +102,7 @@ def _told(named: Mapping[str, Any]) -> str:
 
 
 def _answers(module: nn.Module, few: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """Run one sample; return what the graph answers, in its order, by the names that it gets."""
+    """Run one sample; return the outputs in the graph's order, by the names that they get."""
     with torch.no_grad():
         output: Any = module(**{name: each[[index]] for name, each in few.items()})
     if isinstance(output, Mapping) and all(isinstance(each, Tensor) for each in output.values()):

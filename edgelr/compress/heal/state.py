@@ -47,7 +47,7 @@ class State:
 
 
 def save(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
-    """Write state and tensors in the place of what was there, in one step.
+    """Replace the saved state and tensors in one step.
 
     One file, because of two an interruption could leave the first new and the second old.
     """
@@ -58,7 +58,7 @@ def save(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
 
 
 def load(folder: Path) -> tuple[State, dict[str, Tensor]]:
-    """Read what was saved last; a new state where nothing was."""
+    """Read the state that was saved last; a new one where none was."""
     if not (folder / FILE).exists():
         return State(), {}
     with safe_open(folder / FILE, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Factors as a function of what is trained: the factors themselves, or updates of them."""
+"""Factors as a function of trained parameters: the factors themselves, or updates of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Student:
     factors: Callable[[], FactorSet]
 
     def graduate(self) -> FactorSet:
-        """Detach the factors as they stand; what sites of a group share is one tensor."""
+        """Detach the factors as they stand; sites of a group share one tensor."""
         learned = self.factors()  # held until the end, so that no id is used twice
         plain: dict[int, Tensor] = {}
         return _mapped(
@@ -44,7 +44,7 @@ class Student:
 
 
 def student_of(given: FactorSet, asked: Healing) -> Student:
-    """Make what is asked for trainable; the other factors stay as they are.
+    """Make the factors that are asked for trainable; the others stay as they are.
 
     Raises:
         EnvironmentProblem: an adapter was asked for, and peft is not installed.
@@ -74,7 +74,7 @@ def low_rank_sites(factors: FactorSet) -> set[str]:
 
 
 def _trained_itself(given: FactorSet, names: set[str]) -> Student:
-    """Train the factors themselves; what a group shares is one parameter."""
+    """Train the factors themselves; the shared factor of a group is one parameter."""
     parameters: dict[str, nn.Parameter] = {}
 
     def leaf(name: str, field: str, tensor: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _group(given: FactorSet, name: str, field: str) -> str | None:
 
 
 def _mapped(given: FactorSet, change: Callable[[str, str, Tensor], Tensor]) -> FactorSet:
-    """Replace every tensor by what ``change(site, field, tensor)`` returns."""
+    """Replace every tensor by ``change(site, field, tensor)``."""
     made: FactorSet = {}
     for name, factors in given.items():
         values = {field.name: getattr(factors, field.name) for field in fields(factors)}

@@ -126,7 +126,7 @@ class Training:
         self._save()
 
     def _finish(self, evaluate: Callable[[], float]) -> None:
-        """Evaluate what was not yet, and put the best values into the parameters."""
+        """Evaluate the last steps, and put the best values into the parameters."""
         if self.state.evaluated_step < self.state.step:
             self._evaluate(evaluate)
         if not self.state.finished:

@@ -180,7 +180,7 @@ class ScoreTraining:
         self.price *= math.exp(GAIN * (ahead - HALF))
 
     def _sparsify(self, kept: Tensor, dense: Tensor) -> None:
-        """Move the scores of what is not kept to zero; the others of a site make up for it."""
+        """Move the scores of dropped components to zero; the others of a site make up for it."""
         ours = ~dense[self.components.owner]
         with torch.enable_grad():
             scores = self.scores()

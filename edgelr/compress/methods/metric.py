@@ -82,7 +82,7 @@ def grid(full: int, count: int = 8) -> tuple[int, ...]:
 
 
 def gather(weight: Tensor, dropped: float, fitted: dict[int, tuple[LowRank, float]]) -> Fits:
-    """Collect what was fitted, so that no rank is worse than a lower one and the last is exact.
+    """Collect fits of single ranks: none is worse than a lower one, and the last is exact.
 
     Where a search found nothing better than the fit of a lower rank, that fit is taken, with
     components of zero.

@@ -59,7 +59,7 @@ __all__ = [
 
 
 def loss_of(model: LoadedModel) -> ModalityLoss:
-    """Find what is particular to the modality of a model.
+    """Find the loss of a model's modality.
 
     Raises:
         InputError: no package that is installed runs this modality in torch.
@@ -68,7 +68,7 @@ def loss_of(model: LoadedModel) -> ModalityLoss:
 
 
 def as_tensors(inputs: Any, mask: NDArray[Any]) -> tuple[Inputs, Tensor]:
-    """Turn what a calibration yields into tensors."""
+    """Turn a batch of calibration rows into tensors."""
     return with_arrays(inputs, torch.tensor), torch.tensor(mask)
 
 
@@ -107,7 +107,7 @@ def decided_tokens(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
 
 
 def decisions_per_row(model: LoadedModel) -> int:
-    """Count what is decided about a text or an image: one label, or each of them."""
+    """Count the decisions about a text or an image: one label, or each of them."""
     config: Any = model.module.config
     if TASKS.get(model.task).loss != "label":
         return 1
@@ -178,7 +178,7 @@ def _compared(model: LoadedModel, mask: Tensor, given: dict[str, Tensor]) -> Ten
 def _send_sampled(
     model: LoadedModel, answered: Tensor, inputs: Inputs, mask: Tensor, generator: torch.Generator
 ) -> None:
-    """Send back what ``backward`` describes, from what it answered."""
+    """Send the gradients of ``backward`` back from given answers."""
     traits = TASKS.get(model.task)
     if traits.loss == "embedding":
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))

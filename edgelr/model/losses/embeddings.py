@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def embedding_gradients(module: nn.Module) -> Iterator[None]:
-    """Let what every table of embeddings gives want a gradient while the block runs."""
+    """Let the output of every table of embeddings want a gradient while the block runs."""
 
     def want(_module: nn.Module, _args: Any, output: Tensor) -> None:
         output.requires_grad_()

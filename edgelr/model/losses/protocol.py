@@ -114,7 +114,7 @@ class ModalityLoss(Protocol):
     def positions(
         self, model: LoadedModel, given: dict[str, Tensor], shape: torch.Size
     ) -> SitePositions | None:
-        """Tell at which positions a linear runs, from the shape of what it gives.
+        """Tell at which positions a linear runs, from the shape of its output.
 
         Args:
             model: model that runs.
@@ -146,7 +146,7 @@ class ModalityLoss(Protocol):
         return nullcontext({"inputs_embeds": embedded.requires_grad_(), "attention_mask": mask})
 
     def compared(self, model: LoadedModel, output: Any, mask: Tensor) -> Tensor:
-        """Take from a model's output what is compared; see ``losses.answers``."""
+        """Take the compared answers from a model's output; see ``losses.answers``."""
         traits = TASKS.get(model.task)
         found: Tensor = getattr(output, traits.output)
         if traits.loss == "embedding":  # float64: cosines near 1 are compared
@@ -218,7 +218,7 @@ class ModalityLoss(Protocol):
         return named, [torch.tensor(prompt[None]) for prompt in prompts]
 
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
-        """Compute what the graph of the model answers to a batch of one."""
+        """Compute the output of the model's graph for a batch of one."""
         answered = model.module(**self.named_inputs(model, row, torch.ones_like(row)))
         found: Tensor = getattr(answered, TASKS.get(model.task).output)
         return found

@@ -1,4 +1,4 @@
-"""Models of speech: an encoder of sounds, and a decoder that predicts what is said in them."""
+"""Models of speech: an encoder of sounds, and a decoder that predicts their transcripts."""
 
 from __future__ import annotations
 

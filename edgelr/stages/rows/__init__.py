@@ -83,7 +83,7 @@ class ModalityRows(Protocol):
     def workload(
         self, model: LoadedModel, settings: Settings, device: DeviceProfile
     ) -> tuple[DeviceProfile, ModelShape, int]:
-        """Size the device's workload, the model and the context for what is read."""
+        """Size the device's workload, the model and the context for the model's inputs."""
         context = settings.context_tokens or min(device.context_tokens, model.longest_text)
         source_tokens = min(model.dimensions.source_tokens, context)
         return device, replace(model.dimensions, source_tokens=source_tokens), context

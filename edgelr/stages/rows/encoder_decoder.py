@@ -1,4 +1,4 @@
-"""Rows of encoder-decoders: sentences, and what the model itself answers to them."""
+"""Rows of encoder-decoders: sentences, and the model's own answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of models of speech: sounds, and what the model itself hears in them."""
+"""Rows of models of speech: sounds, and the model's own transcripts."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class TextEncoderRows(ModalityRows):
         return judged_line_by_line(texts, path)
 
     def require_truths(self, model: LoadedModel, records: Sequence[Record], path: Path) -> None:
-        """Make sure that answers can be compared with what is true.
+        """Make sure that answers can be compared with true ones.
 
         Raises:
             InputError: the model has no such labels.
