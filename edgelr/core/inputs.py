@@ -13,14 +13,14 @@ class ImageInput:
 
     Attributes:
         side: height and width of what the model reads, in pixels.
-        tokens: that the model makes of it: patches, and those that it adds to them.
+        tokens: number of tokens of an image: patches, and those that the model adds.
         resized: ``(height, width)`` whatever the shape of the image was, or ``(edge,)``: the
             shorter edge, where the shape stays.
         resample: Pillow's name of the filter, such as ``bicubic``.
         cropped: whether ``side`` is cut out of the middle.
-        scale: what the values of a pixel, 0 to 255, are multiplied by.
-        mean: is subtracted from red, green and blue.
-        std: they are divided by.
+        scale: factor of the values of a pixel, which are 0 to 255.
+        mean: means that are subtracted from red, green and blue.
+        std: standard deviations that red, green and blue are divided by.
     """
 
     side: int
@@ -39,11 +39,11 @@ class SoundInput:
 
     Attributes:
         rate: samples per second, of one channel.
-        samples: that are read: what is shorter ends in silence, what is longer is cut.
+        samples: number of samples that are read: shorter sounds end in silence, longer are cut.
         window: samples of one Fourier transform, under a Hann window.
         hop: samples from one transform to the next; there is a frame for each.
         mel_bins: bands of equal width on Slaney's mel scale, from 0 Hz on.
-        highest_hz: where they end.
+        highest_hz: frequency at which the bands end.
         tokens: positions that the encoder makes of it.
     """
 
@@ -65,9 +65,9 @@ class Matching:
     """How texts and images are compared: a logit is ``scale`` times their cosine, plus ``bias``.
 
     Attributes:
-        scale: of the cosine.
-        bias: of every logit.
-        tokens: of the longest text.
+        scale: factor of the cosine.
+        bias: bias of every logit.
+        tokens: length of the longest text.
         pad_token: stands behind shorter texts.
         padded: whether every text has ``tokens`` tokens, and padding is read like any other; there
             is no mask then, and each label has a probability of its own.

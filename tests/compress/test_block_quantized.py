@@ -1,4 +1,4 @@
-"""Weights in whole numbers: what ONNX Runtime multiplies with is what is computed with here."""
+"""Quantized weights: what ONNX Runtime multiplies with is what is computed with here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table in whole numbers: gathered from and multiplied with, stored once."""
+"""A quantized table: gathered from and multiplied with, stored once."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ CHECKSUMS = "test_the_files_are_those_that_were_exported"
 PLANTED = [
     *((kind, fault) for kind in ("decoder", "encoder") for fault in FAULTS),
     ("decoder", random_head),
-    ("whole numbers", wrong_zero_point),
+    ("quantized", wrong_zero_point),
 ]
-KINDS = ("decoder", "encoder", "whole numbers")
+KINDS = ("decoder", "encoder", "quantized")
 USERS_TEST = """
 import sys
 from edgelr.pytest_plugin import assert_no_regression
@@ -77,7 +77,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     root, cache = tmp_path_factory.mktemp("regression"), session_cache(tmp_path_factory)
     decoder, encoder = (write_biased(root / f"model-{name}", name) for name in ("qwen2", "bert"))
     wanted = {"decoder": (decoder, {}), "encoder": (encoder, {}),
-              "whole numbers": (decoder, {"precision": "int8", "keep": 0.45})}  # fmt: skip
+              "quantized": (decoder, {"precision": "int8", "keep": 0.45})}  # fmt: skip
     found = {"original decoder": decoder}
     for name, (model, changes) in wanted.items():
         found[name] = root / name

@@ -29,7 +29,7 @@ def answers_of(
         runner: runner of the bundle.
         bundle: bundle that is tested.
         rows: inputs.
-        arrays: what is stored of the inputs.
+        arrays: stored inputs.
     """
     config, task = read_config(bundle), bundle.manifest.task
     several = task != "token-classification" and decides_each_label(

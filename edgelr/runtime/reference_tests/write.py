@@ -30,7 +30,7 @@ def write_references(
     Args:
         original: dense export.
         bundle: bundle that is tested, as it ships.
-        source: what the bundle was judged on: a text, a list of images, or inputs of a graph.
+        source: data that the bundle was judged on: a text, a list of images, or inputs.
         folder: gets ``references.npz``, ``expected.json`` and ``test_accuracy.py``.
 
     Raises:
