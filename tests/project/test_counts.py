@@ -37,8 +37,8 @@ OPEN = {  # modules that have no test file of their own yet
     "report": "usage",
     "stages": (
         "baselines bundle bundle_tests calibration_data checks cost_model loss_correction "
-        "model_bundle model_report model_subject objectives report source sources/onnx "
-        "sources/transformers staging onnx/bundle onnx/components onnx/costs onnx/graph "
+        "model_bundle model_report model_subject objectives report sources/onnx "
+        "sources/transformers onnx/bundle onnx/components onnx/costs onnx/graph "
         "onnx/original onnx/sensitivity onnx/subject"
     ),
 }
