@@ -62,7 +62,6 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     # Few tokens: what is tested here is that everything holds together, not how good it is.
     text.write_text(read_text(None)[:EVALUATED], encoding="utf-8")
     options = ["--profile", "generic-cpu", "--keep", "0.8", "--out", str(out)]
-    options += ["--recipe", "svd-llm"]  # one pass and one decomposition of each linear
     options += ["--calibration-tokens", "2048", "--calibration-length", "128"]
     options += ["--evaluation", str(text)]
     try:
