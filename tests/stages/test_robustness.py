@@ -26,7 +26,7 @@ from edgelr.core.run import Run
 from edgelr.device.profile import load_profile, profile_path
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.model_subject import dense_export
-from tests.conftest import MakeModel
+from tests.conftest import write_tiny
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
@@ -178,9 +178,9 @@ def test_a_full_disk_is_noticed_first(
 
 
 def test_a_model_without_linears_is_refused(
-    run: Invoke, make_model: MakeModel, tmp_path: Path
+    run: Invoke, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    folder = make_model("llama", num_hidden_layers=0).folder
+    folder = write_tiny(tmp_path_factory.mktemp("llama") / "model", "llama", num_hidden_layers=0)
     done = run("--out", tmp_path / "out", model=folder)
     assert (done.exit_code, "no linear that can be factorized" in done.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []
