@@ -25,9 +25,9 @@ from edgelr.core.settings import make_settings
 from edgelr.data import calibration
 from edgelr.device.profile import load_profile
 from edgelr.model.losses import named_inputs
-from edgelr.stages import calibration_data as material
-from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
 from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.transformers.calibration_data import calibrate
+from edgelr.stages.transformers.subject import ModelSubject, dense_export, examine, load_model
 
 
 def bare_passes(subject: ModelSubject, parts: list[calibration.Calibration], clock: Clock) -> None:
@@ -66,7 +66,7 @@ def main() -> None:
         device = load_profile(settings.profile)
         subject = examine(load_model(settings, run), settings, device)
         dense = dense_export(subject.model, run)
-        parts = material.calibrate(subject, dense, run)
+        parts = calibrate(subject, dense, run)
         bare_passes(subject, parts, needed)
         pipeline.plan(settings, device, run, source=ModelSource(subject.model))
     for stage, seconds in {**needed.seconds, **run.clock.seconds}.items():

@@ -93,7 +93,7 @@ LONGEST = (  # files of tests, by the time that all of their tests take, or the 
     "compress/decompose",
     "plan/recipes",
     "compress/importance_soco",
-    "stages/factorize",
+    "stages/transformers/factorize",
     "cli/app",
 )
 

@@ -121,13 +121,13 @@ def measure(
     """Measure latency and memory of a bundle on this machine, in a fresh process."""
     from edgelr.core.bundle import read_bundle
     from edgelr.report.terminal import print_measurements, print_operators
-    from edgelr.runtime import calls as jobs
+    from edgelr.runtime import calls
     from edgelr.runtime import measure as runtime
     from edgelr.runtime.requests import Execution, PhaseSizes
 
     bundle, execution = read_bundle(folder), Execution(provider, threads)
     if operators:
-        profiled = jobs.operators(bundle, tokens, execution, repetitions)
+        profiled = calls.operators(bundle, tokens, execution, repetitions)
         if as_json:
             print_json(profiled)
         else:

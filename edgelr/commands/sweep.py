@@ -36,11 +36,10 @@ from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
 from edgelr.report.schema import SCHEMA_VERSION, to_json
-from edgelr.runtime import calls as jobs
-from edgelr.runtime import measure
+from edgelr.runtime import calls, measure
 from edgelr.runtime.requests import PhaseSizes
-from edgelr.stages import bundle as delivery
-from edgelr.stages import report as reporting
+from edgelr.stages.bundle import EVALUATION
+from edgelr.stages.report import environment
 from edgelr.stages.source import Source, open_source
 from edgelr.stages.subject import DenseExport, Subject
 
@@ -107,7 +106,7 @@ class _Maker:
             metric=TASKS.get(device.subject.task).metric,
             text=device.subject.judged_on,
             calibration=calibration,
-            environment=reporting.environment(),
+            environment=environment(),
             entries=tuple(entries),
         )
 
@@ -186,7 +185,7 @@ class _Maker:
             self._run.note(f"{device.profile.id}: {title}")
             data = subject.write_judged(folder)
             progress = self._run.progress
-            metrics = jobs.accuracy(dense, run, data, size=delivery.EVALUATION, progress=progress)
+            metrics = calls.accuracy(dense, run, data, size=EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             sizes = PhaseSizes(lengths, lengths)
             found = measure.measure(dense, run, sizes=sizes, progress=progress)

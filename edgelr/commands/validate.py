@@ -13,7 +13,7 @@ from edgelr.core.settings import make_settings
 from edgelr.data.labels import truth_notes
 from edgelr.data.text import DEFAULT_TEXT
 from edgelr.device.gate import make_gate
-from edgelr.runtime import calls as jobs
+from edgelr.runtime import calls
 from edgelr.runtime.requests import Execution
 from edgelr.stages.source import open_source
 
@@ -40,7 +40,7 @@ def validate_again(
         run: cache, listener, clock and seed.
     """
     reference = _reference(bundle, against, run)
-    metrics = jobs.accuracy(reference, bundle, data, Execution(provider), progress=run.progress)
+    metrics = calls.accuracy(reference, bundle, data, Execution(provider), progress=run.progress)
     reads = MODALITIES.get(bundle.manifest.modality).reads
     limit = bundle.manifest.max_drop if max_drop is None else max_drop
     return Validation(

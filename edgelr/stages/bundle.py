@@ -15,8 +15,7 @@ from edgelr.core.settings import Settings
 from edgelr.data.labels import truth_notes
 from edgelr.data.text import EvaluationSize
 from edgelr.device.gate import make_gate
-from edgelr.runtime import calls as jobs
-from edgelr.runtime import measure
+from edgelr.runtime import calls, measure
 from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.source import Source, Written
@@ -96,8 +95,8 @@ def _accuracy(
     if (asked or made.subject.device.provider) == "cuda":
         with nullcontext() if asked == "cuda" else suppress(ProviderError):
             on_gpu = Execution("cuda")
-            return jobs.accuracy(original, written.bundle, data, on_gpu, **options), True
-    return jobs.accuracy(original, _runnable(written), data, **options), False
+            return calls.accuracy(original, written.bundle, data, on_gpu, **options), True
+    return calls.accuracy(original, _runnable(written), data, **options), False
 
 
 def _runnable(written: Written) -> ExportBundle:

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.run import Run
 from edgelr.report.usage import snippet
-from edgelr.runtime import calls as jobs
+from edgelr.runtime import calls
 
 FOLDER = "tests"
 
@@ -26,7 +26,7 @@ def write_tests(original: ExportBundle, bundle: ExportBundle, text: Path | None,
     folder = bundle.folder / FOLDER
     folder.mkdir()
     run.progress("tests", 0, 1)
-    jobs.write_references(original, bundle, text, folder)
+    calls.write_references(original, bundle, text, folder)
     for name, source in {"conftest.py": "conftest", "test_files.py": "files"}.items():
         (folder / name).write_text(snippet(f"regression/{source}.py"), encoding="utf-8")
     run.progress("tests", 1, 1)

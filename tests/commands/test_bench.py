@@ -306,7 +306,7 @@ def test_a_recipe_that_the_model_cannot_have_is_told_in_its_rows(
     def refuse(*_: object) -> None:
         raise InputError("The statistics are not finite.")
 
-    monkeypatch.setattr("edgelr.stages.cost_model.spectra", refuse)
+    monkeypatch.setattr("edgelr.stages.transformers.cost_model.spectra", refuse)
     found = ask(tiny_decoder, tmp_path, recipes=("svd",))
     assert [row.problem for row in found.rows[1:]] == ["The statistics are not finite."] * 2
 

@@ -26,8 +26,8 @@ from edgelr.graph.probe import write_attention, write_decoding, write_norms, wri
 from edgelr.graph.workload import read_workload
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.session import open_session
-from edgelr.stages import model_subject as planning
-from edgelr.stages.baselines import dense_in
+from edgelr.stages.transformers.baselines import dense_in
+from edgelr.stages.transformers.subject import dense_export, load_model
 from tests.helpers.run_exports import Recorder
 from tests.real.test_decoder import model_path
 
@@ -156,10 +156,8 @@ def test_real_models_take_as_long_as_predicted(
     here: DeviceProfile, name: str, weights: WeightPrecision, tmp_path: Path
 ) -> None:
     cache = Cache(tmp_path)
-    model = planning.load_model(make_settings(model=model_path(name)), Run(cache))
-    bundle = dense_in(
-        model, planning.dense_export(model, Run(cache, Recorder())), weights, here, Run(cache)
-    )
+    model = load_model(make_settings(model=model_path(name)), Run(cache))
+    bundle = dense_in(model, dense_export(model, Run(cache, Recorder())), weights, here, Run(cache))
     shape = bundle.manifest.shape
     assert shape is not None
     clock, workload = LatencyModel(here, shape, "float32"), read_workload(bundle.model_path)

@@ -27,7 +27,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import RECIPES
-from edgelr.stages import cost_model
+from edgelr.stages.transformers import cost_model
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache

@@ -26,7 +26,7 @@ from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import backward
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages import model_subject as planning
+from edgelr.stages.transformers.subject import examine
 from tests.compress.test_decompose import answers, lost, search_of, spectra_of
 from tests.conftest import random_ids, tiny_texts
 from tests.helpers.run_exports import every_task, quick_settings
@@ -313,4 +313,4 @@ def test_decompositions_without_nested_components_are_refused(
 def test_linears_that_share_components_are_refused(tiny_decoder: LoadedModel) -> None:
     settings = quick_settings(tiny_decoder.folder, recipe="soco", grouping="input")
     with pytest.raises(InputError, match=r"soco.* weighs.*--grouping one"):
-        planning.examine(tiny_decoder, settings, load_profile("generic-cpu"))
+        examine(tiny_decoder, settings, load_profile("generic-cpu"))

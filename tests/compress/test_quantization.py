@@ -27,8 +27,8 @@ from edgelr.graph.residency import read_residency
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.token_table import find_table
-from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.factorize import make_factors
 from tests.conftest import MakeModel
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 

@@ -10,7 +10,7 @@ from edgelr.core.tasks import TASKS
 from edgelr.model.losses import LOSSES
 from edgelr.report.usage import USAGES
 from edgelr.runtime.runners import RUNNERS
-from edgelr.stages.rows import ROWS
+from edgelr.stages.transformers.rows import ROWS
 
 every_modality = pytest.mark.parametrize("name", MODALITIES.names())
 

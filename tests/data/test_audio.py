@@ -29,8 +29,8 @@ from edgelr.data.audio import (
 from edgelr.data.file_lists import listed
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.model_subject import examine
-from edgelr.stages.rows.speech import USUAL_SOUNDS
+from edgelr.stages.transformers.rows.speech import USUAL_SOUNDS
+from edgelr.stages.transformers.subject import examine
 from tests.helpers.audio import chirp, write_sounds, write_wave
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import quick_settings

@@ -19,7 +19,7 @@ from edgelr.data.file_lists import (
     spread_lines,
 )
 from edgelr.data.images import list_images
-from edgelr.stages.text_selection import choose_files
+from edgelr.stages.transformers.text_selection import choose_files
 from tests.data.test_images import picture
 
 WriteImages = Callable[..., Path]

@@ -29,7 +29,7 @@ from edgelr.runtime.runners.encoder_decoder import EncoderDecoderRunner
 from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.runners.text_encoder import TextEncoderRunner
 from edgelr.runtime.validate import accuracy
-from edgelr.stages.rows import rows_of
+from edgelr.stages.transformers.rows import rows_of
 from tests.conftest import SENTENCES, make_tokenizer
 from tests.helpers.run_exports import (
     IMAGE_PIVOT,

@@ -28,9 +28,9 @@ from edgelr.device.latency import (
 from edgelr.device.profile import DeviceProfile, Figure, Kernels, load_profile, profile_names
 from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.factorize import make_factors
-from edgelr.stages.model_bundle import write_bundle
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.bundle import write_bundle
+from edgelr.stages.transformers.factorize import make_factors
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
 
 DECODER = ModelShape(30, 576, 1536, 9, 3, 64, 49152)

@@ -12,8 +12,8 @@ from edgelr.graph.bind import Binding, bind
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages.model_subject import dense_export
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.subject import dense_export
 from tests.helpers.run_exports import Recorder, session_cache
 
 RANDOM = np.random.default_rng(0)

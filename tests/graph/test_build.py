@@ -23,8 +23,8 @@ from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.save import load_graph, read_versions
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
-from edgelr.stages.model_subject import dense_export
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.subject import dense_export
 from tests.helpers.run_exports import Recorder, batch, run_graph, run_torch, session_cache
 
 

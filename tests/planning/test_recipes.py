@@ -21,9 +21,9 @@ from edgelr.device.storage import stored
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import RECIPES
-from edgelr.stages.factorize import Factored, make_factors
-from edgelr.stages.model_bundle import write_bundle
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.bundle import write_bundle
+from edgelr.stages.transformers.factorize import Factored, make_factors
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import (
     Recorder,

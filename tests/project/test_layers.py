@@ -53,7 +53,7 @@ DOORS = {
     "onnxruntime": "runtime compress.block_quantized",  # packs as it reads
     "optimum": "model exporters",
     "peft": "compress",
-    "torch": "model compress exporters stages.factorize stages.baselines",
+    "torch": "model compress exporters stages.transformers.factorize stages.transformers.baselines",
     "PIL": "data",
     "soundfile": "data",
     "transformers": "model exporters",

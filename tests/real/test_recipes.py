@@ -20,10 +20,10 @@ from edgelr.device.profile import load_profile
 from edgelr.graph.save import load_graph
 from edgelr.model.sites import weight_of
 from edgelr.planning.recipes import RECIPES
-from edgelr.runtime import calls as jobs
-from edgelr.stages.factorize import make_factors
-from edgelr.stages.model_bundle import PARITY_LIMIT, write_bundle
+from edgelr.runtime import calls
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.bundle import PARITY_LIMIT, write_bundle
+from edgelr.stages.transformers.factorize import make_factors
 from tests.helpers.run_exports import Recorder, make_place
 from tests.real.test_decoder import model_path
 
@@ -67,7 +67,7 @@ def make(
 
 
 def require_parity(made: Made) -> None:
-    found = jobs.parity(made.exact, made.answers, limit=PARITY_LIMIT)
+    found = calls.parity(made.exact, made.answers, limit=PARITY_LIMIT)
     assert found.passed, found
 
 

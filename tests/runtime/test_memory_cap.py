@@ -23,9 +23,9 @@ from edgelr.runtime.measure import measure_one
 from edgelr.runtime.memory_cap import predict_peak, run_under_cap
 from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
-from edgelr.stages import model_subject as planning
-from edgelr.stages.baselines import dense_in
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.baselines import dense_in
+from edgelr.stages.transformers.subject import dense_export, load_model
 from tests.helpers.run_exports import Recorder, session_cache
 
 MIB = 2**20
@@ -51,7 +51,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(scope="module")
 def export(tiny_decoder: LoadedModel, cache: Cache) -> DenseExport:
-    return planning.dense_export(tiny_decoder, Run(cache, Recorder()))
+    return dense_export(tiny_decoder, Run(cache, Recorder()))
 
 
 def test_what_grows_is_predicted_to_grow(export: DenseExport) -> None:
@@ -160,8 +160,8 @@ def real_export(name: str, weights: WeightPrecision, cache: Cache) -> ExportBund
     from tests.real.test_decoder import model_path
 
     device: DeviceProfile = load_profile("generic-cpu")
-    model = planning.load_model(make_settings(model=model_path(name)), Run(cache))
-    dense = planning.dense_export(model, Run(cache, Recorder()))
+    model = load_model(make_settings(model=model_path(name)), Run(cache))
+    dense = dense_export(model, Run(cache, Recorder()))
     return dense_in(model, dense, weights, device, Run(cache))
 
 

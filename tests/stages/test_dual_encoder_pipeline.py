@@ -28,7 +28,7 @@ from edgelr.runtime.memory_cap import run_under_cap
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.dual_encoder import DualEncoderRunner
 from edgelr.runtime.validate import accuracy
-from edgelr.stages.model_subject import examine
+from edgelr.stages.transformers.subject import examine
 from tests.conftest import TinyModels
 from tests.helpers.paths import SNIPPETS
 from tests.helpers.run_exports import MATCH_PIVOT, MATCHERS, Recorder, quick_settings, session_cache

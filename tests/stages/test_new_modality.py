@@ -95,8 +95,8 @@ import math
 from edgelr.data.audio import list_sounds, read_sounds
 from edgelr.data.calibration import from_sounds
 from edgelr.data.file_lists import SOUNDS, spread_evenly
-from edgelr.stages.rows import ModalityRows
-from edgelr.stages.text_selection import choose_files
+from edgelr.stages.transformers.rows import ModalityRows
+from edgelr.stages.transformers.text_selection import choose_files
 
 
 class AudioRows(ModalityRows):
@@ -208,9 +208,9 @@ from edgelr.core.cache import Cache
 from edgelr.core.run import Run
 from edgelr.core.settings import make_settings
 from edgelr.device.profile import load_profile
-from edgelr.stages.calibration_data import selection
-from edgelr.stages.factorize import make_factors
-from edgelr.stages.rows import rows_of
+from edgelr.stages.transformers.calibration_data import selection
+from edgelr.stages.transformers.factorize import make_factors
+from edgelr.stages.transformers.rows import rows_of
 
 root = Path(sys.argv[1])
 torch.manual_seed(0)

@@ -25,11 +25,11 @@ from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.files import read_plan
 from edgelr.report.schema import from_json
-from edgelr.runtime import calls as jobs
+from edgelr.runtime import calls
 from edgelr.runtime.requests import Execution
-from edgelr.stages import model_bundle as delivery
-from edgelr.stages.factorize import make_factors
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.bundle import write_bundle
+from edgelr.stages.transformers.factorize import make_factors
 from tests.helpers.bundles import run_bundle_tests
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
@@ -78,7 +78,7 @@ def exported(
 
 def write(made: Planned, run: Run, folder: Path) -> ExportBundle:
     factored = make_factors(made, run)
-    return delivery.write_bundle(made, factored, make_place(folder)).bundle
+    return write_bundle(made, factored, make_place(folder)).bundle
 
 
 def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
@@ -88,7 +88,7 @@ def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As far as a machine without one can show it: the CPU answers in its place."""
-    accuracy, judged = jobs.accuracy, []
+    accuracy, judged = calls.accuracy, []
 
     def answer(
         dense: ExportBundle, bundle: ExportBundle, text: Path, execution: Execution, **rest: Any
@@ -96,7 +96,7 @@ def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
         judged.append((bundle.manifest.precision, execution.provider))
         return accuracy(dense, bundle, text, **rest)
 
-    monkeypatch.setattr(jobs, "accuracy", answer)
+    monkeypatch.setattr(calls, "accuracy", answer)
     settings = quick_settings(tiny_models["bert"].folder, profile="jetson", keep=0.8)
     device, folder = load_profile("jetson"), tmp_path / "bundle"
     found = pipeline.export(settings, device, folder, Run(cache, Recorder())).validation

@@ -19,9 +19,9 @@ from edgelr.device.profile import load_profile, profile_path
 from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.files import write_plan
-from edgelr.stages import model_bundle as delivery
-from edgelr.stages.factorize import Factored
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.bundle import write_bundle
+from edgelr.stages.transformers.factorize import Factored
 from tests.helpers.run_exports import Recorder, make_place, quick_settings, session_cache
 
 STATISTICS = {"sampling text", "input statistics", "gradient statistics", "decomposition"}
@@ -49,7 +49,7 @@ def plan_decoder(tiny_decoder: LoadedModel, cache: Cache) -> PlanDecoder:
 
 def write(made: Planned, folder: Path) -> ExportBundle:
     factored = Factored(truncate(made.spectra, made.plan))
-    return delivery.write_bundle(made, factored, make_place(folder)).bundle
+    return write_bundle(made, factored, make_place(folder)).bundle
 
 
 def test_statistics_made_anew_give_the_same_factors(

@@ -22,7 +22,7 @@ from edgelr.report.comparison import JudgedText, MethodBench, Row
 from edgelr.report.comparison_tables import to_markdown
 from edgelr.report.plot import write_plot
 from edgelr.report.schema import SCHEMA_VERSION, to_json
-from edgelr.stages import report as reporting
+from edgelr.stages.report import environment
 
 __all__ = ["BenchRequest", "bench_methods", "read_keeps", "read_recipes"]
 
@@ -74,6 +74,6 @@ def _collect(ground: Ground, rows: tuple[Row, ...], command: str) -> MethodBench
         calibration=tuple(
             f"{part.description} ({part.tokens:,} tokens)" for part in ground.calibration
         ),
-        environment=reporting.environment(),
+        environment=environment(),
         rows=rows,
     )

@@ -21,11 +21,11 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.report.comparison import EVALUATION, Figures, Row, Score
 from edgelr.report.comparison_tables import row_sentence
-from edgelr.stages import cost_model as costs
-from edgelr.stages import factorize as factoring
-from edgelr.stages import objectives as aims
-from edgelr.stages.model_subject import ModelCosts, ModelSubject, examine
+from edgelr.stages.objectives import allocate
 from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.transformers import cost_model
+from edgelr.stages.transformers.factorize import make_factors
+from edgelr.stages.transformers.subject import ModelCosts, ModelSubject, examine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,9 +112,9 @@ class Rows:
         settings = _with(base.settings, recipe=recipe, keep=keep)
         subject = examine(base.model, settings, base.device)
         with run.time("statistics"):
-            store, key = costs.statistics(subject, self._ground.calibration, run)
+            store, key = cost_model.statistics(subject, self._ground.calibration, run)
         with run.time("decomposition"):
-            spectra = costs.spectra(subject, (store, key), run, self._ground.calibration)
+            spectra = cost_model.spectra(subject, (store, key), run, self._ground.calibration)
         return _Ready(subject, ModelCosts(self._ground.calibration, store, spectra))
 
     def _figures(self, ready: _Ready, keep: float, judge: _Judge, run: Run) -> Figures:
@@ -122,9 +122,9 @@ class Rows:
         subject = replace(ready.subject, settings=_with(ready.subject.settings, keep=keep))
         with run.time("allocation"):
             source = ModelSource(subject.model)
-            made = aims.allocate(source, subject, ground.dense, ready.costs, run)
+            made = allocate(source, subject, ground.dense, ready.costs, run)
         with run.time("factors"):
-            factored = factoring.make_factors(made, run)
+            factored = make_factors(made, run)
         with run.time(EVALUATION):
             values = judge.values(factored.factors)
         return _figures(made.plan, self._scores(values), factored.notes)

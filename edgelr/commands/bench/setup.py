@@ -13,15 +13,15 @@ from edgelr.data.calibration import Calibration, encode_prefix
 from edgelr.data.text import DEFAULT_TEXT
 from edgelr.device.profile import DeviceProfile
 from edgelr.planning.recipes import RECIPES
-from edgelr.stages import calibration_data as material
-from edgelr.stages import checks as refusals
-from edgelr.stages import staging as workplace
-from edgelr.stages.model_subject import ModelSubject, dense_export, examine, load_model
-from edgelr.stages.rows import Excerpt, rows_of
-from edgelr.stages.rows.decoder import CHUNK_TOKENS
 from edgelr.stages.source import open_source
 from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.staging import require_room
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.calibration_data import calibrate
+from edgelr.stages.transformers.checks import require_one_graph
+from edgelr.stages.transformers.rows import Excerpt, rows_of
+from edgelr.stages.transformers.rows.decoder import CHUNK_TOKENS
+from edgelr.stages.transformers.subject import ModelSubject, dense_export, examine, load_model
 
 HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
@@ -62,15 +62,15 @@ def common_ground(question: BenchRequest, device: DeviceProfile, out: Path, run:
             f"that the graph was exported from; export, plan, inspect and sweep take the graph."
         )
     model = load_model(settings, run)
-    refusals.require_one_graph(model, "bench")
+    require_one_graph(model, "bench")
     subject = examine(model, settings, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()
     }
-    workplace.require_room(subject.room, out, run)
+    require_room(subject.room, out, run)
     dense = dense_export(model, run)
-    return Ground(subject, dense, material.calibrate(subject, dense, run), texts)
+    return Ground(subject, dense, calibrate(subject, dense, run), texts)
 
 
 def _judging_texts(question: BenchRequest, subject: ModelSubject) -> dict[str, tuple[str, str]]:

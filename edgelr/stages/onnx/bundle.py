@@ -15,7 +15,7 @@ from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.save import save_graph
 from edgelr.graph.split import SplitLinears
-from edgelr.runtime import calls as jobs
+from edgelr.runtime import calls
 from edgelr.runtime.runners.tensors import largest_output, write_answers
 from edgelr.stages.onnx.costs import GraphPlanned, ranks_of
 from edgelr.stages.onnx.original import foreign_manifest, kept_samples
@@ -53,7 +53,7 @@ def compare_with_factors(made: GraphPlanned, written: Written, place: Staging) -
     answers = place.scratch / "answers.npz"
     write_answers(answers, few, expected)
     limit = PARITY_LIMITS[made.subject.precision] * largest_output(expected)
-    return replace(jobs.parity(written.bundle, answers, limit), against=FACTORS)
+    return replace(calls.parity(written.bundle, answers, limit), against=FACTORS)
 
 
 def predicted_run(

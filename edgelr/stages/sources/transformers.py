@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgelr.model.loaded import LoadedModel
-    from edgelr.stages.model_subject import ModelCosts, ModelPlanned, ModelSubject
+    from edgelr.stages.transformers.subject import ModelCosts, ModelPlanned, ModelSubject
 
 
 class ModelSource:
@@ -39,7 +39,7 @@ class ModelSource:
 
     def model(self, settings: Settings, run: Run) -> LoadedModel:
         """Load the model, if it is not loaded yet."""
-        from edgelr.stages.model_subject import load_model
+        from edgelr.stages.transformers.subject import load_model
 
         if self._model is None:
             self._model = load_model(settings, run)
@@ -47,19 +47,19 @@ class ModelSource:
 
     def subject(self, settings: Settings, device: DeviceProfile, run: Run) -> ModelSubject:
         """Load the model, and resolve the settings for it and a device."""
-        from edgelr.stages.model_subject import examine
+        from edgelr.stages.transformers.subject import examine
 
         return examine(self.model(settings, run), settings, device)
 
     def dense(self, subject: ModelSubject, run: Run) -> DenseExport:
         """Export the model as it is, or find the export."""
-        from edgelr.stages.model_subject import dense_export
+        from edgelr.stages.transformers.subject import dense_export
 
         return dense_export(subject.model, run)
 
     def dense_bundle(self, settings: Settings, run: Run) -> ExportBundle:
         """Export the model as it is, for no device."""
-        from edgelr.stages.model_subject import dense_export
+        from edgelr.stages.transformers.subject import dense_export
 
         return dense_export(self.model(settings, run), run).bundle
 
@@ -67,9 +67,9 @@ class ModelSource:
         self, subject: ModelSubject, dense: DenseExport, run: Run, before: ModelPlanned | None
     ) -> ModelCosts:
         """Calibrate, collect statistics and decompose."""
-        from edgelr.stages.calibration_data import calibrate
-        from edgelr.stages.cost_model import spectra, statistics
-        from edgelr.stages.model_subject import ModelCosts
+        from edgelr.stages.transformers.calibration_data import calibrate
+        from edgelr.stages.transformers.cost_model import spectra, statistics
+        from edgelr.stages.transformers.subject import ModelCosts
 
         with run.time("calibration text"):
             rows = before.costs.calibration if before else calibrate(subject, dense, run)
@@ -82,7 +82,7 @@ class ModelSource:
     def budget(self, subject: ModelSubject, dense: DenseExport) -> Budget:
         """Compute the bytes that the device leaves for the planned weights."""
         from edgelr.device.budget import weight_budget
-        from edgelr.stages.model_subject import fixed_residency
+        from edgelr.stages.transformers.subject import fixed_residency
 
         return weight_budget(
             subject.device,
@@ -109,7 +109,7 @@ class ModelSource:
         resident_bytes: int,
     ) -> Prediction | None:
         """Predict the latency of both graphs on the device."""
-        from edgelr.stages.model_report import predicted_latency
+        from edgelr.stages.transformers.report import predicted_latency
 
         return predicted_latency(subject, dense, bundle, phases, resident_bytes)
 
@@ -119,16 +119,16 @@ class ModelSource:
         """Measure plans on the selection text, with factors as they are truncated and rounded."""
         del run
         from edgelr.compress.compressed_model import gate_increase
-        from edgelr.stages.calibration_data import selection
-        from edgelr.stages.factorize import measured_loss
+        from edgelr.stages.transformers.calibration_data import selection
+        from edgelr.stages.transformers.factorize import measured_loss
 
         increase = gate_increase(subject.model, selection(subject))
         return lambda plan: measured_loss(subject, costs.statistics, costs.spectra, plan, increase)
 
     def write(self, made: ModelPlanned, place: Staging, run: Run) -> Written:
         """Make the factors, refined and healed as asked, and write the graph."""
-        from edgelr.stages.factorize import make_factors
-        from edgelr.stages.model_bundle import write_bundle
+        from edgelr.stages.transformers.bundle import write_bundle
+        from edgelr.stages.transformers.factorize import make_factors
 
         with run.time("factors"):
             factored = make_factors(made, run)
@@ -138,7 +138,7 @@ class ModelSource:
     def parity(self, made: ModelPlanned, written: Written, place: Staging) -> Parity:
         """Compare ONNX Runtime with the compressed model in torch."""
         del made
-        from edgelr.stages.model_bundle import compare_with_torch
+        from edgelr.stages.transformers.bundle import compare_with_torch
 
         return compare_with_torch(written, place)
 
@@ -151,32 +151,32 @@ class ModelSource:
         run: Run,
     ) -> ExportBundle | None:
         """Export the original at full rank in other precisions."""
-        from edgelr.stages.baselines import dense_in
+        from edgelr.stages.transformers.baselines import dense_in
 
         return dense_in(subject.model, dense, weights, subject.device, run, values)
 
     def require_one_graph(self, subject: ModelSubject, command: str) -> None:
         """Refuse a model of two graphs, for a command that takes none of these."""
-        from edgelr.stages.checks import require_one_graph
+        from edgelr.stages.transformers.checks import require_one_graph
 
         require_one_graph(subject.model, command)
 
     def calibrated_on(self, subject: ModelSubject, dense: DenseExport, run: Run) -> tuple[str, ...]:
         """Name the texts that calibrate, and their tokens."""
-        from edgelr.stages.calibration_data import calibrate
+        from edgelr.stages.transformers.calibration_data import calibrate
 
         rows = calibrate(subject, dense, run)
         return tuple(f"{each.description} ({each.tokens:,} tokens)" for each in rows)
 
     def notes(self, made: ModelPlanned) -> tuple[str, ...]:
         """Say what the model was calibrated on."""
-        from edgelr.stages.model_report import calibration_notes
+        from edgelr.stages.transformers.report import calibration_notes
 
         return calibration_notes(made)
 
     def lock(self, made: ModelPlanned) -> dict[str, object]:
         """Name the model and its calibration, with their hashes."""
-        from edgelr.stages.model_report import origin
+        from edgelr.stages.transformers.report import origin
 
         return origin(made)
 

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from edgelr.compress import statistics as statistic
 from edgelr.compress.spectra import SpectrumTable
+from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.bundle import Manifest, read_bundle, write_manifest
 from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
@@ -25,8 +25,7 @@ from edgelr.core.vocabulary import (
     Task,
     WeightPrecision,
 )
-from edgelr.data import calibration as calibrations
-from edgelr.data.calibration import Calibration
+from edgelr.data.calibration import Calibration, load_tokenizer
 from edgelr.data.text import Texts
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.build import build, trace
@@ -39,9 +38,9 @@ from edgelr.model.token_table import tied_heads
 from edgelr.planning.allocators import ONE_KNOB
 from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.report.card import license_of
-from edgelr.stages import checks as refusals
-from edgelr.stages.rows import rows_of
 from edgelr.stages.subject import DenseExport, Planned, Subject
+from edgelr.stages.transformers import checks
+from edgelr.stages.transformers.rows import rows_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -116,7 +115,7 @@ class ModelSubject(Subject):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return calibrations.load_tokenizer(self.model.folder)
+        return load_tokenizer(self.model.folder)
 
     def usual_tokens(self, tokens: int) -> int:
         """Give ``tokens`` of text, or those of the usual number of images or sounds."""
@@ -134,7 +133,7 @@ class ModelCosts:
     """
 
     calibration: list[Calibration]
-    statistics: statistic.StatisticsStore
+    statistics: StatisticsStore
     spectra: SpectrumTable
 
 
@@ -151,10 +150,10 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     rows.require_lengths(model, settings)
     device, shape, context = rows.workload(model, settings, device)
     values, weights = _precisions(settings.precision, device)
-    refusals.require_floats(model.sites, weights)
+    checks.require_floats(model.sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
     rows.require(model, settings, recipe)
-    refusals.require_tests(model, settings)
+    checks.require_tests(model, settings)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
         raise InputError(
             f"--precision auto chooses a precision for every linear, and the allocator "

@@ -16,9 +16,9 @@ from edgelr.core.cache import Cache
 from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.calibration_data import to_heal_on
-from edgelr.stages.factorize import Factored, make_factors
 from edgelr.stages.subject import Planned
+from edgelr.stages.transformers.calibration_data import to_heal_on
+from edgelr.stages.transformers.factorize import Factored, make_factors
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from edgelr.data.calibration import from_chunks
 from edgelr.data.text import Texts
-from edgelr.stages.rows import ROWS, Excerpt, ModalityRows
-from edgelr.stages.text_selection import choose_texts
+from edgelr.stages.transformers.rows import ROWS, Excerpt, ModalityRows
+from edgelr.stages.transformers.text_selection import choose_texts
 
 if TYPE_CHECKING:
     from edgelr.core.settings import Settings
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 CHUNK_TOKENS = 1024
 

@@ -11,9 +11,9 @@ from edgelr.data.calibration import load_tokenizer
 from edgelr.data.prompts import choose_prompts, tokenized
 from edgelr.data.text import PROMPTS, Texts
 from edgelr.model.losses.dual_encoder import prompts_of
-from edgelr.stages.checks import require_two_graphs_fit
-from edgelr.stages.rows import ROWS
-from edgelr.stages.rows.image_encoder import ImageEncoderRows
+from edgelr.stages.transformers.checks import require_two_graphs_fit
+from edgelr.stages.transformers.rows import ROWS
+from edgelr.stages.transformers.rows.image_encoder import ImageEncoderRows
 
 if TYPE_CHECKING:
     from edgelr.core.settings import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.model.loaded import LoadedModel
     from edgelr.planning.recipes import Recipe
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 
 class DualEncoderRows(ImageEncoderRows):

@@ -17,10 +17,10 @@ from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
 from edgelr.planning.search import smallest_within
-from edgelr.stages.calibration_data import selection
-from edgelr.stages.factorize import measured_loss
-from edgelr.stages.model_subject import ModelSubject
 from edgelr.stages.subject import make_search
+from edgelr.stages.transformers.calibration_data import selection
+from edgelr.stages.transformers.factorize import measured_loss
+from edgelr.stages.transformers.subject import ModelSubject
 
 LEAST_FACTOR = 0.1  # of a measured over a predicted loss: held-out text is a sample
 _FILE = "factors.json"

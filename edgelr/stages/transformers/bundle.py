@@ -15,12 +15,12 @@ from edgelr.core.vocabulary import Precision
 from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.factorize import EXACT
-from edgelr.runtime import calls as jobs
-from edgelr.stages.factorize import Factored
-from edgelr.stages.model_subject import ModelPlanned, dense_manifest
-from edgelr.stages.rows import rows_of
+from edgelr.runtime import calls
 from edgelr.stages.source import Written
 from edgelr.stages.staging import Staging
+from edgelr.stages.transformers.factorize import Factored
+from edgelr.stages.transformers.rows import rows_of
+from edgelr.stages.transformers.subject import ModelPlanned, dense_manifest
 
 if TYPE_CHECKING:
     from edgelr.compress.factors import FactorSet
@@ -90,9 +90,9 @@ def _write(
 def compare_with_torch(written: Written, place: Staging) -> Parity:
     """Compare what was written, or its exact twin, with the compressed model in torch."""
     answers, bundle = place.scratch / ANSWERS, written.bundle
-    parity = jobs.parity(written.twin or bundle, answers, limit=PARITY_LIMIT)
+    parity = calls.parity(written.twin or bundle, answers, limit=PARITY_LIMIT)
     if written.twin is None:
         return parity
     half = bundle.manifest.precision == "float16"
-    error = jobs.twin_error(bundle, written.twin, answers)
+    error = calls.twin_error(bundle, written.twin, answers)
     return replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)

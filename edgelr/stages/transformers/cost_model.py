@@ -30,8 +30,8 @@ from edgelr.core.run import Run
 from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
-from edgelr.stages.loss_correction import corrected
-from edgelr.stages.model_subject import ModelPlanned, ModelSubject
+from edgelr.stages.transformers.loss_correction import corrected
+from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
 
 def statistics(

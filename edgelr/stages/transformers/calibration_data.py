@@ -9,11 +9,11 @@ import numpy as np
 
 from edgelr.core.run import Run
 from edgelr.data.calibration import Calibration, from_samples
-from edgelr.runtime import calls as jobs
+from edgelr.runtime import calls
 from edgelr.runtime.requests import TextRequest
-from edgelr.stages.model_subject import ModelSubject
-from edgelr.stages.rows import Excerpt, rows_of
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.rows import Excerpt, rows_of
+from edgelr.stages.transformers.subject import ModelSubject
 
 SAMPLE_LENGTH = 128  # tokens of a sampled row: many beginnings, and little cache to read
 SAMPLE_TOKENS = 32768  # beside a text: sampling costs more than reading, and brings less
@@ -80,7 +80,7 @@ def _sampled(
     length = min(length, subject.model.longest_text)
 
     def write(folder: Path) -> None:
-        rows = jobs.sample_tokens(
+        rows = calls.sample_tokens(
             dense.bundle,
             TextRequest(tokens, length, SAMPLE_BATCH, seed, tuple(prefix)),
             progress=lambda _, done, total: run.progress("sampling text", done, total),

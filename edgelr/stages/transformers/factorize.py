@@ -28,8 +28,8 @@ from edgelr.core.plan import Plan
 from edgelr.core.run import Run
 from edgelr.data.calibration import spread
 from edgelr.model.sites import weight_of
-from edgelr.stages.calibration_data import selection, to_heal_on
-from edgelr.stages.model_subject import ModelPlanned, ModelSubject
+from edgelr.stages.transformers.calibration_data import selection, to_heal_on
+from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
 FILE, NOTES = "factors.safetensors", "notes.txt"
 JUDGED_TOKENS = 2048  # of held-out text, after every part of a healing: no more than a few steps

@@ -13,8 +13,8 @@ from edgelr.data.file_lists import IMAGES, spread_evenly
 from edgelr.data.images import list_images, read_pixels
 from edgelr.data.text import PROMPTS, Texts
 from edgelr.model.losses.image_encoder import image_of
-from edgelr.stages.rows import ROWS, Excerpt, ModalityRows
-from edgelr.stages.text_selection import choose_files
+from edgelr.stages.transformers.rows import ROWS, Excerpt, ModalityRows
+from edgelr.stages.transformers.text_selection import choose_files
 
 if TYPE_CHECKING:
     from edgelr.core.dimensions import ModelShape
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
     from edgelr.device.profile import DeviceProfile
     from edgelr.model.loaded import LoadedModel
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 USUAL_IMAGES = 256  # to calibrate on, and to plan on: every one has one loss
 

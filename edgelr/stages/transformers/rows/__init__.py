@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgelr.device.profile import DeviceProfile
     from edgelr.model.loaded import LoadedModel
     from edgelr.planning.recipes import Recipe
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ class ModalityRows(Protocol):
         return [np.array(subject.tokenizer.encode(text).ids) for text in PROMPTS]
 
 
-ROWS: Registry[ModalityRows] = Registry("rows", package="edgelr.stages.rows", group="edgelr.rows")
+ROWS: Registry[ModalityRows] = Registry(
+    "rows", package="edgelr.stages.transformers.rows", group="edgelr.rows"
+)
 
 
 def rows_of(model: LoadedModel) -> ModalityRows:

@@ -19,10 +19,10 @@ from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
 from edgelr.planning.recipes import RECIPES
-from edgelr.stages.checks import require_one_graph
-from edgelr.stages.model_subject import ModelSubject, examine
-from edgelr.stages.rows import ROWS, Excerpt, rows_of
-from edgelr.stages.rows.encoder_decoder import TARGET_TOKENS
+from edgelr.stages.transformers.checks import require_one_graph
+from edgelr.stages.transformers.rows import ROWS, Excerpt, rows_of
+from edgelr.stages.transformers.rows.encoder_decoder import TARGET_TOKENS
+from edgelr.stages.transformers.subject import ModelSubject, examine
 from tests.helpers.audio import write_sounds
 from tests.helpers.run_exports import (
     FILLING,

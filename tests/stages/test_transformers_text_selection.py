@@ -8,7 +8,7 @@ import pytest
 
 from edgelr.core.errors import InputError
 from edgelr.data.text import DEFAULT_TEXT, read_text
-from edgelr.stages.text_selection import SELF, choose_texts
+from edgelr.stages.transformers.text_selection import SELF, choose_texts
 
 
 @pytest.fixture

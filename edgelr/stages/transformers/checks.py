@@ -9,7 +9,7 @@ from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import Recipe
 from edgelr.runtime.reference_tests import REFERENCE_TESTS
-from edgelr.stages.rows import rows_of
+from edgelr.stages.transformers.rows import rows_of
 
 
 def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision, ...]) -> None:

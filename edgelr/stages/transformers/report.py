@@ -11,7 +11,7 @@ from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.measurement import Prediction
 from edgelr.device.latency import PhaseSize, predict
 from edgelr.graph.workload import read_workload
-from edgelr.stages.model_subject import ModelPlanned, ModelSubject
+from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
 TOLD_PROMPTS = 10
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from edgelr.data.calibration import with_targets
 from edgelr.data.labels import require_scores
 from edgelr.model.generate import draw, start_of
-from edgelr.stages.checks import require_two_graphs_fit
-from edgelr.stages.rows import ROWS, Excerpt
-from edgelr.stages.rows.text_encoder import TextEncoderRows, sentences
+from edgelr.stages.transformers.checks import require_two_graphs_fit
+from edgelr.stages.transformers.rows import ROWS, Excerpt
+from edgelr.stages.transformers.rows.text_encoder import TextEncoderRows, sentences
 
 if TYPE_CHECKING:
     from edgelr.core.run import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgelr.data.labels import Record
     from edgelr.model.loaded import LoadedModel
     from edgelr.planning.recipes import Recipe
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 TARGET_TOKENS = 64  # of an answer, at most
 

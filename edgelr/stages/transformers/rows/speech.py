@@ -14,9 +14,9 @@ from edgelr.data.calibration import from_sounds, load_tokenizer
 from edgelr.data.file_lists import SOUNDS, spread_evenly
 from edgelr.data.text import PROMPTS, Texts
 from edgelr.model.generate import start_of
-from edgelr.stages.rows import ROWS, Excerpt
-from edgelr.stages.rows.encoder_decoder import EncoderDecoderRows
-from edgelr.stages.text_selection import choose_files
+from edgelr.stages.transformers.rows import ROWS, Excerpt
+from edgelr.stages.transformers.rows.encoder_decoder import EncoderDecoderRows
+from edgelr.stages.transformers.text_selection import choose_files
 
 if TYPE_CHECKING:
     from edgelr.core.dimensions import ModelShape
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgelr.device.profile import DeviceProfile
     from edgelr.model.loaded import LoadedModel
     from edgelr.planning.recipes import Recipe
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 USUAL_SOUNDS = 128  # half a minute each, and every token of its transcript has a loss
 

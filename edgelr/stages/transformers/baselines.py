@@ -21,8 +21,8 @@ from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
-from edgelr.stages.model_subject import dense_manifest
 from edgelr.stages.subject import DenseExport
+from edgelr.stages.transformers.subject import dense_manifest
 
 
 def dense_in(

@@ -10,15 +10,15 @@ from edgelr.core.errors import InputError
 from edgelr.data.calibration import from_texts
 from edgelr.data.labels import label_ids, read_records
 from edgelr.data.text import Texts, split_sentences
-from edgelr.stages.rows import ROWS, Excerpt, ModalityRows
-from edgelr.stages.text_selection import SELF, choose_texts, judged_line_by_line
+from edgelr.stages.transformers.rows import ROWS, Excerpt, ModalityRows
+from edgelr.stages.transformers.text_selection import SELF, choose_texts, judged_line_by_line
 
 if TYPE_CHECKING:
     from edgelr.core.settings import Settings
     from edgelr.data.calibration import Calibration
     from edgelr.data.labels import Record
     from edgelr.model.loaded import LoadedModel
-    from edgelr.stages.model_subject import ModelSubject
+    from edgelr.stages.transformers.subject import ModelSubject
 
 SENTENCE_TOKENS = 256  # of the longest sentence
 

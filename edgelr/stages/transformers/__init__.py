@@ -1,0 +1,1 @@
+"""Models of transformers as a source: statistics, factors and graphs by torch."""
