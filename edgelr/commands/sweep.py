@@ -127,7 +127,7 @@ class _Maker:
     def _bundle(
         self, device: _Device, name: str, precision: AskedPrecision | None, keep: float | None
     ) -> Entry:
-        title = f"edgelr {precision or device.profile.precision}"
+        title = f"edgelr {precision or device.subject.precision}"
         title += ", inside the gate" if keep is None else f", keep {keep:g}"
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
@@ -153,8 +153,8 @@ class _Maker:
 
     def _rival(self, device: _Device, weights: WeightPrecision) -> Entry | None:
         profile, subject = device.profile, device.subject
-        shipped = self._dense(device, weights, profile.precision)
-        runnable = self._dense(device, weights, "float32")  # which is what a CPU computes in
+        shipped = self._dense(device, weights, subject.precision)
+        runnable = self._dense(device, weights, "float32") or shipped  # what a CPU computes in
         if shipped is None or runnable is None:
             return None
         measured = self._measured(device, runnable, f"dense {weights}")
@@ -188,7 +188,7 @@ class _Maker:
             metrics = calls.accuracy(dense, run, data, size=EVALUATION, progress=progress)
             lengths = (min(128, subject.context_tokens // 2),)
             sizes = PhaseSizes(lengths, lengths)
-            found = measure.measure(dense, run, sizes=sizes, progress=progress)
+            found = measure.measure(dense, run, sizes=sizes, progress=progress, samples=data)
             latency = tuple(found.ratios.items())
             entry = judged(Entry("", title, latency=latency), metrics, subject.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))

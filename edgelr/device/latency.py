@@ -82,7 +82,7 @@ class LatencyModel:
     def __init__(self, device: DeviceProfile, shape: ModelShape, values: Precision) -> None:
         if not can_predict(device):
             raise ValueError(f"the profile {device.id} has no rates")
-        self._device, self._shape, self._values = device, shape, values
+        self._device, self._shape, self.values = device, shape, values
 
     def milliseconds(self, workload: Workload, run: PhaseSize) -> float:
         """Predict one run of a graph."""
@@ -97,7 +97,7 @@ class LatencyModel:
         rows = round(rows * product.positions_per_token)
         if self._tables is not None:
             return self._tables.seconds(product, rows)
-        size = matrix_bytes((product.inputs, product.outputs), product.weights, self._values)
+        size = matrix_bytes((product.inputs, product.outputs), product.weights, self.values)
         flops = 2 * rows * product.inputs * product.outputs
         return max(flops / self._peak, size / self._bandwidth)
 
@@ -115,7 +115,7 @@ class LatencyModel:
         return seconds + nodes * self._node_seconds(round(rows * often))
 
     def _attention_seconds(self, run: PhaseSize) -> float:
-        shape, width = self._shape, 4 if self._values == "float32" else 2
+        shape, width = self._shape, 4 if self.values == "float32" else 2
         heads = shape.layers * shape.head_size
         attended = run.context_tokens + shape.source_tokens
         pairs = run.tokens * shape.positions_per_token * (shape.window or attended)
@@ -128,7 +128,7 @@ class LatencyModel:
         return nodes + max(flops / (kernels.attention.value * 1e12), cache / self._bandwidth)
 
     def _node_seconds(self, rows: int) -> float:
-        width = 4 if self._values == "float32" else 2
+        width = 4 if self.values == "float32" else 2
         moved = _MOVED * rows * self._shape.hidden_size * width
         kernels = self._device.kernels
         if kernels is None:
@@ -147,7 +147,7 @@ class LatencyModel:
 
     @cached_property
     def _peak(self) -> float:
-        peaks = (self._device.flops_per_second(each) for each in (self._values, "float32"))
+        peaks = (self._device.flops_per_second(each) for each in (self.values, "float32"))
         found = next((peak for peak in peaks if peak is not None), None)
         assert found is not None
         return found
@@ -239,18 +239,17 @@ def _key(shape: ModelShape, run: PhaseSize) -> str:
 
 
 def slower_than_dense(
-    device: DeviceProfile, shape: ModelShape, values: Precision, context_tokens: int
+    clock: LatencyModel, runs: Iterable[PhaseSize]
 ) -> Callable[[SiteGroup, Candidate], bool]:
     """Return what tells whether a compressed group takes longer than a dense one of its precision.
 
-    It must be as fast in every run of the profile's workload: what a prompt gains, each decoded
-    token would lose.
+    It must be as fast in every run: what a prompt gains, each decoded token would lose.
 
-    Raises:
-        ValueError: the device has no rates; ask ``can_predict`` before.
+    Args:
+        clock: predictor for the device.
+        runs: sizes of the calls of the workload.
     """
-    clock = LatencyModel(device, shape, values)
-    counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
+    counts = [run.batch * run.tokens for run in runs]
 
     def slower(group: SiteGroup, candidate: Candidate) -> bool:
         dense = replace(candidate, form="dense")
@@ -263,28 +262,28 @@ def slower_than_dense(
 
 
 def bytes_and_time(
-    device: DeviceProfile, shape: ModelShape, values: Precision, context_tokens: int
+    clock: LatencyModel, runs: Iterable[PhaseSize]
 ) -> Callable[[SiteGroup, Candidate], int]:
     """Return what a candidate costs a device in bytes and in time, as a number of bytes.
 
-    The time is the share that the group takes of what it takes dense, on average over the runs of
-    the profile's workload: what saves bytes, and less of the time, costs more than its bytes.
+    The time is the share that the group takes of what it takes dense, on average over the runs:
+    what saves bytes, and less of the time, costs more than its bytes.
 
-    Raises:
-        ValueError: the device has no rates; ask ``can_predict`` before.
+    Args:
+        clock: predictor for the device.
+        runs: sizes of the calls of the workload.
     """
-    clock = LatencyModel(device, shape, values)
-    counts = [run.batch * run.tokens for run in device_runs(device, shape, context_tokens)]
+    counts = [run.batch * run.tokens for run in runs]
 
     def price(group: SiteGroup, candidate: Candidate) -> int:
         if group.kind == "table":
             return candidate.bytes
-        dense = replace(candidate, form="dense", precision=values)
+        dense = replace(candidate, form="dense", precision=clock.values)
         taken = fmean(
             clock.group_seconds(group, candidate, rows) / clock.group_seconds(group, dense, rows)
             for rows in counts
         )
-        dense_bytes = group.parameters * PRECISION_BYTES[values]
+        dense_bytes = group.parameters * PRECISION_BYTES[clock.values]
         return round(candidate.bytes + TIME_WEIGHT * (taken * dense_bytes - candidate.bytes))
 
     return price

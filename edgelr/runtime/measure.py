@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def measure(
     sizes: PhaseSizes = USUAL_SIZES,
     repetitions: int = REPETITIONS,
     progress: Progress | None = None,
+    samples: Path | None = None,
 ) -> Comparison:
     """Compare a bundle with its dense export.
 
@@ -54,6 +56,7 @@ def measure(
         sizes: lengths at which a decoder is timed.
         repetitions: timed runs of each phase, after two that do not count.
         progress: callback after each repetition.
+        samples: file of inputs for graphs that read no tokens; None takes that in the bundle.
 
     Raises:
         InputError: the two have different tasks, or a length exceeds the model's context.
@@ -65,7 +68,7 @@ def measure(
             f"{dense.folder} is for {dense.manifest.task}, {bundle.folder} for "
             f"{bundle.manifest.task}. Expected one task. Compare a bundle with its dense export."
         )
-    timing = _Timing(phases, execution, repetitions, progress)
+    timing = _Timing(phases, execution, repetitions, progress, samples or bundle.folder / SAMPLES)
     measurements, times = _measure((dense, bundle), timing)
     ratios = {
         phase.key: float(np.median(np.divide(bundle_ms, dense_ms)))
@@ -83,7 +86,8 @@ def measure_one(
 ) -> Measurement:
     """Measure one bundle alone; the arguments are those of ``measure``."""
     phases = runner_of(bundle).phases(bundle, sizes)
-    return _measure((bundle,), _Timing(phases, execution, repetitions, progress))[0][0]
+    timing = _Timing(phases, execution, repetitions, progress, bundle.folder / SAMPLES)
+    return _measure((bundle,), timing)[0][0]
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,14 @@ class _Timing:
     execution: Execution
     repetitions: int
     progress: Progress | None
+    samples: Path
 
 
 def _measure(
     bundles: Sequence[ExportBundle], timing: _Timing
 ) -> tuple[list[Measurement], list[Times]]:
     """Time all phases of all bundles, each bundle in a process of its own."""
-    inputs = TimedInputs(samples=bundles[-1].folder / SAMPLES)  # the original has none of its own
+    inputs = TimedInputs(samples=timing.samples)
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in bundles]
         opened = [

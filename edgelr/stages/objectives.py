@@ -16,11 +16,9 @@ from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.device.budget import require_feasible
 from edgelr.device.gate import loss_limit
 from edgelr.device.latency import (
-    LatencyModel,
     Product,
     bytes_and_time,
     can_predict,
-    device_runs,
     slower_than_dense,
 )
 from edgelr.device.storage import stored, tensor_bytes
@@ -88,10 +86,10 @@ def _for_speed(base: Made) -> Made | None:
     measured = subject.device.kernels is not None and can_predict(subject.device)
     if not measured or "dense" not in subject.recipe.forms:
         return None
-    measured_on = (subject.device, subject.shape, subject.precision, subject.context_tokens)
-    fast = search.without(slower_than_dense(*measured_on))
+    clock, runs = subject.clock, subject.runs
+    fast = search.without(slower_than_dense(clock, runs))
     if subject.recipe.allocator not in ONE_KNOB:  # which spread bytes by a rule of their own
-        fast = replace(fast, price=bytes_and_time(*measured_on))
+        fast = replace(fast, price=bytes_and_time(clock, runs))
     return replace(base, search=fast)
 
 
@@ -171,15 +169,15 @@ def _inside_latency(source: Source, base: Made, limit_ms: float) -> Made:
         InputError: the profile has no rates.
         BudgetError: the fastest plan takes longer, or nothing that is fast enough fits.
     """
-    subject, search = base.subject, base.search
+    subject: Subject = base.subject
+    search = base.search
     if not can_predict(subject.device):
         raise InputError(
             f"--max-latency needs the rates of the device, and the profile {subject.device.id} has "
             f"none. Run 'edgelr profiles detect' on it, and give the file that it writes as "
             f"--profile."
         )
-    predictor = LatencyModel(subject.device, subject.shape, subject.precision)
-    run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
+    predictor, run = subject.clock, subject.runs[-1]
     rows = run.batch * run.tokens
 
     def price(group: SiteGroup, candidate: Candidate) -> int:
@@ -192,9 +190,9 @@ def _inside_latency(source: Source, base: Made, limit_ms: float) -> Made:
     if fastest_ns > room_ns:
         fastest_ms = (fastest_ns + fixed_ns) / 1e6
         raise BudgetError(
-            f"The fastest plan is predicted to take {fastest_ms:.3f} ms, and --max-latency is "
+            f"The fastest plan is predicted to take {fastest_ms:.4g} ms, and --max-latency is "
             f"{limit_ms:g}. The nearest feasible point is about --max-latency "
-            f"{fastest_ms + 0.001:.3f}."
+            f"{1.001 * fastest_ms:.4g}."
         )
     memory = Limit(search.resident_bytes, base.budget.weight_bytes)
     plan = plan_within(search, Limit(price, room_ns), memory)

@@ -22,7 +22,7 @@ from edgelr.core.results import Validation
 from edgelr.core.run import Run
 from edgelr.core.settings import write_settings
 from edgelr.device.identity import is_this_machine
-from edgelr.device.latency import PhaseSize, device_runs
+from edgelr.device.latency import PhaseSize
 from edgelr.graph.companions import GENAI
 from edgelr.planning.files import write_plan
 from edgelr.report.card import model_card
@@ -76,7 +76,7 @@ def make_report(
     bundle = written.bundle
     here = is_this_machine(device) and bundle.manifest.precision == comparison.bundle.precision
     runs = _measured_runs(comparison) if here else None
-    phases = runs or device_runs(device, subject.shape, subject.context_tokens)
+    phases = runs or subject.runs
     resident_bytes = budget.buffer_bytes + budget.fixed_weight_bytes + made.plan.resident_bytes
     prediction = source.prediction(subject, dense, bundle, phases, resident_bytes)
     headroom = budget.weight_bytes - made.plan.resident_bytes

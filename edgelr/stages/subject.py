@@ -15,6 +15,7 @@ from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import Precision, Task, WeightPrecision
 from edgelr.device.gate import profile_drop
+from edgelr.device.latency import LatencyModel, PhaseSize, device_runs
 from edgelr.device.profile import DeviceProfile
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import Recipe
@@ -72,6 +73,20 @@ class Subject:
     def multiplied(self) -> tuple[LinearSite, ...]:
         """Linears whose products a plan replaces; a table is gathered from, unless it is tied."""
         return self.sites
+
+    @property
+    def runs(self) -> list[PhaseSize]:
+        """Sizes of the calls that the device's workload makes."""
+        return device_runs(self.device, self.shape, self.context_tokens)
+
+    @property
+    def clock(self) -> LatencyModel:
+        """Predictor of latency on the device.
+
+        Raises:
+            ValueError: the device has no rates; ask ``can_predict`` before.
+        """
+        return LatencyModel(self.device, self.shape, self.precision)
 
     @property
     def node_bytes(self) -> int:

@@ -20,6 +20,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.report.pareto import Entry, Sweep
 from edgelr.report.pareto_tables import recommendation, to_markdown
 from edgelr.report.schema import to_json
+from tests.helpers.foreign_graphs import mlp
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 pytestmark = pytest.mark.whole
@@ -159,3 +160,19 @@ def test_the_command_sweeps(
     done = CliRunner().invoke(cli.app, [*words, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "edgelr float32, keep 0.7" in done.output
+
+
+def test_a_graph_is_swept_like_a_model(cache: Cache, tmp_path: Path) -> None:
+    """Its only rival is the original as it is: no other precision is made of a graph."""
+    graph = mlp(tmp_path / "mlp.onnx")
+    settings = make_settings(model=str(graph))
+    asked = sweep.SweepRequest(settings, PROFILES, (None,), (0.8, 0.6))
+    found = sweep.sweep(asked, tmp_path / "out", Run(cache, Recorder()))
+    names = ["dense float32", "edgelr float32, keep 0.8", "edgelr float32, keep 0.6"]
+    assert [(each.profile, each.name, each.problem) for each in found.entries] == [
+        (profile, name, "") for profile in PROFILES for name in names
+    ]
+    dense, larger, smaller = found.entries[:3]
+    assert dense.loss < 1e-6
+    assert dense.file_bytes > larger.file_bytes > smaller.file_bytes
+    assert [phase for phase, _ in dense.latency] == ["forward"]

@@ -158,9 +158,7 @@ def predicted_ms(made: Planned, folder: Path, cache: Cache) -> float:
     place = make_place(folder)
     bundle = write_bundle(made, make_factors(made, Run(cache, Recorder())), place).bundle
     subject = made.subject
-    clock = LatencyModel(subject.device, subject.shape, subject.precision)
-    run = device_runs(subject.device, subject.shape, subject.context_tokens)[-1]
-    return clock.milliseconds(read_workload(bundle.model_path), run)
+    return subject.clock.milliseconds(read_workload(bundle.model_path), subject.runs[-1])
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
@@ -234,7 +232,7 @@ def test_a_device_without_rates_has_no_latency_to_plan_for(
 def slow_sites(made: Planned, device: DeviceProfile) -> list[str]:
     """Sites whose form takes longer than dense on a device that was measured."""
     subject = made.subject
-    slower = slower_than_dense(device, subject.shape, subject.precision, subject.context_tokens)
+    slower = slower_than_dense(subject.clock, subject.runs)
     groups = {group.name: group for group in made.search.groups}
     return [
         site.name

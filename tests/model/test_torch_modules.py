@@ -200,11 +200,6 @@ def test_what_cannot_be_traced_is_refused(name: str, message: str, cache: Cache)
         open_graph(HERE + name, Run(cache))
 
 
-def test_a_folder_is_no_module(cache: Cache, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Write such a function, which may load any model"):
-        open_graph(str(tmp_path), Run(cache))
-
-
 def test_a_module_without_its_task_is_told_of_it(cache: Cache) -> None:
     with pytest.raises(InputError, match="taken from a factory with --task tensors"):
         load(f"{HERE}net", cache)

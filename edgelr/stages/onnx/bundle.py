@@ -10,7 +10,7 @@ from edgelr.core.measurement import Prediction
 from edgelr.core.results import Parity
 from edgelr.core.vocabulary import Precision
 from edgelr.data.tensors import SAMPLES, take, write_samples
-from edgelr.device.latency import PhaseSize, Workload, predict
+from edgelr.device.latency import Workload, predict
 from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.save import save_graph
@@ -61,7 +61,7 @@ def predicted_run(
 ) -> Prediction | None:
     """Predict one run of both graphs; a sample counts as one token."""
     known = (subject.device, subject.shape, subject.precision)
-    found = predict(*known, dense, bundle, [PhaseSize(1, 1, 1)], resident_bytes)
+    found = predict(*known, dense, bundle, subject.runs, resident_bytes)
     if found is None:
         return None
     return replace(found, phases=tuple(replace(each, key="forward") for each in found.phases))

@@ -26,6 +26,7 @@ from edgelr.data.tensors import (
     take,
     write_samples,
 )
+from edgelr.device.latency import PhaseSize
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.inputs import read_inputs
 from edgelr.graph.linears import Linears, find_linears
@@ -96,6 +97,10 @@ class GraphSubject(Subject):
     @property
     def sites(self) -> tuple[LinearSite, ...]:
         return tuple(group.sites[0] for group in self.groups)
+
+    @property
+    def runs(self) -> list[PhaseSize]:
+        return [PhaseSize(1, 1, 1)]  # a sample counts as one token
 
     @property
     def node_bytes(self) -> int:
