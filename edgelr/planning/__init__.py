@@ -1,1 +1,1 @@
-"""Candidates, allocators, and a plan that fits."""
+"""Candidates, allocators, the search for a plan that fits."""
