@@ -1,1 +1,1 @@
-"""Everything that knows ONNX Runtime: answers, accuracy, latency, memory and its cap."""
+"""Everything that knows ONNX Runtime: accuracy, latency, memory and its cap."""

@@ -1,1 +1,1 @@
-"""The steps of an export, each cached: texts chosen, costs found, bundles written, reports."""
+"""The steps of an export, each cached: texts chosen, costs found, bundles written."""

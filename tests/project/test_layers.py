@@ -26,9 +26,9 @@ ROOMS = {
     "compress": "Statistics, decomposition and rounding, factors, refit and healing.",
     "planning": "Candidates, allocators, the search for a plan that fits.",
     "graph": "Everything that knows ONNX: graphs opened, their linears split, weights stored.",
-    "runtime": "Everything that knows ONNX Runtime: answers, accuracy, latency, memory and its cap.",
+    "runtime": "Everything that knows ONNX Runtime: accuracy, latency, memory and its cap.",
     "report": "Results, for machines and people.",
-    "stages": "The steps of an export, each cached: texts chosen, costs found, bundles written, reports.",
+    "stages": "The steps of an export, each cached: texts chosen, costs found, bundles written.",
     "commands": "The work of every other command: bench, sweep, inspect, validate, detect, list.",
     "cli": "The command line: typer, and nothing else.",
 }
