@@ -124,6 +124,3 @@ def test_operators_are_shown_instead_of_phases(run: Invoke, bundle: Path) -> Non
     (operator,) = measured(run, bundle, "--operators")
     assert operator.pop("milliseconds") > 0
     assert operator == {"operator": "Gather", "provider": "CPUExecutionProvider", "nodes": 1}
-    shown = run("measure", bundle, "--operators", "--repetitions", "3").stdout
-    assert "Gather" in shown
-    assert "100.0 %" in shown

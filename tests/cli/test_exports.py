@@ -136,7 +136,6 @@ def test_linears_are_shown_in_a_table_or_as_json(run: Invoke, asked: list[str]) 
         (row,) = (row for row in rows if row[:1] == [each["name"]])
         assert row[-2:] == [each["component"], str(each["rank"])]
         assert str(each["effective_rank"]) in row
-    assert done.stderr == ""
 
 
 def test_linears_are_shown_for_the_share_that_is_asked_for(run: Invoke, asked: list[str]) -> None:
