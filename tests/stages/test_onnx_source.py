@@ -361,18 +361,6 @@ def test_a_bundle_is_measured_and_judged_again(
     assert given.metrics[0].samples == 192
 
 
-def test_a_changed_source_is_noticed(
-    source: Path, inputs: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGELR_CACHE", str(cache.root))
-    path = tmp_path / "mine.onnx"
-    path.write_bytes(source.read_bytes())
-    exported(path, tmp_path / "out", cache, keep=0.9, calibration=(str(inputs),))
-    mlp(path, opset=13)
-    with pytest.raises(InputError, match="has changed since the bundle was made"):
-        validate_again(read_bundle(tmp_path / "out"), None, None, None, "cpu", Run(cache))
-
-
 # --- messages ----------------------------------------------------------------------------------
 
 
