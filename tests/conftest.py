@@ -94,7 +94,8 @@ LONGEST = (  # files of tests, by the time that all of their tests take, or the 
     "plan/recipes",
     "compress/importance_soco",
     "stages/transformers/factorize",
-    "cli/app",
+    "cli/exports",
+    "cli/comparisons",
 )
 
 MakeModel = Callable[..., LoadedModel]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from edgelr.cli import app
 from edgelr.commands.bench import BenchRequest, bench_methods, read_keeps, read_recipes
 from edgelr.commands.bench.request import DEFAULT_RECIPE
 from edgelr.commands.bench.results import RowBook
@@ -439,50 +436,6 @@ def test_a_row_is_told_while_the_bench_goes_on() -> None:
     row = Row("1", "good", 0.8, {}, figures(0.79, 12.0))
     assert row_sentence(row) == "good, keep 0.8: 79.0 % kept, wiki 12 (1.200)"
     assert row_sentence(replace(row, figures=None, problem="No.")) == "good, keep 0.8: No."
-
-
-# --- the command ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, cache: Cache, tmp_path: Path) -> Callable[..., Result]:
-    monkeypatch.setenv("EDGELR_CACHE", os.fspath(cache.root))
-    monkeypatch.chdir(tmp_path)
-    return lambda *words: CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
-
-
-def test_the_command_prints_tables_and_what_comes_next(
-    run: Callable[..., Result], tiny_decoder_folder: Path, tmp_path: Path
-) -> None:
-    words = ["bench", "methods", tiny_decoder_folder, "--keep", "0.9", "--recipes", "svd,edgelr"]
-    words += ["--calibration-tokens", "512", "--tokens", "256", "--length", "32"]
-    done = run(*words)
-    assert done.exit_code == 0, done.stderr
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("bench-model/methods.md  Next: edgelr export ")
-    assert last.endswith("--keep 0.9")
-    assert {path.name for path in (tmp_path / "bench-model").iterdir()} == FILES
-    again = run(*words, "--json")
-    assert json.loads(again.stdout)["rows"][0]["recipe"] == "dense"
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--keep", "0.9", "--recipes", "svdllm"], "Did you mean svd-llm"),
-        (["--keep", "1.5"], "expected shares above 0 and at most 1"),
-        (["--keep", "0.9", "--recipes", ""], "expected names"),
-        (["--keep", "0.9", "--profile", "jetsn"], "Did you mean"),
-        (["--keep", "0.9", "--evaluation", "/nowhere.txt"], "Cannot read the text"),
-        ([], "--keep"),
-    ],
-)
-def test_a_wrong_option_ends_with_2(
-    run: Callable[..., Result], tiny_decoder_folder: Path, options: list[str], told: str
-) -> None:
-    done = run("bench", "methods", tiny_decoder_folder, *options)
-    assert done.exit_code == 2
-    assert told in done.stderr
 
 
 def test_the_stages_that_a_row_waits_for_are_counted(found: MethodBench) -> None:

@@ -9,9 +9,7 @@ import onnxruntime as ort
 import pytest
 import yaml
 from onnx import TensorProto, ValueInfoProto, load
-from typer.testing import CliRunner
 
-from edgelr import cli
 from edgelr.commands import detect
 from edgelr.core.cache import Cache
 from edgelr.core.dimensions import ModelShape
@@ -119,16 +117,6 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     with pytest.raises(InputError, match=r"is no \.yaml file"):
         detect.detect(None, "cpu", 1, tmp_path / "mine.txt", Recorder())
-
-
-@pytest.mark.whole
-@pytest.mark.usefixtures("small")
-def test_the_command_names_the_next_one(tmp_path: Path) -> None:
-    path = tmp_path / "here.yaml"
-    done = CliRunner().invoke(cli.app, ["profiles", "detect", "--out", str(path), "--quiet"])
-    assert done.exit_code == 0, done.output
-    assert "GFLOPS in float32" in done.output
-    assert "edgelr export MODEL --profile" in done.output
 
 
 # --- real models -----------------------------------------------------------------------------

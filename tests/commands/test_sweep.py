@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from edgelr import cli
 from edgelr.commands import sweep
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
@@ -149,17 +147,6 @@ def test_two_devices_of_one_id_are_refused(cache: Cache, tmp_path: Path) -> None
     with pytest.raises(InputError, match="have the same id, 'generic-cpu'"):
         sweep.sweep(question, tmp_path / "out", Run(cache, Recorder()))
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_sweeps(
-    tiny_encoder: LoadedModel, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGELR_CACHE", str(cache.root))
-    words = ["sweep", str(tiny_encoder.folder), "--profile", "generic-cpu", "--keep", "0.7"]
-    words += ["--no-rivals", "--calibration-tokens", "512", "--calibration-length", "32"]
-    done = CliRunner().invoke(cli.app, [*words, "--out", str(tmp_path / "out")])
-    assert done.exit_code == 0, done.output
-    assert "edgelr float32, keep 0.7" in done.output
 
 
 def test_a_graph_is_swept_like_a_model(cache: Cache, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import pytest
 
-from edgelr.commands import list as catalogue
 from edgelr.compress.methods import METHODS, Need
 from edgelr.core.errors import InputError
 from edgelr.core.registry import Registry
@@ -107,20 +106,6 @@ def test_every_recipe_is_a_point_on_known_axes(name: str) -> None:
 def test_every_method_needs_what_the_pass_collects(name: str) -> None:
     assert METHODS.get(name).needs <= set(Need.__args__)
     assert METHODS.get(name).decompose.__doc__
-
-
-@pytest.mark.parametrize(
-    "kind", ["methods", "allocators", "recipes", "exporters", "profiles", "evaluators"]
-)
-def test_everything_that_can_be_chosen_is_described_in_a_line(kind: str) -> None:
-    described = catalogue.describe(kind)
-    assert described
-    assert all(name and line and "\n" not in line for name, line in described)
-
-
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'method'.*methods, allocators"):
-        catalogue.describe("method")
 
 
 def change(recipe: str = "edgelr", **axes: Any) -> Recipe:

@@ -30,10 +30,6 @@ WITHOUT_OWN_TEST = {
     "edgelr/report/charts.py": "fields alone: tests/report/test_drawings.py fills them",
 }
 OPEN = {  # modules that have no test file of their own yet
-    "cli": "__init__ catalogue checks common comparisons exports timed",
-    "commands": "inspect list validate",
-    "graph": "nodes",
-    "report": "usage",
     "stages": (
         "bundle bundle_tests objectives report transformers/baselines transformers/bundle "
         "transformers/calibration_data transformers/checks transformers/cost_model "
@@ -157,7 +153,9 @@ def homes(module: str) -> list[Path]:
     """Where the tests of a module may be: of ``methods/svd`` also those of ``methods``."""
     top, *parts = Path(module).with_suffix("").parts
     assert top == "edgelr"
-    parts = [part for part in parts if part != "__init__"]
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+        parts *= 2 if len(parts) == 1 else 1  # of the room ``cli`` itself: ``tests/cli/test_cli``
     if not parts:  # the package itself
         return [ROOT / "tests" / "project" / "test_api.py"]
     if len(parts) == 1:  # beside the rooms
@@ -165,6 +163,11 @@ def homes(module: str) -> list[Path]:
     room, *inside = parts
     names = ["_".join(inside), *(["_".join(inside[:-1])] if len(inside) > 1 else [])]
     return [ROOT / "tests" / room / f"test_{name}.py" for name in names]
+
+
+def test_a_room_itself_is_tested_in_a_file_of_its_name() -> None:
+    assert homes("edgelr/cli/__init__.py") == [ROOT / "tests/cli/test_cli.py"]
+    assert homes("edgelr/compress/methods/__init__.py") == [ROOT / "tests/compress/test_methods.py"]
 
 
 def untested() -> set[str]:

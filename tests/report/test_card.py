@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from edgelr.core.modality import MODALITIES
 from edgelr.core.report import Report
 from edgelr.report.card import license_of, model_card
-from edgelr.report.usage import USAGES, snippet
-from tests.helpers.paths import ROOT, SNIPPETS
+from edgelr.report.usage import snippet
+from tests.helpers.paths import ROOT
 from tests.helpers.reports import make_report, unmeasured
 
 DOCUMENTATION = ROOT / "docs" / "report.md"
@@ -91,29 +89,6 @@ def test_a_license_is_taken_from_the_card_of_the_original(
     if text is not None:
         (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert license_of(tmp_path) == expected
-
-
-@pytest.mark.parametrize("modality", MODALITIES.names())
-def test_every_modality_shows_a_program_for_each_of_its_tasks(
-    report: Report, modality: str
-) -> None:
-    usages = USAGES.get(modality)
-    assert set(usages) == set(MODALITIES.get(modality).tasks)
-    shipped = [path.read_text(encoding="utf-8") for path in SNIPPETS.glob("*.py")]
-    for task, usage in usages.items():
-        card = model_card(dataclasses.replace(report, task=task), modality)
-        assert f"{usage.text}\n\n```python\n{usage.program}" in card
-        assert usage.program in shipped
-        (name,) = set(re.findall(r"`python (\w+\.py) FOLDER", card))
-        assert snippet(name) == usage.program
-        assert yaml.safe_load(card.split("---\n")[1]).get("pipeline_tag") == usage.tag
-
-
-def test_images_have_a_tag_of_their_own_where_they_are_embedded(report: Report) -> None:
-    embedding = dataclasses.replace(report, task="feature-extraction")
-    cards = [model_card(embedding, modality) for modality in ("text_encoder", "image_encoder")]
-    assert "pipeline_tag: feature-extraction\n" in cards[0]
-    assert "pipeline_tag: image-feature-extraction\n" in cards[1]
 
 
 def test_tests_are_spoken_of_where_they_travel_along(report: Report) -> None:

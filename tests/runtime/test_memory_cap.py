@@ -8,9 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from edgelr import cli
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
 from edgelr.core.errors import ProviderError
@@ -105,16 +103,6 @@ def test_too_little_memory_ends_the_run_as_predicted(export: DenseExport, tmp_pa
     assert found.predicted_bytes > found.limit_bytes
 
 
-@pytest.mark.parametrize(("mib", "code"), [(400.0, 0), (62.0, 4)])
-def test_the_command_says_whether_it_ran(
-    export: DenseExport, tmp_path: Path, mib: float, code: int
-) -> None:
-    words = ["validate", str(export.bundle.folder), "--under-cap", "--profile"]
-    done = CliRunner().invoke(cli.app, [*words, str(board(tmp_path, mib))])
-    assert done.exit_code == code, done.output
-    assert ("It ran with" if code == 0 else "does not run in the memory") in done.output
-
-
 def test_a_provider_that_is_not_used_is_not_a_lack_of_memory(
     export: DenseExport, tmp_path: Path
 ) -> None:
@@ -140,12 +128,6 @@ def test_the_memory_of_a_gpu_is_limited(
     assert problem in found.problem
     assert found.passed == (not problem)
     assert (found.peak_bytes is None) == ("memory for" in found.problem)
-
-
-def test_a_cap_needs_a_device(export: DenseExport) -> None:
-    done = CliRunner().invoke(cli.app, ["validate", str(export.bundle.folder), "--under-cap"])
-    assert done.exit_code == 2
-    assert "name one with --profile" in done.output
 
 
 # --- real models -------------------------------------------------------------------------------

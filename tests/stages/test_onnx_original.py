@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgelr.commands.validate import validate_again
-from edgelr.core.bundle import ExportBundle, read_bundle
+from edgelr.core.bundle import ExportBundle
 from edgelr.core.cache import Cache
-from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.runtime import measure
-from tests.helpers.foreign_graphs import mlp
-from tests.helpers.graph_exports import exported
 
 pytestmark = pytest.mark.whole
 
@@ -33,19 +30,3 @@ def test_a_bundle_is_measured_and_judged_again(
     assert own.passed
     assert not given.passed
     assert given.metrics[0].samples == 192
-
-
-def test_a_changed_source_is_noticed(
-    graph: Path,
-    graph_inputs: Path,
-    graph_cache: Cache,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("EDGELR_CACHE", str(graph_cache.root))
-    path = tmp_path / "mine.onnx"
-    path.write_bytes(graph.read_bytes())
-    exported(path, tmp_path / "out", graph_cache, keep=0.9, calibration=(str(graph_inputs),))
-    mlp(path, opset=13)
-    with pytest.raises(InputError, match="has changed since the bundle was made"):
-        validate_again(read_bundle(tmp_path / "out"), None, None, None, "cpu", Run(graph_cache))
