@@ -23,8 +23,9 @@ def run_of(listener: Listener, resume: bool = True, seed: int = 0) -> Run:
 
 
 def stem_of(model: str) -> str:
-    """Name a folder after a model."""
-    return Path(model.split(":")[-1]).stem.lower() or "model"
+    """Name a folder after a model, without the suffix of a file."""
+    name = Path(model.split(":")[-1]).name.lower()
+    return name.removesuffix(".gguf").removesuffix(".onnx") or "model"
 
 
 def command_line() -> str:

@@ -20,6 +20,8 @@ from edgelr.core.measurement import PhaseLatency
     ("model", "name"),
     [
         ("HuggingFaceTB/SmolLM2-135M", "smollm2-135m"),
+        ("Qwen/Qwen2.5-0.5B", "qwen2.5-0.5b"),
+        ("weights/SmolLM2.Q4_1.gguf", "smollm2.q4_1"),
         ("models/My Net.onnx", "my net"),
         ("models/minilm/", "minilm"),
         ("package.nets:make_net", "make_net"),
