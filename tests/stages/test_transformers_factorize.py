@@ -148,20 +148,6 @@ def test_interrupted_scales_leave_nothing(
     assert not list(own.root.iterdir())
 
 
-def test_a_second_round_plans_on_the_compressed_model(
-    tiny_decoder: LoadedModel, cache: Cache
-) -> None:
-    first = plan_of(tiny_decoder, Run(cache, Recorder()))
-    second = plan_of(tiny_decoder, Run(cache, Recorder()), rounds=2)
-    assert second.plan.planned_bytes <= second.plan.budget_bytes
-    assert second.spectra.folder != first.spectra.folder
-    site = first.subject.sites[-1]
-    dense, compressed = (made.costs.statistics.of(site).input_gram for made in (first, second))
-    assert dense is not None
-    assert compressed is not None
-    assert not torch.allclose(dense, compressed, rtol=1e-3)
-
-
 def test_factors_survive_their_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     down, weight = torch.randn(5, 2), torch.randn(5, 7)
