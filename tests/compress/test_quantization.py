@@ -196,21 +196,6 @@ def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cac
         planned(tiny_decoder, cache, precision="auto", recipe="svd-llm", keep=0.5)
 
 
-def test_both_kinds_of_error_are_measured_once(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
-    """Dropping is scaled by what dropping does, rounding by what rounding does."""
-    fresh = Cache(tmp_path)
-    first = planned(tiny_decoder, fresh, precision="auto", keep=0.55)
-    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()].count("correction") == 1
-    plain = planned(tiny_decoder, fresh, precision="float32", keep=0.55).spectra
-    (ratio,) = {
-        round(float(ratio), 6)
-        for name, loss in plain.loss.items()
-        for ratio in (first.spectra.loss[name][1:-1] / loss[1:-1])
-    }
-    assert ratio > 0
-    assert planned(tiny_decoder, fresh, precision="auto", keep=0.55).plan == first.plan
-
-
 def test_scaling_keeps_the_two_kinds_apart(tmp_path: Path) -> None:
     dropped = np.array([8.0, 3.0, 1.0, np.inf])
     lost = QuantizedLoss(0.5, np.array([8.5, 3.25, np.inf, np.inf]))

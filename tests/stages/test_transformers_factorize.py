@@ -17,7 +17,6 @@ from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import Planned
-from edgelr.stages.transformers.calibration_data import to_heal_on
 from edgelr.stages.transformers.factorize import Factored, make_factors
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
@@ -119,19 +118,6 @@ def test_an_interrupted_healing_goes_on(
     assert list(own.root.glob("unfinished-heal*"))
     assert equal(make_factors(made, Run(own, Recorder())).factors, whole.factors)
     assert not list(own.root.glob("unfinished-heal*"))
-
-
-def test_what_the_model_writes_is_healed_on_in_longer_rows(
-    tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
-) -> None:
-    file = tmp_path / "text.txt"
-    file.write_text("a text of its own " * 400, encoding="utf-8")
-    made = plan_of(tiny_decoder, Run(cache, Recorder()), calibration=("self", str(file)))
-    texts = to_heal_on(made.subject, made.dense, made.costs.calibration, Run(cache, Recorder()))
-    asked, longest = sum(part.tokens for part in made.costs.calibration), tiny_decoder.longest_text
-    assert texts[1] is made.costs.calibration[1]
-    assert texts[0].length == min(512, longest) > made.costs.calibration[0].length
-    assert asked <= texts[0].tokens < asked + texts[0].length
 
 
 def test_interrupted_scales_leave_nothing(
