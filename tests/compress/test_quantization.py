@@ -19,7 +19,6 @@ from edgelr.compress.quantization import quantized_loss, rounded
 from edgelr.compress.shared_basis import factorize_stacked, metric_loss
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.cache import Cache
-from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, WeightPrecision
 from edgelr.device.profile import load_profile
@@ -189,11 +188,6 @@ def test_an_export_is_right_and_as_large_as_planned(
     loaded = read_residency(next(folder.glob("onnx/*.onnx")), "cpu")
     planned_bytes = report.budget.fixed_weight_bytes + report.plan.resident_bytes
     assert planned_bytes == pytest.approx(loaded.bytes, rel=0.02)  # shapes, orders of runs
-
-
-def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cache) -> None:
-    with pytest.raises(InputError, match="'uniform' has one knob for all"):
-        planned(tiny_decoder, cache, precision="auto", recipe="svd-llm", keep=0.5)
 
 
 def test_scaling_keeps_the_two_kinds_apart(tmp_path: Path) -> None:
