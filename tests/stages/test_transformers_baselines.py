@@ -106,6 +106,7 @@ def test_every_linear_is_rounded_and_multiplied_as_it_was_rounded(
     assert np.abs(answers - before).max() > 1e-3
 
 
+@pytest.mark.whole
 def test_values_are_in_the_precision_of_the_device_or_in_the_one_that_is_asked_for(
     tiny_encoder: LoadedModel, dense: DenseExport, cache: Cache
 ) -> None:
