@@ -174,3 +174,17 @@ def test_memory_is_that_of_the_planned_weights_and_of_the_others(
     assert fixed_bytes + plan.resident_bytes == whole.bytes
     half = subject_of(model, profile=profile, precision="float16")
     assert fixed_residency(half, dense) == fixed_bytes // 2
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("name", "copies"), [("llama", 2), ("bert", 1)])
+def test_memory_of_a_planned_table_is_counted_by_its_plan(
+    make_model: MakeModel, tmp_path: Path, name: str, copies: int
+) -> None:
+    """A CPU has two of a table that is gathered from and multiplied with as well."""
+    model = make_model(name, hidden_size=96)
+    dense, table = dense_export(model, Run(Cache(tmp_path))), model.table
+    assert table is not None
+    floats, whole = (subject_of(model, precision=each) for each in ("float32", "int8"))
+    left = fixed_residency(floats, dense) - fixed_residency(whole, dense)
+    assert left == copies * 4 * table.parameters
