@@ -79,7 +79,7 @@ LONGEST = (  # files of tests, by the time that all of their tests take, or the 
     "stages/pipeline",
     "stages/image_models",
     "compress/statistics",
-    "stages/regression",
+    "stages/bundle_tests",
     "commands/sweep",
     "stages/robustness",
     "stages/onnx_bundle",

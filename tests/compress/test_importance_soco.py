@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgelr import pipeline
 from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import Decomposition
 from edgelr.compress.heal.distillation import mean_distillation_loss, pieces, shuffled_batches
@@ -20,20 +18,15 @@ from edgelr.compress.importance.components import AllComponents, side_by_side
 from edgelr.compress.importance.soco import BATCH_TOKENS, MOST_KEPT, Schedule, ScoreTraining
 from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.plan import Plan
-from edgelr.core.run import Run
 from edgelr.data.calibration import from_samples
-from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups, find_sites
 from edgelr.planning.allocate import Search, prepare
 from edgelr.planning.recipes import RECIPES
-from edgelr.stages.transformers import cost_model
 from tests.compress.test_decompose import spectra_of
 from tests.conftest import random_ids
-from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 KEEP = 0.85
-FEW = 6  # steps
 TEXTS = from_samples(random_ids(64, 16, seed=1), "random")
 HELD_OUT = from_samples(random_ids(64, 16, seed=2), "random")
 
@@ -208,29 +201,3 @@ def test_learned_scores_lose_less_than_plain_singular_values(
     }
     assert losses["soco"] < 0.7 * losses["svd"]
     assert losses["soco"] < losses["welore"]
-
-
-# --- as a stage of the pipeline ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("recipe", "depends"), [("soco", True), ("spectral-surgery", False)])
-def test_importance_is_found_again_and_learned_anew_for_another_share(
-    tiny_encoder: LoadedModel,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    recipe: str,
-    depends: bool,
-) -> None:
-    monkeypatch.setattr(cost_model, "STEPS", FEW)  # which the key of the stage has
-    monkeypatch.setattr(cost_model, "Schedule", partial(Schedule, steps=FEW))
-    cache = session_cache(tmp_path_factory)
-    device = load_profile("generic-cpu")
-    worked = []
-    for seed, keep in ((5, 0.85), (5, 0.85), (5, 0.7)):
-        settings = quick_settings(tiny_encoder.folder, recipe=recipe, keep=keep, seed=seed)
-        recorder = Recorder()
-        planned = pipeline.plan(settings, device, Run(cache, recorder))
-        worked.append("component importance" in recorder.stages)
-        assert planned.spectra.folder.name.startswith("importance-")
-        assert planned.plan.kept <= keep
-    assert worked == [True, False, depends]

@@ -19,7 +19,6 @@ from edgelr.compress.quantization import quantized_loss, rounded
 from edgelr.compress.shared_basis import factorize_stacked, metric_loss
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.cache import Cache
-from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, WeightPrecision
 from edgelr.device.profile import load_profile
@@ -189,26 +188,6 @@ def test_an_export_is_right_and_as_large_as_planned(
     loaded = read_residency(next(folder.glob("onnx/*.onnx")), "cpu")
     planned_bytes = report.budget.fixed_weight_bytes + report.plan.resident_bytes
     assert planned_bytes == pytest.approx(loaded.bytes, rel=0.02)  # shapes, orders of runs
-
-
-def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel, cache: Cache) -> None:
-    with pytest.raises(InputError, match="'uniform' has one knob for all"):
-        planned(tiny_decoder, cache, precision="auto", recipe="svd-llm", keep=0.5)
-
-
-def test_both_kinds_of_error_are_measured_once(tiny_decoder: LoadedModel, tmp_path: Path) -> None:
-    """Dropping is scaled by what dropping does, rounding by what rounding does."""
-    fresh = Cache(tmp_path)
-    first = planned(tiny_decoder, fresh, precision="auto", keep=0.55)
-    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()].count("correction") == 1
-    plain = planned(tiny_decoder, fresh, precision="float32", keep=0.55).spectra
-    (ratio,) = {
-        round(float(ratio), 6)
-        for name, loss in plain.loss.items()
-        for ratio in (first.spectra.loss[name][1:-1] / loss[1:-1])
-    }
-    assert ratio > 0
-    assert planned(tiny_decoder, fresh, precision="auto", keep=0.55).plan == first.plan
 
 
 def test_scaling_keeps_the_two_kinds_apart(tmp_path: Path) -> None:

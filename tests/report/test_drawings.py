@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from edgelr.core.report import Report
 from edgelr.report.drawings import budget_chart, byte_chart, drawings, latency_chart, role_chart
 from edgelr.report.svg import to_file
-from edgelr.stages.report import remaining_losses
 from tests.helpers.reports import MIB, make_report, site, unmeasured
 
 ATTACK = "</script><script>alert('x')</script><img src=//evil.example onerror=alert(1)>\x00&\ud800"
@@ -48,17 +46,6 @@ def test_a_map_has_a_field_for_every_linear(report: Report) -> None:
     assert sorted(each.partition(":")[0] for each in told) == sorted(
         each.name for each in plan.sites
     )
-
-
-def test_spectra_are_shares_of_the_loss_without_any_component(report: Report) -> None:
-    names = [each.name for each in report.plan.sites]
-    losses = {
-        names[0]: np.linspace(4.0, 0.0, 11),
-        names[1]: np.append(np.inf, np.linspace(4.0, 0.0, 10)),
-    }
-    found = remaining_losses(report.plan, losses)
-    assert list(found) == [names[0]]  # the others have none, or no figure for rank 0
-    assert found[names[0]] == pytest.approx([0.1 * left for left in range(9, 0, -1)])
 
 
 def test_there_is_a_drawing_where_there_are_figures(report: Report) -> None:

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from edgelr import pipeline
 from edgelr.cli import app
 from edgelr.core.bundle import ExportBundle, read_bundle
-from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.report import Report
 from edgelr.core.run import Run
@@ -215,26 +214,6 @@ def test_labels_are_refused_where_nothing_is_compared(
     model = tiny_models["vit"]
     with pytest.raises(InputError, match=r"--labels is for models that compare images"):
         examine(model, quick(model, photos, labels="labels.txt"), load_profile("generic-cpu"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"heal_steps": 3}, "healing"),
-        ({"max_latency": 3.0}, "--max-latency"),
-        ({"with_tests": True}, "--with-tests"),
-        ({"recipe": "mpifa"}, "the recipe mpifa"),
-        ({"calibration": ("self",)}, "--calibration self"),
-    ],
-)
-def test_what_is_not_made_for_two_graphs_is_refused_before_any_work(
-    pivot: LoadedModel, photos: Path, changes: dict[str, Any], what: str, tmp_path: Path
-) -> None:
-    recorder, device = Recorder(), load_profile("generic-cpu")
-    settings = quick(pivot, photos, **changes)
-    with pytest.raises(InputError, match=what):
-        pipeline.export(settings, device, tmp_path / "o", Run(Cache(tmp_path / "c"), recorder))
-    assert recorder.stages == []
 
 
 @pytest.mark.parametrize("command", [("bench", "methods"), ("sweep",)])

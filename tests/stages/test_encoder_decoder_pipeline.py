@@ -18,7 +18,6 @@ from edgelr import pipeline
 from edgelr.cli import app
 from edgelr.compress.reference_outputs import write_answers
 from edgelr.core.bundle import ExportBundle, read_bundle
-from edgelr.core.errors import InputError
 from edgelr.core.report import Report
 from edgelr.core.run import Run
 from edgelr.data.audio import log_mel
@@ -298,31 +297,6 @@ def test_memory_counts_the_source_once_and_the_past_twice(pivot: LoadedModel) ->
     assert activation_bytes(short, 1, 8, 10, "float32") < activation_bytes(
         shape, 1, 8, 10, "float32"
     )
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"heal_steps": 3}, "healing"),
-        ({"max_latency": 3.0}, "--max-latency"),
-        ({"recipe": "mpifa"}, "the recipe mpifa"),
-        ({"recipe": "soco"}, "the recipe soco"),
-        ({"calibration": ("self",)}, "--calibration self"),
-    ],
-)
-def test_what_is_not_made_for_pairs_is_refused_before_any_work(
-    pivot: LoadedModel,
-    changes: dict[str, Any],
-    what: str,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    recorder, device = Recorder(), load_profile("generic-cpu")
-    settings = quick_settings(pivot.folder, **changes)
-    cache = session_cache(tmp_path_factory)
-    with pytest.raises(InputError, match=what):
-        pipeline.export(settings, device, tmp_path / "out", Run(cache, recorder))
-    assert recorder.stages == []
 
 
 @pytest.mark.parametrize("command", [("bench", "methods"), ("sweep",)])

@@ -205,12 +205,6 @@ def test_what_has_stages_is_not_refitted(
         make_factors(made, Run(cache, Recorder()))
 
 
-def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, photos: Path) -> None:
-    settings = quick(tiny_models["resnet"], photos, precision="int8", keep=None)
-    with pytest.raises(InputError, match=r"12 linears of this model are convolutions"):
-        examine(tiny_models["resnet"], settings, load_profile("generic-cpu"))
-
-
 def sent_back(model: LoadedModel, found: Tensor, generator: torch.Generator) -> Tensor:
     """What a pass of the Fisher information sends back, with the same draws."""
     if model.task == "feature-extraction":

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,8 +24,6 @@ from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.files import read_plan
 from edgelr.report.schema import from_json
-from edgelr.runtime import calls
-from edgelr.runtime.requests import Execution
 from edgelr.stages.subject import Planned
 from edgelr.stages.transformers.bundle import write_bundle
 from edgelr.stages.transformers.factorize import make_factors
@@ -79,32 +76,6 @@ def exported(
 def write(made: Planned, run: Run, folder: Path) -> ExportBundle:
     factored = make_factors(made, run)
     return write_bundle(made, factored, make_place(folder)).bundle
-
-
-def test_what_ships_to_a_gpu_is_judged_on_a_gpu(
-    tiny_models: dict[str, LoadedModel],
-    cache: Cache,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As far as a machine without one can show it: the CPU answers in its place."""
-    accuracy, judged = calls.accuracy, []
-
-    def answer(
-        dense: ExportBundle, bundle: ExportBundle, text: Path, execution: Execution, **rest: Any
-    ) -> Any:
-        judged.append((bundle.manifest.precision, execution.provider))
-        return accuracy(dense, bundle, text, **rest)
-
-    monkeypatch.setattr(calls, "accuracy", answer)
-    settings = quick_settings(tiny_models["bert"].folder, profile="jetson", keep=0.8)
-    device, folder = load_profile("jetson"), tmp_path / "bundle"
-    found = pipeline.export(settings, device, folder, Run(cache, Recorder())).validation
-    assert found is not None
-    assert judged == [("float16", "cuda")]
-    assert (found.provider, found.precision) == ("CUDAExecutionProvider", "float16")
-    assert "Accuracy was measured on the file that ships, on this machine's GPU." in found.notes[0]
-    assert found.passed
 
 
 # --- the bundle ----------------------------------------------------------------------------------

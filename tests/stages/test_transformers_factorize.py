@@ -17,7 +17,6 @@ from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import Planned
-from edgelr.stages.transformers.calibration_data import to_heal_on
 from edgelr.stages.transformers.factorize import Factored, make_factors
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
@@ -121,19 +120,6 @@ def test_an_interrupted_healing_goes_on(
     assert not list(own.root.glob("unfinished-heal*"))
 
 
-def test_what_the_model_writes_is_healed_on_in_longer_rows(
-    tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path
-) -> None:
-    file = tmp_path / "text.txt"
-    file.write_text("a text of its own " * 400, encoding="utf-8")
-    made = plan_of(tiny_decoder, Run(cache, Recorder()), calibration=("self", str(file)))
-    texts = to_heal_on(made.subject, made.dense, made.costs.calibration, Run(cache, Recorder()))
-    asked, longest = sum(part.tokens for part in made.costs.calibration), tiny_decoder.longest_text
-    assert texts[1] is made.costs.calibration[1]
-    assert texts[0].length == min(512, longest) > made.costs.calibration[0].length
-    assert asked <= texts[0].tokens < asked + texts[0].length
-
-
 def test_interrupted_scales_leave_nothing(
     tiny_decoder: LoadedModel, tmp_path: Path, cache: Cache
 ) -> None:
@@ -146,20 +132,6 @@ def test_interrupted_scales_leave_nothing(
     with pytest.raises(KeyboardInterrupt):
         make_factors(made, Run(own, Impatient()))
     assert not list(own.root.iterdir())
-
-
-def test_a_second_round_plans_on_the_compressed_model(
-    tiny_decoder: LoadedModel, cache: Cache
-) -> None:
-    first = plan_of(tiny_decoder, Run(cache, Recorder()))
-    second = plan_of(tiny_decoder, Run(cache, Recorder()), rounds=2)
-    assert second.plan.planned_bytes <= second.plan.budget_bytes
-    assert second.spectra.folder != first.spectra.folder
-    site = first.subject.sites[-1]
-    dense, compressed = (made.costs.statistics.of(site).input_gram for made in (first, second))
-    assert dense is not None
-    assert compressed is not None
-    assert not torch.allclose(dense, compressed, rtol=1e-3)
 
 
 def test_factors_survive_their_file(tmp_path: Path) -> None:

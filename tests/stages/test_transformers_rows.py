@@ -18,8 +18,6 @@ from edgelr.device.profile import load_profile
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
-from edgelr.planning.recipes import RECIPES
-from edgelr.stages.transformers.checks import require_one_graph
 from edgelr.stages.transformers.rows import ROWS, Excerpt, rows_of
 from edgelr.stages.transformers.rows.encoder_decoder import TARGET_TOKENS
 from edgelr.stages.transformers.subject import ModelSubject, examine
@@ -157,9 +155,12 @@ def test_tokens_are_masked_where_they_are_filled_in(
         ("whisper", {"context_tokens": 99}, "takes 72 at most"),
         ("bert", {"labels": "labels.txt"}, "--labels is for models that compare images"),
         ("bert", {"calibration": ("self",)}, "--calibration self needs a model that generates"),
-        (PAIR_PIVOT, {"heal_steps": 3}, "has an encoder and a decoder .* healing takes models"),
-        (MATCH_PIVOT, {"with_tests": True}, "--with-tests writes tests .* there are none for"),
-        (MATCH_PIVOT, {"heal_steps": 3}, "has a graph of texts and one of images .* healing"),
+        (PAIR_PIVOT, {"calibration": ("self",)}, "--calibration self needs a model that generates"),
+        (
+            MATCH_PIVOT,
+            {"calibration": ("self",)},
+            "was given --calibration self; expected a folder",
+        ),
     ],
 )
 def test_what_does_not_fit_a_model_is_refused_before_any_work(
@@ -172,18 +173,3 @@ def test_what_does_not_fit_a_model_is_refused_before_any_work(
     model = tiny_models[name]
     with pytest.raises(InputError, match=message):
         examine(model, settings_of(model, files, name, **option), DEVICE)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_only_models_of_one_graph_go_where_one_is_taken(tiny_models: Models, name: str) -> None:
-    model = tiny_models[name]
-    two = MODALITIES.get(model.modality).beside is not None
-    assert two == (name in (PAIR_PIVOT, "whisper", MATCH_PIVOT))
-    if not two:
-        require_one_graph(model, "bench")
-        return
-    with pytest.raises(InputError, match="bench takes models of one graph only"):
-        require_one_graph(model, "bench")
-    refit = next(each for _, each in RECIPES.items() if "refit" in each.refine)
-    with pytest.raises(InputError, match=f"the recipe {refit.name} takes"):
-        rows_of(model).require(model, quick_settings(model.folder), refit)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from typer.testing import CliRunner
 
 from edgelr import pipeline
 from edgelr.cli import app
-from edgelr.core.bundle import read_bundle
+from edgelr.core.bundle import ExportBundle, read_bundle
+from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.pytest_plugin import assert_no_regression
+from edgelr.runtime.reference_tests import SUITES
+from edgelr.runtime.reference_tests.write import ARRAYS, FACTS, TESTS
+from edgelr.stages.bundle_tests import write_tests
 from tests.conftest import SENTENCES, write_tiny
 from tests.helpers.bundles import Outcomes, run_bundle_tests
 from tests.helpers.fault_injection import (
@@ -35,8 +40,9 @@ from tests.helpers.fault_injection import (
 )
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
+from tests.helpers.runtime_bundles import write_modality, write_source
 
-pytestmark = pytest.mark.whole
+whole = pytest.mark.whole
 
 CHECKSUMS = "test_the_files_are_those_that_were_exported"
 PLANTED = [
@@ -58,6 +64,26 @@ def test_against_another_bundle(edgelr_bundle):
     assert not {{"torch", "transformers"}} & sys.modules.keys()
 """
 Bundles = dict[str, Path]
+
+
+@pytest.mark.parametrize("modality", ["text_encoder", "tensors"])
+def test_tests_are_written_beside_what_they_compare_with(modality: str, tmp_path: Path) -> None:
+    """A graph's inputs are in its bundle; others are judged on a text that is given."""
+    original, bundle = (write_modality(tmp_path / name, modality) for name in ("old", "new"))
+    bundle = ExportBundle(bundle.folder, replace(bundle.manifest, max_drop=0.01))
+    listener, before = Recorder(), set(bundle.folder.rglob("*"))
+    text = write_source(tmp_path / "source", modality)
+    write_tests(original, bundle, text, Run(Cache(tmp_path / "cache"), listener))
+    written = {path.name: path for path in set(bundle.folder.rglob("*")) - before if path.is_file()}
+    assert written.keys() == {"conftest.py", "test_files.py", TESTS, ARRAYS, FACTS}
+    assert {path.parent for path in written.values()} == {bundle.folder / "tests"}
+    for name, suite in (("conftest.py", "conftest.py"), ("test_files.py", "files.py")):
+        assert written[name].read_bytes() == (SUITES / suite).read_bytes()
+    assert json.loads(written[FACTS].read_text())["at_export"] == pytest.approx(1)
+    assert listener.stages == ["tests"]
+
+
+# --- they pass where nothing is wrong, and fail where something is --------------------------------
 
 
 def write_biased(folder: Path, name: str) -> Path:
@@ -110,6 +136,7 @@ def outcomes(bundles: Bundles, planted: Callable[..., Path]) -> Outcomes:
     return run_bundle_tests([*(bundles[kind] for kind in KINDS), *again, *faulty])
 
 
+@whole
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_bundle_passes_its_tests(
     kind: str, bundles: Bundles, planted: Callable[..., Path], outcomes: Outcomes
@@ -121,6 +148,7 @@ def test_a_whole_bundle_passes_its_tests(
         assert all(found.values()), found
 
 
+@whole
 @pytest.mark.parametrize(
     ("kind", "fault"), PLANTED, ids=[f"{fault.__name__}-{kind}" for kind, fault in PLANTED]
 )
@@ -134,6 +162,7 @@ def test_a_fault_is_found_by_its_answers(
     assert not all(others.values())
 
 
+@whole
 @pytest.mark.slow
 def test_a_whole_bundle_passes_twenty_times_of_twenty(bundles: Bundles) -> None:
     for _ in range(20):
@@ -141,6 +170,7 @@ def test_a_whole_bundle_passes_twenty_times_of_twenty(bundles: Bundles) -> None:
         assert all(passed for found in outcomes.values() for passed in found.values())
 
 
+@whole
 def test_the_tests_are_listed_in_the_manifest(bundles: Bundles) -> None:
     files = {file.path for file in read_bundle(bundles["decoder"], verify=True).manifest.files}
     names = ("conftest.py", "test_files.py", "test_accuracy.py", "references.npz", "expected.json")
@@ -150,6 +180,7 @@ def test_the_tests_are_listed_in_the_manifest(bundles: Bundles) -> None:
 # --- in tests of one's own -----------------------------------------------------------------------
 
 
+@whole
 @pytest.mark.parametrize(("fault", "failed"), [(nothing, 0), (swapped_sites, 2)])
 def test_a_users_test_finds_what_the_bundles_own_find(
     fault: Fault, failed: int, bundles: Bundles, planted: Callable[..., Path], tmp_path: Path
@@ -176,6 +207,7 @@ def test_a_bundle_without_tests_says_how_to_get_some(tmp_path: Path) -> None:
         assert_no_regression(tmp_path, max_drop=0.1)
 
 
+@whole
 @pytest.mark.parametrize(("fault", "code"), [(nothing, 0), (swapped_sites, 3)])
 def test_validation_against_the_model_ends_with_3_where_the_gate_fails(
     fault: Fault,
