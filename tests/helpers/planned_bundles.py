@@ -19,6 +19,7 @@ from edgelr.stages.transformers.factorize import make_factors
 from tests.helpers.run_exports import Recorder, make_place, quick_settings
 
 OPSET = 18  # older than what the devices take
+CONTEXT_TOKENS = 40  # fewer than the models take
 NOTE = "as it was made"
 KINDS = {  # what ships: profile, precision and share
     "float32": ("generic-cpu", "float32", 0.6),
@@ -50,6 +51,7 @@ class PlannedBundles(dict[str, PlannedBundle]):
     def __missing__(self, kind: str) -> PlannedBundle:
         profile, precision, keep = KINDS[kind]
         asked = {"profile": profile, "precision": precision, "keep": keep, "opset": OPSET}
+        asked["context_tokens"] = CONTEXT_TOKENS
         source, settings = ModelSource(self._model), quick_settings(self._model.folder, **asked)
         planned = pipeline.plan(settings, load_profile(profile), self._run, source=source)
         factored = replace(make_factors(planned, self._run), notes=(NOTE,))
