@@ -27,7 +27,8 @@ from edgelr.device.profile import load_profile
 from edgelr.model.losses import named_inputs
 from edgelr.stages.sources.transformers import ModelSource
 from edgelr.stages.transformers.calibration_data import calibrate
-from edgelr.stages.transformers.subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.transformers.dense import dense_export
+from edgelr.stages.transformers.subject import ModelSubject, examine, load_model
 
 
 def bare_passes(subject: ModelSubject, parts: list[calibration.Calibration], clock: Clock) -> None:

@@ -44,7 +44,7 @@ def plan(
         subject = source.subject(settings, device, run)
     require_room(subject.room, out, run)
     with run.time("dense export"):
-        dense = source.dense(subject, run)
+        subject, dense = source.dense(subject, run)
     require_provider(settings, dense)
     made: Planned[Any, Any] | None = None
     for _ in range(settings.rounds):  # a later round sees the model that the one before compressed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgelr.model.exporter import EXPORTERS, Exporter
 
 from .tracing.inputs import token_batch
-from .tracing.routes import trace_with_genai_builder
+from .tracing.routes import fuse_with_transformers, trace_decoder, trace_with_genai_builder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -39,10 +40,18 @@ def tiny_llama() -> LlamaConfig:
     return LlamaConfig(**tiny_sizes())
 
 
+def traced(exporter: Exporter) -> Exporter:
+    """Declare the same family, traced instead of built."""
+    return replace(
+        exporter, trace=trace_decoder, fuse=fuse_with_transformers, node_names=(), retrace=None
+    )
+
+
 LLAMA = Exporter(
     model_types=("llama",),
     tasks=("text-generation",),
     trace=trace_with_genai_builder,
+    retrace=traced,
     example_inputs=token_batch,
     tiny_config=tiny_llama,
     keep_dense=("lm_head",),

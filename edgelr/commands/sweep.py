@@ -114,7 +114,7 @@ class _Maker:
         profile = load_profile(name)
         subject = self._source.subject(self._settings(name, None, None), profile, self._run)
         self._source.require_one_graph(subject, "sweep")
-        return _Device(profile, subject, self._source.dense(subject, self._run))
+        return _Device(profile, *self._source.dense(subject, self._run))
 
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None

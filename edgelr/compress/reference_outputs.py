@@ -14,6 +14,27 @@ from edgelr.core.vocabulary import Array
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import Inputs, loss_of
 
+KEPT_POSITIONS = 128  # of each random row whose outputs are compared: its last ones
+
+
+@torch.no_grad()
+def write_dense_answers(model: LoadedModel, lengths: Sequence[int], path: Path) -> None:
+    """Write the answers of the original model to random inputs, one of each length.
+
+    Args:
+        model: dense model.
+        lengths: lengths of the inputs, tokens; there are as many inputs where they have one size.
+        path: path of the ``.npz``; see ``runtime.validate.dense_parity``.
+    """
+    loss = loss_of(model)
+    torch.manual_seed(0)
+    arrays, rows = loss.random_rows(model, lengths)
+    outputs = {
+        f"{loss.reference_name}_{index}": _output(model, row)[-KEPT_POSITIONS:]
+        for index, row in enumerate(rows)
+    }
+    np.savez(path, allow_pickle=False, **arrays, **outputs)
+
 
 @torch.no_grad()
 def write_answers(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from edgelr.core.vocabulary import Precision
 
+DENSE_LIMIT = 1e-4  # of the largest output; float32 rounds some 5e-6 of it away in thirty blocks
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -38,6 +40,42 @@ class Parity:
             or self.twin_max_error <= self.twin_limit
         )
         return errors_fit and tokens_equal and twin_fits
+
+
+@dataclass(frozen=True, slots=True)
+class DenseParity:
+    """Answers of the dense graph against the original's, before anything is compressed.
+
+    Attributes:
+        against: name of what the graph is compared with.
+        rows: number of random inputs that were compared, each alone.
+        max_abs_error: largest difference between two outputs.
+        padded_max_abs_error: largest difference between rows that run as one padded batch, and
+            alone.
+        largest_output: largest absolute value of the original's outputs.
+        longest: length of the longest input, tokens; 0 where inputs have one size.
+        first_position: first position of a row whose output is outside the limit; None where
+            there is none, or outputs have no positions.
+        retraced: True where the first graph was outside the limit, and the model was traced.
+    """
+
+    against: str
+    rows: int
+    max_abs_error: float
+    padded_max_abs_error: float
+    largest_output: float
+    longest: int = 0
+    first_position: int | None = None
+    retraced: bool = False
+
+    @property
+    def limit(self) -> float:
+        return DENSE_LIMIT * self.largest_output
+
+    @property
+    def passed(self) -> bool:
+        errors = (self.max_abs_error, self.padded_max_abs_error)
+        return all(error <= self.limit for error in errors)  # NaN never fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +130,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Validation:
-    """Same answers? Parity with torch, accuracy against the original, and the gate's word."""
+    """Same answers? Parity with torch, accuracy against the original, and the gate's word.
+
+    ``dense_parity`` is that of the graph before it was compressed; None where it was not compared.
+    """
 
     parity: Parity | None
     metrics: tuple[Metric, ...]
@@ -101,6 +142,7 @@ class Validation:
     provider: str
     text: str
     notes: tuple[str, ...] = ()
+    dense_parity: DenseParity | None = None
 
     @property
     def passed(self) -> bool:

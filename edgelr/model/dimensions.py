@@ -63,6 +63,27 @@ def named_sizes(config: Any) -> Any:
         return usual_sizes(config)
 
 
+SHORT_TEXT, USUAL_TEXT, LONG_TEXT = 8, 512, 1024  # tokens of what a dense graph is compared on
+BEHIND = 64  # tokens behind a length at which a model's positions or windows change
+
+
+def compared_lengths(config: Any, longest: int) -> list[int]:
+    """List the lengths of texts on which a dense graph is compared with its model, tokens.
+
+    Args:
+        config: configuration of the model.
+        longest: longest text that the model takes.
+    """
+    rotation = getattr(config, "rope_parameters", None) or {}
+    changes = [
+        rotation.get("original_max_position_embeddings"),
+        getattr(config, "original_max_position_embeddings", None),
+        getattr(config, "sliding_window", None),
+    ]
+    far = max([LONG_TEXT, *(BEHIND + int(change) for change in changes if change)])
+    return sorted({min(longest, tokens) for tokens in (SHORT_TEXT, USUAL_TEXT, far)})
+
+
 def longest_text(config: Any, exporter: Exporter) -> int:
     """Read the longest text that has positions, in tokens."""
     if exporter.longest_text is not None:

@@ -37,6 +37,8 @@ class Exporter:
             size on every axis.
         fuse: function that fuses an ``onnx_ir.Model`` in place, after its linears were replaced;
             None where ``trace`` already writes fused attention.
+        retrace: function of the declaration that returns the one by which a model is exported whose
+            graph ``trace`` gets wrong; None where there is no other way.
         prepare: function that changes a loaded module in place before it is read, so that every
             linear is an ``nn.Linear``.
         keep_dense: last name components of linears that stay dense.
@@ -66,6 +68,7 @@ class Exporter:
     example_inputs: Callable[[Any, int, int], dict[str, Any]]
     tiny_config: Callable[[], Any]
     fuse: Callable[[Any], None] | None = None
+    retrace: Callable[[Exporter], Exporter] | None = None
     prepare: Callable[[Any], None] | None = None
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()

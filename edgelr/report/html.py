@@ -82,6 +82,9 @@ def _accuracy(report: Report, charts: dict[str, Chart]) -> Markup:
     if validation.parity is not None:
         caption = "Parity: the graph against the compressed model"
         parts.append(drawn_table(tables.parity_table(validation.parity), caption))
+    if validation.dense_parity is not None:
+        caption = "Parity: the graph before it was compressed, against the original"
+        parts.append(drawn_table(tables.dense_parity_table(validation.dense_parity), caption))
     if "loss" in charts:
         parts.append(_grid(drawn(charts["loss"], "loss")))
     return joined(*parts, bullets(list(validation.notes)))

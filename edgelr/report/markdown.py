@@ -74,7 +74,9 @@ def _accuracy(validation: Validation | None) -> list[str]:
     metrics = draw(tables.accuracy_table(validation)) if validation.metrics else NOT_MEASURED
     parity = validation.parity
     parity_text = draw(tables.parity_table(parity)) if parity else f"Parity: {NOT_MEASURED}."
-    return ["## Accuracy", told, metrics, parity_text, bullets(validation.notes)]
+    dense = validation.dense_parity
+    dense_text = [draw(tables.dense_parity_table(dense))] if dense else []
+    return ["## Accuracy", told, metrics, parity_text, *dense_text, bullets(validation.notes)]
 
 
 def _measured(report: Report) -> list[str]:

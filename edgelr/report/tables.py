@@ -14,7 +14,7 @@ from edgelr.core.measurement import (
 )
 from edgelr.core.plan import Budget, SitePlan
 from edgelr.core.report import Report
-from edgelr.core.results import Interval, Metric, Parity, Validation
+from edgelr.core.results import DenseParity, Interval, Metric, Parity, Validation
 from edgelr.device.budget import ledger
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
 from edgelr.report.plan_tables import kind_of
@@ -67,6 +67,18 @@ def parity_table(parity: Parity) -> Table:
         found, allowed = figure(parity.twin_max_error), _limit(parity.twin_limit)
         rows.append(("what ships against its exact float32 twin, relative", found, allowed))
     return Table((f"ONNX Runtime against {parity.against}", "found", "limit"), tuple(rows))
+
+
+def dense_parity_table(parity: DenseParity) -> Table:
+    """Show the differences of the dense graph from the original, and their limit."""
+    limit = figure(parity.limit)
+    texts = f", of up to {parity.longest:,} tokens" if parity.longest else ""
+    rows = [
+        (f"largest absolute error ({parity.rows} rows{texts})", figure(parity.max_abs_error), limit)
+    ]
+    if parity.against == "torch":
+        rows.append(("the same, in a padded batch", figure(parity.padded_max_abs_error), limit))
+    return Table((f"dense graph against {parity.against}", "found", "limit"), tuple(rows))
 
 
 def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import AfterValidator
 
 from edgelr.core.measurement import OperatorTime
-from edgelr.core.results import Metric, Parity
+from edgelr.core.results import DenseParity, Metric, Parity
 from edgelr.core.vocabulary import Progress
 from edgelr.runtime.messages import unpacked
 from edgelr.runtime.worker_client import Worker
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what their arguments and results are, for whoever calls the
     from edgelr.runtime.time_probes import time_graphs as time_graphs
     from edgelr.runtime.timed_session import operators as operators
     from edgelr.runtime.validate import accuracy as accuracy
+    from edgelr.runtime.validate import dense_parity as dense_parity
     from edgelr.runtime.validate import parity as parity
     from edgelr.runtime.validate import twin_error as twin_error
 
@@ -46,6 +47,7 @@ class Call:
 CALLS: Mapping[str, Call] = {
     "accuracy": Call("validate", tuple[Metric, ...]),
     "parity": Call("validate", Parity),
+    "dense_parity": Call("validate", DenseParity),
     "twin_error": Call("validate", float),
     "operators": Call("timed_session", list[OperatorTime]),
     "sample_tokens": Call("sampling", Annotated[list[list[int]], AfterValidator(np.array)]),

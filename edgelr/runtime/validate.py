@@ -13,7 +13,7 @@ from numpy.lib.npyio import NpzFile
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.core.results import Metric, Parity
+from edgelr.core.results import DENSE_LIMIT, DenseParity, Metric, Parity
 from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.text import EvaluationSize
 from edgelr.runtime.evaluators import evaluators_for
@@ -22,6 +22,7 @@ from edgelr.runtime.runners import Runner, runner_of
 
 ROUNDING_MARGIN = 4.0  # other kernels round elsewhere, and more or less often
 _PADDED = 4  # inputs in the padded batch
+_PADDED_DENSE = 2
 
 
 def accuracy(
@@ -108,6 +109,45 @@ def parity(
         greedy_identical=sum(a == b.tokens for a, b in zip(found, generated, strict=True)),
         greedy_tokens=len(generated[0].tokens) if generated else 0,
     )
+
+
+def dense_parity(bundle: ExportBundle, answers: Path) -> DenseParity:
+    """Compare a dense graph with what the original answered to random inputs.
+
+    Args:
+        bundle: dense export.
+        answers: ``.npz`` file as for ``parity``; an output may be that of the last positions alone.
+    """
+    runner = runner_of(bundle).open(bundle, tokenizer=False)
+    with _open_answers(answers, runner) as arrays:
+        wanted = runner.read_answers(arrays)
+    errors: list[float] = []
+    outside: list[int] = []
+    alone: list[Array] = []
+    for each in wanted:
+        output = runner.run_alone(each.row)
+        found = output[-len(each.output) :]
+        errors.append(max_abs_error(found, each.output))
+        outside += _outside(found, each.output, len(output))
+        if len(alone) < _PADDED_DENSE:
+            alone.append(output)
+    return DenseParity(
+        against="torch",
+        rows=len(wanted),
+        max_abs_error=max(errors),
+        padded_max_abs_error=padding_error(runner, [each.row for each in wanted], alone),
+        largest_output=max(float(np.abs(each.output).max()) for each in wanted),
+        first_position=min(outside, default=None),
+    )
+
+
+def _outside(found: Array, expected: Array, length: int) -> list[int]:
+    """Find the first position whose output is outside the limit, in an output ``(length, n)``."""
+    if found.ndim != 2 or found.shape != expected.shape:
+        return []
+    errors = np.abs(found - expected).max(axis=-1)
+    wrong = np.flatnonzero(~(errors <= DENSE_LIMIT * np.abs(expected).max()))
+    return [length - len(expected) + int(wrong[0])] if len(wrong) else []
 
 
 def twin_error(

@@ -67,6 +67,7 @@ def validate(
         provider="CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider",
         text=subject.judged_on,
         notes=(*_notes(made, written, on_gpu), *truth_notes(subject.task, metrics)),
+        dense_parity=made.dense.parity,
     )
 
 

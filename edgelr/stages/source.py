@@ -58,8 +58,15 @@ class Source(Protocol):
         """Open the original, and resolve the settings for it and a device."""
         ...
 
-    def dense(self, subject: Any, run: Run) -> DenseExport:
-        """Export the original as it is, or find the export."""
+    def dense(self, subject: Any, run: Run) -> tuple[Any, DenseExport]:
+        """Export the original as it is, or find the export, and compare the two.
+
+        Returns:
+            The subject in the form in which it was exported, and the export.
+
+        Raises:
+            InputError: the export does not answer like the original.
+        """
         ...
 
     def dense_bundle(self, settings: Settings, run: Run) -> ExportBundle:

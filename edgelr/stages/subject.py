@@ -11,6 +11,7 @@ from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.dimensions import ModelShape
 from edgelr.core.plan import Budget, Plan
+from edgelr.core.results import DenseParity
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import Precision, Task, WeightPrecision
@@ -136,11 +137,13 @@ class DenseExport:
         folder: folder of the stage.
         traced: graph with unpacked linears.
         bundle: finished folder; of a model, fused and in float32.
+        parity: comparison of its answers with the original's.
     """
 
     folder: Path
     traced: Path
     bundle: ExportBundle
+    parity: DenseParity
 
 
 class Costs(Protocol):

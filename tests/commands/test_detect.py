@@ -25,7 +25,8 @@ from edgelr.graph.workload import read_workload
 from edgelr.runtime.measure import measure_one
 from edgelr.runtime.session import open_session
 from edgelr.stages.transformers.baselines import dense_in
-from edgelr.stages.transformers.subject import dense_export, load_model
+from edgelr.stages.transformers.dense import dense_export
+from edgelr.stages.transformers.subject import load_model
 from tests.helpers.run_exports import Recorder
 from tests.real.test_decoder import model_path
 

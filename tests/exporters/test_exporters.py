@@ -17,7 +17,7 @@ from edgelr.model.exporter import EXPORTERS, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.conftest import ENCODER, TEXTS, MakeModel, beside
 from tests.helpers import tiny_models as families
 from tests.helpers.method_contract import (

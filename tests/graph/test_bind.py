@@ -13,7 +13,7 @@ from edgelr.graph.save import load_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites, weight_of
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.helpers.run_exports import Recorder, session_cache
 
 RANDOM = np.random.default_rng(0)

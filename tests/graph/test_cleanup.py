@@ -19,7 +19,7 @@ from edgelr.graph.save import load_graph, save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.runners.decoder import DecoderRunner
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.helpers.run_exports import Recorder, session_cache
 from tests.helpers.single_node import NEWEST, one_node, outputs_of
 

@@ -21,7 +21,7 @@ from edgelr.graph.factorize import FactorizeLinears, run_length
 from edgelr.graph.save import save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_sites
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.graph.test_build import low_rank, operators, single, write
 from tests.helpers.run_exports import Recorder, batch, run_graph, run_torch, session_cache
 from tests.helpers.single_node import NEWEST, one_node, outputs_of

@@ -12,7 +12,7 @@ from edgelr.device.latency import Product
 from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.helpers.foreign_graphs import Builder, mlp
 from tests.helpers.run_exports import Recorder, session_cache
 

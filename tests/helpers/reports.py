@@ -14,7 +14,7 @@ from edgelr.core.measurement import (
 )
 from edgelr.core.plan import Budget, Candidate, Plan, SitePlan
 from edgelr.core.report import LossCheck, Report
-from edgelr.core.results import Gate, Interval, Metric, Parity, Validation
+from edgelr.core.results import DenseParity, Gate, Interval, Metric, Parity, Validation
 from edgelr.core.vocabulary import Form
 
 MIB = 2**20
@@ -72,6 +72,7 @@ def make_report() -> Report:
             precision="float16",
             provider="CPUExecutionProvider",
             text="a text | of its own",
+            dense_parity=DenseParity("torch", 3, 4.5e-5, 3.5e-5, 32.0, 1024),
         ),
         comparison=Comparison(
             measurement("dense", 98.5),

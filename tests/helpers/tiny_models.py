@@ -27,7 +27,7 @@ from edgelr.model.exporter import EXPORTERS
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.conftest import write_tiny
 from tests.helpers.method_contract import (
     LIMIT,

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from edgelr.core.run import Run
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.conftest import SENTENCES
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import QUICK, Recorder, session_cache

@@ -23,7 +23,8 @@ from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.subject import DenseExport
 from edgelr.stages.transformers.baselines import dense_in
-from edgelr.stages.transformers.subject import dense_export, load_model
+from edgelr.stages.transformers.dense import dense_export
+from edgelr.stages.transformers.subject import load_model
 from tests.helpers.run_exports import Recorder, session_cache
 
 MIB = 2**20

@@ -45,8 +45,9 @@ from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.image_encoder import ImageEncoderRunner
 from edgelr.runtime.session import open_session
 from edgelr.runtime.validate import accuracy
+from edgelr.stages.transformers.dense import dense_export
 from edgelr.stages.transformers.factorize import make_factors
-from edgelr.stages.transformers.subject import dense_export, examine
+from edgelr.stages.transformers.subject import examine
 from tests.compress.test_heal import product
 from tests.conftest import TINY_IMAGES, MakeModel, random_pixels, random_rows
 from tests.helpers.bundles import run_bundle_tests

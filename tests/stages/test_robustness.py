@@ -25,7 +25,7 @@ from edgelr.core.cache import Cache
 from edgelr.core.run import Run
 from edgelr.device.profile import load_profile, profile_path
 from edgelr.model.loaded import LoadedModel
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.conftest import write_tiny
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgelr.commands.bench.request import BenchRequest
@@ -19,9 +19,10 @@ from edgelr.stages.staging import require_room
 from edgelr.stages.subject import DenseExport
 from edgelr.stages.transformers.calibration_data import calibrate
 from edgelr.stages.transformers.checks import require_one_graph
+from edgelr.stages.transformers.dense import as_exported, dense_export
 from edgelr.stages.transformers.rows import Excerpt, rows_of
 from edgelr.stages.transformers.rows.decoder import CHUNK_TOKENS
-from edgelr.stages.transformers.subject import ModelSubject, dense_export, examine, load_model
+from edgelr.stages.transformers.subject import ModelSubject, examine, load_model
 
 HEALING = ("heal_steps", "heal_minutes", "heal_sites", "heal_adapter")
 
@@ -70,6 +71,7 @@ def common_ground(question: BenchRequest, device: DeviceProfile, out: Path, run:
     }
     require_room(subject.room, out, run)
     dense = dense_export(model, run)
+    subject = replace(subject, model=as_exported(subject.model, dense))
     return Ground(subject, dense, calibrate(subject, dense, run), texts)
 
 

@@ -93,6 +93,14 @@ class DualEncoderLoss(ImageEncoderLoss):
         named = {f"row_{index}": prompt for index, prompt in enumerate(prompts)}
         return named, [torch.tensor(prompt[None]) for prompt in prompts]
 
+    def random_rows(
+        self, model: LoadedModel, lengths: Sequence[int]
+    ) -> tuple[dict[str, Array], list[Inputs]]:
+        """Draw images and texts, in turns."""
+        given = [model.example_inputs(1, tokens) for tokens in lengths]
+        drawn = [each[name][0].numpy() for each in given for name in ("pixel_values", "input_ids")]
+        return self.reference_rows(model, drawn, 0)
+
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
         return embedding(model, row)
 

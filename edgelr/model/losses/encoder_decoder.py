@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edgelr.model.loaded import LoadedModel
 
 
+TARGET_TOKENS = 192  # of the random targets on which a dense graph is compared
+
+
 class EncoderDecoderLoss(ModalityLoss):
     """One loss for every token of a target, wherever a site is: at the source, or at the target."""
 
@@ -89,13 +92,34 @@ class EncoderDecoderLoss(ModalityLoss):
         self, model: LoadedModel, prompts: Sequence[Array], new_tokens: int
     ) -> tuple[dict[str, Array], list[Inputs]]:
         """Give every source its greedy target."""
-        rows = [_answered(model, torch.tensor(prompt[None]), new_tokens) for prompt in prompts]
-        sources = {f"source_{index}": prompt for index, prompt in enumerate(prompts)}
-        targets = {f"target_{index}": row.target[0].numpy() for index, row in enumerate(rows)}
-        return sources | targets, rows
+        return _named(
+            [_answered(model, torch.tensor(prompt[None]), new_tokens) for prompt in prompts]
+        )
+
+    def random_rows(
+        self, model: LoadedModel, lengths: Sequence[int]
+    ) -> tuple[dict[str, Array], list[Inputs]]:
+        """Draw sources and targets: what a model answers to noise may end with its first token."""
+        name = str(model.module.main_input_name)
+        sources = [model.example_inputs(1, tokens)[name] for tokens in lengths]
+        twice = 2 * min(TARGET_TOKENS, max(lengths))  # tokens of which a target has half, and one
+        targets = [model.example_inputs(1, twice)["decoder_input_ids"] for _ in lengths]
+        return _named(
+            [
+                SourceAndTarget(source, torch.ones(source.shape[:2], dtype=torch.int64), target)
+                for source, target in zip(sources, targets, strict=True)
+            ]
+        )
 
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
         return answers(model, row, row.source_mask)
+
+
+def _named(rows: list[Inputs]) -> tuple[dict[str, Array], list[Inputs]]:
+    """Name the arrays of rows as the file of reference answers does."""
+    sources = {f"source_{index}": row.source[0].numpy() for index, row in enumerate(rows)}
+    targets = {f"target_{index}": row.target[0].numpy() for index, row in enumerate(rows)}
+    return sources | targets, rows
 
 
 def _answered(model: LoadedModel, source: Tensor, new_tokens: int) -> SourceAndTarget:

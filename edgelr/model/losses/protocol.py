@@ -217,6 +217,14 @@ class ModalityLoss(Protocol):
         named = {f"{name}_{index}": prompt for index, prompt in enumerate(prompts)}
         return named, [torch.tensor(prompt[None]) for prompt in prompts]
 
+    def random_rows(
+        self, model: LoadedModel, lengths: Sequence[int]
+    ) -> tuple[dict[str, Array], list[Inputs]]:
+        """Draw one input of each length, tokens, for the dense graph; see ``reference_rows``."""
+        name = str(model.module.main_input_name)
+        drawn = [model.example_inputs(1, tokens)[name][0].numpy() for tokens in lengths]
+        return self.reference_rows(model, drawn, 0)
+
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
         """Compute the output of the model's graph for a batch of one."""
         answered = model.module(**self.named_inputs(model, row, torch.ones_like(row)))

@@ -10,16 +10,21 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle, Manifest, read_bundle, write_manifest
 from edgelr.core.cache import file_digest, require_space
+from edgelr.core.errors import InputError
 from edgelr.core.modality import TENSORS
+from edgelr.core.results import DenseParity
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import Precision
-from edgelr.data.tensors import Samples, take
+from edgelr.data.tensors import Samples, count, feeds, take
 from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import read_versions, save_graph
+from edgelr.runtime.runners.tensors import open_tensors
+from edgelr.runtime.validate import max_abs_error
 
 NEWEST = 1000  # no limit: the graph keeps its operator set and its file format
+COMPARED_SAMPLES = 4
 KEPT_BYTES = 2**20  # of held-out samples in a bundle
 
 
@@ -44,6 +49,35 @@ def dense_bundle(source: Path, run: Run) -> ExportBundle:
         write_manifest(folder, foreign_manifest(str(source), source_digest, graph, precision))
 
     return read_bundle(run.stage("onnx-source", (source_digest,), write))
+
+
+def require_equal(source: Path, opened: ExportBundle, samples: Samples) -> DenseParity:
+    """Compare a graph that was opened for compression with the file, as ONNX Runtime runs it.
+
+    Args:
+        source: graph file as it was given.
+        opened: the same graph, folded and written as a bundle.
+        samples: inputs, of which a few are run.
+
+    Raises:
+        InputError: the two answer differently.
+    """
+    few = take(samples, 0, COMPARED_SAMPLES)
+    runners = [open_tensors(path) for path in (source, opened.model_path)]
+    errors, largest = [0.0], [0.0]
+    for index in range(count(few)):
+        expected, found = (runner.outputs(feeds(few, index)) for runner in runners)
+        for name, output in expected.items():
+            errors.append(max_abs_error(found[name], output))
+            largest.append(float(np.abs(output[np.isfinite(output)]).max(initial=0.0)))
+    parity = DenseParity("ONNX Runtime", count(few), max(errors), 0.0, max(largest))
+    if not parity.passed:
+        raise InputError(
+            f"{source}: the graph as edgelr reads it differs by {parity.max_abs_error:.2e} from "
+            f"what ONNX Runtime computes, where the largest output is {parity.largest_output:.2e}. "
+            f"Expected the same answers. This is an error of edgelr's: please report the graph."
+        )
+    return parity
 
 
 def foreign_manifest(

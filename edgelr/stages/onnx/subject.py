@@ -67,6 +67,7 @@ class GraphSubject(Subject):
     """A graph that came from anywhere, and what to do with it.
 
     Attributes:
+        given: graph file as it was given.
         original: graph as a bundle.
         linears: linears of the graph; those of another precision are refused.
         calibration: inputs whose Grams whiten the weights.
@@ -77,6 +78,7 @@ class GraphSubject(Subject):
         drawn: whether the inputs are random.
     """
 
+    given: Path
     original: ExportBundle
     linears: Linears
     calibration: Samples
@@ -162,6 +164,7 @@ def examine(settings: Settings, device: DeviceProfile, run: Run) -> GraphSubject
         groups=[SiteGroup(site.name, (site,)) for site in _counted(linears, dense)],
         shape=NO_SIZES,
         context_tokens=0,
+        given=path,
         original=dense,
         linears=linears,
         calibration=calibration,

@@ -40,11 +40,14 @@ class GraphSource:
 
         return examine(settings, device, run)
 
-    def dense(self, subject: GraphSubject, run: Run) -> DenseExport:
-        """Give the original graph, which is its own export."""
+    def dense(self, subject: GraphSubject, run: Run) -> tuple[GraphSubject, DenseExport]:
+        """Give the original graph as it was opened, compared with the file that was given."""
         del run
+        from edgelr.stages.onnx.original import require_equal
+
         original = subject.original
-        return DenseExport(original.folder, original.model_path, original)
+        parity = require_equal(subject.given, original, subject.held_out)
+        return subject, DenseExport(original.folder, original.model_path, original, parity)
 
     def dense_bundle(self, settings: Settings, run: Run) -> ExportBundle:
         """Write the original graph as a bundle, for no device."""

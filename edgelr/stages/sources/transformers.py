@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle
@@ -51,15 +52,16 @@ class ModelSource:
 
         return examine(self.model(settings, run), settings, device)
 
-    def dense(self, subject: ModelSubject, run: Run) -> DenseExport:
-        """Export the model as it is, or find the export."""
-        from edgelr.stages.transformers.subject import dense_export
+    def dense(self, subject: ModelSubject, run: Run) -> tuple[ModelSubject, DenseExport]:
+        """Export the model as it is, or find the export; it is compared with torch."""
+        from edgelr.stages.transformers.dense import as_exported, dense_export
 
-        return dense_export(subject.model, run)
+        dense = dense_export(subject.model, run)
+        return replace(subject, model=as_exported(subject.model, dense)), dense
 
     def dense_bundle(self, settings: Settings, run: Run) -> ExportBundle:
         """Export the model as it is, for no device."""
-        from edgelr.stages.transformers.subject import dense_export
+        from edgelr.stages.transformers.dense import dense_export
 
         return dense_export(self.model(settings, run), run).bundle
 

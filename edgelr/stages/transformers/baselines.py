@@ -22,7 +22,7 @@ from edgelr.graph.companions import copy_companions
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 from edgelr.stages.subject import DenseExport
-from edgelr.stages.transformers.subject import dense_manifest
+from edgelr.stages.transformers.dense import dense_manifest
 
 
 def dense_in(

@@ -18,9 +18,10 @@ from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls
 from edgelr.stages.source import Written
 from edgelr.stages.staging import Staging
+from edgelr.stages.transformers.dense import dense_manifest
 from edgelr.stages.transformers.factorize import Factored
 from edgelr.stages.transformers.rows import rows_of
-from edgelr.stages.transformers.subject import ModelPlanned, dense_manifest
+from edgelr.stages.transformers.subject import ModelPlanned
 
 if TYPE_CHECKING:
     from edgelr.compress.factors import FactorSet

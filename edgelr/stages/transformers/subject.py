@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.compress.statistics import StatisticsStore
-from edgelr.core.bundle import Manifest, read_bundle, write_manifest
 from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
-from edgelr.core.graph_files import encoder_file, graph_file
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
@@ -28,8 +25,6 @@ from edgelr.core.vocabulary import (
 from edgelr.data.calibration import Calibration, load_tokenizer
 from edgelr.data.text import Texts
 from edgelr.device.profile import DeviceProfile
-from edgelr.graph.build import build, trace
-from edgelr.graph.companions import copy_companions, write_genai_config
 from edgelr.graph.residency import read_residencies
 from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
@@ -204,63 +199,4 @@ def load_model(settings: Settings, run: Run) -> LoadedModel:
     """Load the model that the settings name."""
     return load(
         settings.model, run.cache, settings.revision, settings.trust_remote_code, settings.task
-    )
-
-
-def dense_export(model: LoadedModel, run: Run) -> DenseExport:
-    """Export the original model, once per model and version of the exporters."""
-    versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
-    name = graph_file(model.modality, "float32")
-
-    def write(folder: Path) -> None:
-        run.progress("dense export", 0, 1)
-        trace(model, folder)
-        bundle = folder / "float32"
-        (bundle / "onnx").mkdir(parents=True)
-        path = bundle / "onnx" / name
-        opset, ir_version = build(model, folder / name, (), {}, path)
-        if model.exporter.fuse is None:  # the two graphs are one: keep it once
-            for file in folder.glob("model.onnx*"):
-                file.unlink()
-        copy_companions(model.folder, bundle)
-        write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", model.longest_text)
-        for file in (folder / "traced").rglob("*.onnx*"):
-            file.unlink()
-        manifest = dense_manifest(model, "float32", opset, ir_version, path)
-        if manifest.matching is not None:  # prompts are those of a run, and others find this export
-            manifest = replace(manifest, matching=replace(manifest.matching, prompts=()))
-        write_manifest(bundle, manifest)
-        run.progress("dense export", 1, 1)
-
-    folder = run.stage("dense", (model.digest, model.pooling, versions), write)
-    bundle = read_bundle(folder / "float32")
-    traced = folder / name
-    return DenseExport(folder, traced if traced.exists() else bundle.model_path, bundle)
-
-
-def dense_manifest(
-    model: LoadedModel, precision: Precision, opset: int, ir_version: int, graph: Path
-) -> Manifest:
-    """Describe a dense export, whose ``graph`` file is written."""
-    encoder = encoder_file(model.modality, precision)
-    return Manifest(
-        task=model.task,
-        modality=model.modality,
-        precision=precision,
-        model_file=f"onnx/{graph_file(model.modality, precision)}",
-        encoder_file=f"onnx/{encoder}" if encoder else None,
-        source=model.source,
-        revision=model.revision,
-        digest=model.digest,
-        opset=opset,
-        ir_version=ir_version,
-        context_tokens=model.longest_text,
-        pooling=model.pooling,
-        mask_token=model.mask_token,
-        cache_in_place=model.exporter.cache_in_place,
-        image=model.image,
-        sound=model.sound,
-        shape=model.dimensions,
-        residency=read_residencies(graph, "cpu"),
-        matching=model.matching,
     )

@@ -1,0 +1,185 @@
+"""The dense graph is the model: what differs is traced, or ends the run before any other work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgelr import pipeline
+from edgelr.core.cache import Cache
+from edgelr.core.errors import InputError
+from edgelr.core.run import Run
+from edgelr.device.profile import load_profile
+from edgelr.model.dimensions import compared_lengths
+from edgelr.model.exporter import Exporter
+from edgelr.model.loaded import LoadedModel
+from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.transformers.dense import as_exported, dense_export
+from tests.conftest import MakeModel
+from tests.helpers.run_exports import Recorder, quick_settings
+
+pytestmark = pytest.mark.whole
+
+Change = Callable[[ir.Graph], None]
+
+
+def corrupting(exporter: Exporter, change: Change) -> Exporter:
+    """Declare a family whose graphs are changed after they were traced."""
+
+    def trace(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
+        exporter.trace(module, folder, out, example)
+        for path in out.rglob("*.onnx"):
+            model = ir.load(path)
+            change(model.graph)
+            ir.save(model, path, external_data=f"{path.name}.data")
+
+    return replace(exporter, trace=trace, retrace=None)
+
+
+def weight(graph: ir.Graph, *parts: str) -> tuple[str, np.ndarray]:
+    """Find the first initializer whose name has all of these parts."""
+    name = next(name for name in graph.initializers if all(part in name for part in parts))
+    return name, np.array(graph.initializers[name].const_value.numpy())
+
+
+def put(graph: ir.Graph, name: str, array: np.ndarray) -> None:
+    graph.initializers[name].const_value = ir.tensor(array, name=name)
+
+
+def scaled_rotation(graph: ir.Graph) -> None:
+    """As with another base: cosines and sines of other angles."""
+    for part in ("cos_cache", "sin_cache"):
+        name, table = weight(graph, part)
+        put(graph, name, np.concatenate([table[::2], table[::2]])[: len(table)])
+
+
+def late_positions(graph: ir.Graph) -> None:
+    """Wrong beyond position 100 only."""
+    for part in ("cos_cache", "sin_cache"):
+        name, table = weight(graph, part)
+        table[100:] = table[50 : 50 + len(table[100:])]
+        put(graph, name, table)
+
+
+def learned_positions(graph: ir.Graph) -> None:
+    name, table = next(
+        (name, np.array(value.const_value.numpy()))
+        for name, value in graph.initializers.items()
+        if "position" in name or "wpe" in name
+        if value.const_value is not None and value.const_value.numpy().ndim == 2
+    )
+    table[60:] = table[30 : 30 + len(table[60:])]
+    put(graph, name, table)
+
+
+def norm_epsilon(graph: ir.Graph) -> None:
+    changed = 0
+    for node in graph:
+        if "epsilon" in node.attributes:
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-2)
+            changed += 1
+    if not changed:  # traced: a constant that is added
+        name = next(
+            name
+            for name, value in graph.initializers.items()
+            if value.const_value is not None
+            and value.const_value.size == 1
+            and 0 < float(value.const_value.numpy()) < 1e-4
+        )
+        put(graph, name, np.full_like(graph.initializers[name].const_value.numpy(), 1e-2))
+
+
+def swapped_head_rows(graph: ir.Graph) -> None:
+    """Two outputs of a projection change places: one head's rows."""
+    name, matrix = next(
+        (name, np.array(value.const_value.numpy()))
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+        if value.const_value.numpy().ndim == 2 and min(value.const_value.shape) > 16
+        if "embed" not in name and "wte" not in name and "shared" not in name
+    )
+    matrix[:, [0, 1]] = matrix[:, [1, 0]]
+    put(graph, name, matrix)
+
+
+def missing_bias(graph: ir.Graph) -> None:
+    name, bias = next(
+        (name, np.array(value.const_value.numpy()))
+        for name, value in graph.initializers.items()
+        if name.endswith("bias") and np.abs(value.const_value.numpy()).max() > 0
+    )
+    put(graph, name, np.zeros_like(bias))
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "place"),
+    [
+        ("llama", scaled_rotation, "from position 1 on"),
+        ("llama", late_positions, "from position 10[0-9] on"),
+        ("llama", norm_epsilon, "from position 0 on"),
+        ("llama", swapped_head_rows, "from position"),
+        ("gpt2", learned_positions, "from position 60 on"),
+        ("gpt2", swapped_head_rows, "from position"),
+        ("bert", norm_epsilon, "from position 0 on"),
+        ("bert", swapped_head_rows, "from position 0 on"),
+        ("t5", swapped_head_rows, "differ by"),
+    ],
+)
+def test_a_corrupted_graph_is_caught_before_statistics(
+    make_model: MakeModel, tmp_path: Path, family: str, change: Change, place: str
+) -> None:
+    model = make_model(family)
+    broken = replace(model, exporter=corrupting(model.exporter, change))
+    settings, recorder = quick_settings(model.folder), Recorder()
+    with pytest.raises(InputError, match=f"does not answer like the model in torch.*{place}"):
+        pipeline.plan(
+            settings,
+            load_profile("generic-cpu"),
+            Run(Cache(tmp_path / "cache"), recorder),
+            source=ModelSource(broken),
+        )
+    assert recorder.stages == ["dense export"]
+    assert not list((tmp_path / "cache").glob("dense-*"))  # nothing wrong is kept
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_a_model_that_the_builder_gets_wrong_is_traced(
+    make_model: MakeModel, tmp_path: Path, kind: str
+) -> None:
+    """The builder knows no such rotary positions, and would build others without a word."""
+    rotation = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0}
+    model = make_model("llama", rope_parameters=rotation, initializer_range=0.1)
+    recorder = Recorder()
+    dense = dense_export(model, Run(Cache(tmp_path), recorder))
+    assert dense.parity.retraced
+    assert dense.parity.passed
+    assert dense.parity.longest == model.longest_text
+    assert "onnxruntime-genai builds another graph" in recorder.notes[0]
+    assert as_exported(model, dense).exporter.trace is not model.exporter.trace
+    again = dense_export(model, Run(Cache(tmp_path), Recorder()))
+    assert again == dense
+
+
+def test_a_graph_that_is_right_is_kept_with_its_figures(
+    tiny_encoder: LoadedModel, tmp_path: Path
+) -> None:
+    dense = dense_export(tiny_encoder, Run(Cache(tmp_path)))
+    found = dense.parity
+    assert (found.against, found.retraced, found.first_position) == ("torch", False, None)
+    assert 0 < found.max_abs_error < 1e-5 * found.largest_output
+    assert as_exported(tiny_encoder, dense) is tiny_encoder
+
+
+def test_lengths_reach_behind_the_one_at_which_positions_change() -> None:
+    changing = SimpleNamespace(rope_parameters={"original_max_position_embeddings": 4096})
+    assert compared_lengths(changing, 131072) == [8, 512, 4160]
+    assert compared_lengths(changing, 2048) == [8, 512, 2048]
+    assert compared_lengths(SimpleNamespace(), 100_000) == [8, 512, 1024]
+    assert compared_lengths(SimpleNamespace(), 72) == [8, 72]
