@@ -23,7 +23,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 from edgelr.stages.subject import DenseExport
 from edgelr.stages.transformers.baselines import dense_in
-from edgelr.stages.transformers.subject import dense_export
+from edgelr.stages.transformers.dense import dense_export
 from tests.conftest import MakeModel
 from tests.helpers.run_exports import Recorder, batch, run_graph, run_torch, session_cache
 

@@ -15,7 +15,8 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import DenseExport
 from edgelr.stages.transformers import calibration_data
 from edgelr.stages.transformers.calibration_data import calibrate, selection, to_heal_on
-from edgelr.stages.transformers.subject import ModelSubject, dense_export, examine
+from edgelr.stages.transformers.dense import dense_export
+from edgelr.stages.transformers.subject import ModelSubject, examine
 from tests.conftest import SENTENCES
 from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
