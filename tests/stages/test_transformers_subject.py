@@ -18,9 +18,9 @@ from edgelr.graph.residency import read_residencies
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.subject import make_search
 from edgelr.stages.transformers.cost_model import spectra, statistics
+from edgelr.stages.transformers.dense import dense_export
 from edgelr.stages.transformers.subject import (
     ModelSubject,
-    dense_export,
     examine,
     fixed_residency,
 )
