@@ -25,7 +25,7 @@ Task: TypeAlias = str
 """Name of a task in ``core.tasks.TASKS``, as the Hub calls it."""
 Axis = Literal["rows", "columns"]
 Phase = Literal["prefill", "decode", "forward", "text"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_len"]
 ALTERNATIVES: tuple[Grouping, ...] = ("any", "tied")  # groupings that offer a site several groups
 SHARING: tuple[Grouping, ...] = ("input", "blocks", "any")  # groupings in which a basis is shared
 PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2}

@@ -15,6 +15,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgelr.graph.nodes import MICROSOFT, constant, insert, multiply_by_transposed, replace_node
 
+FLAT_AXES = 3  # of what ONNX Runtime's kernel normalizes
+
 
 def clean_decoder(model: ir.Model) -> None:
     """Clean up a graph of onnxruntime-genai's builder, in place."""
@@ -100,7 +102,8 @@ class RenameNorms(InPlacePass):
     ONNX Runtime has it in ONNX's own domain. ``norm(x + x)`` with four times the epsilon is
     ``norm(x)``: SkipSimplifiedLayerNormalization of ``x`` with itself, in ONNX Runtime's own
     domain. Doubling is exact; the two kernels differ in the order in which they sum, by a few units
-    in the last place.
+    in the last place. The kernel takes three axes: a norm of every head has its rows put one behind
+    another.
     """
 
     def call(self, model: ir.Model) -> PassResult:
@@ -108,6 +111,12 @@ class RenameNorms(InPlacePass):
         norms = [node for node in model.graph if node.op_type == "SimplifiedLayerNormalization"]
         for norm in norms:
             x, scale = norm.inputs[0], norm.inputs[1]
+            assert x is not None, "a norm has an input"
+            heads = x.shape is not None and len(x.shape) > FLAT_AXES
+            if heads:
+                rows = [-1, *(size for size in x.shape[-2:] if isinstance(size, int))]
+                flat = constant(model.graph, f"{norm.name}/flat", np.array(rows))
+                x = insert(model.graph, norm, ir.node("Reshape", [x, flat], name=f"{norm.name}/in"))
             epsilon = {"epsilon": 4 * norm.attributes["epsilon"].as_float()}
             skip = ir.node(
                 "SkipSimplifiedLayerNormalization",
@@ -116,8 +125,17 @@ class RenameNorms(InPlacePass):
                 domain=MICROSOFT,
                 name=norm.name,
             )
+            if heads:
+                skip = _in_shape_of(model.graph, norm, skip)
             replace_node(model.graph, norm, skip)
         return PassResult(model, modified=bool(norms))
+
+
+def _in_shape_of(graph: ir.Graph, before: ir.Node, node: ir.Node) -> ir.Node:
+    """Insert a node whose rows were put one behind another; return what gives them their shape."""
+    flat = insert(graph, before, node)
+    axes = ir.node("Shape", [before.inputs[0]], name=f"{before.name}/shape")
+    return ir.node("Reshape", [flat, insert(graph, before, axes)], name=f"{before.name}/out")
 
 
 class DeclareHeadSize(InPlacePass):

@@ -19,9 +19,11 @@ from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.modality import modality_of
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
+from edgelr.model.architecture import MODULES, require_known_tensors, task_for
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
+from edgelr.model.sentence_modules import pooling_of
 from edgelr.model.sites import find_sites
 from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
 from edgelr.model.token_table import find_table
@@ -80,9 +82,11 @@ def _from_folder(
     _refuse_pickled(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
-    task = _task_for(asked, config, exporter, folder)
+    task = task_for(asked, config, exporter, folder)
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
+    if TASKS.get(task).loss == "embedding" and (folder / MODULES).exists():
+        pooling_of(folder)  # what it refuses, before the weights are read
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:
         exporter.prepare(module)
@@ -148,34 +152,8 @@ def _read_weights(
             f"every shard of them. Copy or download the model again."
         ) from error
     require_complete(info, source, not first)
+    require_known_tensors(info["unexpected_keys"], module, module.config, task, source)
     return module
-
-
-def _task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) -> Task:
-    """Take the task that was asked for, or the one that the configuration tells."""
-    task = asked or _task_of(config, exporter, folder)
-    if task not in exporter.tasks:
-        raise InputError(
-            f"--task is {task}, but models of the type {config.model_type} are for "
-            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
-        )
-    return task
-
-
-def _task_of(config: Any, exporter: Exporter, folder: Path) -> Task:
-    """Read the task of a model from its architecture's name; the family's first if it has none.
-
-    A folder of sentence-transformers embeds, though many name the masked language model that they
-    began as.
-    """
-    named = config.architectures or ()
-    if (folder / "modules.json").exists():
-        named = [name for name in named if not name.endswith(TASKS.get("fill-mask").architecture)]
-    for task in exporter.tasks:
-        ending = TASKS.get(task).architecture
-        if ending and any(ending in name for name in named):
-            return task
-    return exporter.tasks[0]
 
 
 def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:

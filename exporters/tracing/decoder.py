@@ -23,6 +23,8 @@ from transformers import AttentionInterface
 
 from edgelr.core.errors import InputError
 
+from .rotary import traceable_rotations
+
 GROUPED = "grouped_query_attention"
 ROWS, TOKENS, TOTAL, CAPACITY = 2, 3, 11, 7  # of the example: no two dynamic axes have one size
 HEAD_STEP = 8  # head sizes that GroupQueryAttention takes
@@ -37,12 +39,16 @@ def export_decoder(module: Any, path: Path) -> None:
         path: path of the graph file; the weights are written beside it.
 
     Raises:
-        InputError: the heads or the rotary positions cannot be traced.
+        InputError: the heads cannot be traced.
     """
     config = module.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    _require_traceable(config, size)
+    if size % HEAD_STEP:
+        raise InputError(
+            f"The model has heads of {size}; ONNX Runtime's GroupQueryAttention takes multiples of "
+            f"{HEAD_STEP}. Give another model."
+        )
     blocks = range(config.num_hidden_layers)
     names = [f"{block}.{kind}" for block in blocks for kind in ("key", "value")]
     past = [torch.zeros(ROWS, heads, CAPACITY, size) for _ in names]
@@ -53,7 +59,8 @@ def export_decoder(module: Any, path: Path) -> None:
     before = config._attn_implementation
     module.set_attn_implementation(GROUPED)
     try:
-        program = _program(traced, (ids, mask, past), names)
+        with traceable_rotations(module, lambda: traced.lengths):
+            program = _program(traced, (ids, mask, past), names)
     finally:
         module.set_attn_implementation(before)
     for node in program.model.graph:  # scopes as if nothing were around the model
@@ -80,20 +87,6 @@ def _program(traced: _Traced, inputs: tuple[Any, ...], names: list[str]) -> torc
         )
     assert program is not None
     return program
-
-
-def _require_traceable(config: Any, head_size: int) -> None:
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rotation == "longrope" or "dynamic" in rotation:
-        raise InputError(
-            f"Rotary positions of the type {rotation!r} change with the length of the text, and a "
-            f"graph has one kind; expected a model with default, linear, llama3 or yarn."
-        )
-    if head_size % HEAD_STEP:
-        raise InputError(
-            f"The model has heads of {head_size}; ONNX Runtime's GroupQueryAttention takes "
-            f"multiples of {HEAD_STEP}. Give another model."
-        )
 
 
 class _Cache:
@@ -126,6 +119,7 @@ class _Traced(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.cache: _Cache | None = None
+        self.lengths = torch.zeros(0, 1)  # of every row so far, tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> Any:
         """Compute the logits, and the keys and values of every block.
@@ -146,7 +140,7 @@ class _Traced(nn.Module):
         longest = self.decoder.config.max_position_embeddings
         positions = (known - real + steps).clamp(max=longest - 1)  # behind the row: any will do
         last = (known[:, 0] - 1).to(torch.int32)
-        self.cache = _Cache(past, last, total)
+        self.cache, self.lengths = _Cache(past, last, total), known
 
         def rolled_back(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             rows = torch.arange(input_ids.shape[0])[:, None]

@@ -71,7 +71,8 @@ def test_a_sentence_encoder_is_not_what_it_began_as(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "model", "bert", "fill-mask")
     cache = Cache(tmp_path / "cache")
     assert load(str(folder), cache).task == "fill-mask"
-    (folder / "modules.json").write_text("[]")  # as sentence-transformers writes
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
     assert load(str(folder), cache).task == "feature-extraction"
     assert load(str(folder), cache, task="fill-mask").task == "fill-mask"
 

@@ -183,3 +183,45 @@ def test_lengths_reach_behind_the_one_at_which_positions_change() -> None:
     assert compared_lengths(changing, 2048) == [8, 512, 2048]
     assert compared_lengths(SimpleNamespace(), 100_000) == [8, 512, 1024]
     assert compared_lengths(SimpleNamespace(), 72) == [8, 72]
+
+
+PARTIAL = {"phi": 0.5, "phi3": 1.0}  # shares of a head that are rotated
+FREQUENCIES = 8  # half of a head of 16
+ROTATIONS: dict[str, dict[str, Any]] = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 32},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "longrope": {
+        "original_max_position_embeddings": 64,
+        "short_factor": [1.0 + 0.1 * step for step in range(FREQUENCIES)],
+        "long_factor": [2.0 + 0.5 * step for step in range(FREQUENCIES)],
+    },
+}
+
+
+@pytest.mark.breadth
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        *((family, kind) for family in ("llama", "qwen3", "granite") for kind in ROTATIONS),
+        *(("qwen2", "yarn"), ("mistral", "linear"), ("phi", "llama3"), ("phi3", "longrope")),
+    ],
+)
+def test_every_kind_of_rotary_positions_is_that_of_the_model(
+    make_model: MakeModel, tmp_path: Path, family: str, kind: str
+) -> None:
+    """At 8 tokens, and at the longest text: behind the length at which they change."""
+    rotation = {"rope_type": kind, "rope_theta": 10000.0, **ROTATIONS[kind]}
+    if family in PARTIAL:
+        rotation["partial_rotary_factor"] = PARTIAL[family]
+    model = make_model(family, rope_parameters=rotation, initializer_range=0.1)
+    assert model.module.config.rope_parameters["rope_type"] == kind
+    found = dense_export(model, Run(Cache(tmp_path))).parity
+    assert found.passed
+    assert found.longest == model.longest_text >= 100

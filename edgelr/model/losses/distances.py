@@ -13,11 +13,22 @@ SAMPLED_TOKENS = 128  # drawing labels copies the probabilities
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str | None) -> Tensor:
-    """Pool ``(batch, tokens, hidden)`` to ``(batch, hidden)`` over the real tokens."""
+    """Pool ``(batch, tokens, hidden)`` to ``(batch, hidden)`` over the real tokens.
+
+    The rules are those of sentence-transformers.
+    """
     if pooling == "cls":
         return hidden[:, 0]
     weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
+    if pooling == "max":
+        return hidden.masked_fill(weights == 0, -torch.inf).amax(1)
+    places = weights.cumsum(1) * weights  # 1 for the first real token
+    if pooling == "last_token":
+        weights = (places == places.amax(1, keepdim=True)).to(hidden.dtype)
+    elif pooling == "weighted_mean":
+        weights = places
+    total = weights.sum(1)
+    return (hidden * weights).sum(1) / (total.sqrt() if pooling == "mean_sqrt_len" else total)
 
 
 def divergence(found: Tensor, expected: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ from edgelr.core.errors import InputError
 from edgelr.core.tasks import TASKS
 from edgelr.model.dimensions import longest_text, named_sizes, read_shape
 from edgelr.model.losses import LOSSES, Inputs, ModalityLoss
+from edgelr.model.sentence_modules import pooling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgelr.core.dimensions import ModelShape
-    from edgelr.core.vocabulary import Pooling, Task
+    from edgelr.core.vocabulary import Task
     from edgelr.model.exporter import Exporter
     from edgelr.model.loaded import LoadedModel
 
@@ -66,25 +66,6 @@ def mask_token_of(folder: Path) -> int:
             f"feature-extraction to leave the head away."
         )
     return int(found)
-
-
-def pooling_of(folder: Path) -> Pooling:
-    """Read how a sentence encoder pools its tokens; ``mean`` where nothing says.
-
-    Raises:
-        InputError: they are pooled in another way.
-    """
-    path = folder / "1_Pooling" / "config.json"
-    if not path.exists():
-        return "mean"
-    modes = json.loads(path.read_text())
-    if modes.get("pooling_mode_cls_token"):
-        return "cls"
-    if modes.get("pooling_mode_mean_tokens", True):
-        return "mean"
-    raise InputError(
-        f"{path} asks for a pooling that edgelr does not know ({modes}); expected mean or cls."
-    )
 
 
 LOSSES.register("text_encoder")(TextEncoderLoss())

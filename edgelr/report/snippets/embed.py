@@ -27,9 +27,16 @@ def tokenize(folder: Path, texts: list[str], max_tokens: int) -> dict[str, Any]:
 
 
 def pool(hidden: Any, mask: Any, pooling: str) -> Any:
-    """Take the first token, or the mean of the tokens that are not padding."""
+    """Make one vector of the tokens that are not padding, as the model was trained to."""
     if pooling == "cls":
         return hidden[:, 0]
+    if pooling == "max":
+        return np.where(mask[..., None] == 1, hidden, -np.inf).max(axis=1)
+    places = np.cumsum(mask, axis=-1) * mask  # 1 for the first token
+    if pooling == "last_token":
+        mask = (places == places.max(axis=-1, keepdims=True)).astype(mask.dtype)
+    elif pooling == "weighted_mean":
+        mask = places
     return (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
 
 

@@ -34,9 +34,19 @@ def unit(vectors: Array) -> Array:
 
 
 def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
-    """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors."""
+    """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors.
+
+    The rules are those of sentence-transformers; that of ``mean_sqrt_len`` changes only the length.
+    """
     if pooling == "cls":
         return unit(hidden[:, 0])
+    if pooling == "max":
+        return unit(np.where(mask[..., None] == 1, hidden, -np.inf).max(1))
+    places = np.cumsum(mask, axis=-1) * mask  # 1 for the first real token
+    if pooling == "last_token":
+        mask = (places == places.max(-1, keepdims=True)).astype(mask.dtype)
+    elif pooling == "weighted_mean":
+        mask = places
     weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
     return unit((hidden * weights[..., None]).sum(1))
 

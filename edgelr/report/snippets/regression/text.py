@@ -28,13 +28,23 @@ def run(session: ort.InferenceSession, ids: Any, mask: Any) -> Any:
     return session.run([output], wanted)[0].astype(np.float32)
 
 
+def pool(hidden: Any, pooling: str) -> Any:
+    """Make one vector of the tokens of a text, ``(tokens, features)``."""
+    if pooling in ("cls", "last_token"):
+        return hidden[0 if pooling == "cls" else -1]
+    if pooling == "max":
+        return hidden.max(axis=0)
+    weights = np.arange(1, len(hidden) + 1) if pooling == "weighted_mean" else None
+    return np.average(hidden, axis=0, weights=weights)
+
+
 def answer(output: Any, ids: Any, manifest: Any) -> Any:
     """Return the unit vector of a text ``(1, features)``, or its logits ``(decisions, labels)``."""
     if manifest["task"] == "fill-mask":
         return output[ids[0] == manifest["mask_token"]]
     if manifest["task"] != "feature-extraction":
         return output.reshape(-1, output.shape[-1])
-    vector = output[0] if manifest["pooling"] == "cls" else output.mean(axis=0)
+    vector = pool(output, manifest["pooling"])
     return vector[None] / np.linalg.norm(vector)
 
 
