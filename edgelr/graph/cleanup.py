@@ -112,9 +112,10 @@ class RenameNorms(InPlacePass):
         for norm in norms:
             x, scale = norm.inputs[0], norm.inputs[1]
             assert x is not None, "a norm has an input"
-            heads = x.shape is not None and len(x.shape) > FLAT_AXES
+            shape = () if x.shape is None else tuple(x.shape)
+            heads = len(shape) > FLAT_AXES
             if heads:
-                rows = [-1, *(size for size in x.shape[-2:] if isinstance(size, int))]
+                rows = [-1, *(size for size in shape[-2:] if isinstance(size, int))]
                 flat = constant(model.graph, f"{norm.name}/flat", np.array(rows))
                 x = insert(model.graph, norm, ir.node("Reshape", [x, flat], name=f"{norm.name}/in"))
             epsilon = {"epsilon": 4 * norm.attributes["epsilon"].as_float()}
