@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from edgelr.model.exporter import EXPORTERS, Exporter
 
-from .tracing.inputs import token_batch
-from .tracing.routes import fuse_with_transformers, trace_decoder, trace_with_genai_builder
+from .tracing.inputs import padded_text_batch, token_batch
+from .tracing.routes import (
+    fuse_with_transformers,
+    trace_decoder,
+    trace_with_genai_builder,
+    trace_with_transformers,
+)
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
+
+    from edgelr.core.vocabulary import Task
 
 
 def tiny_sizes(**changes: Any) -> dict[str, Any]:
@@ -47,11 +54,32 @@ def traced(exporter: Exporter) -> Exporter:
     )
 
 
+def without_cache(module: Any) -> None:
+    """Let a module keep no keys and values: nothing is written behind what it reads."""
+    module.config.use_cache = False
+
+
+def reading(exporter: Exporter) -> Exporter:
+    """Declare the same family as an encoder, whose tokens look at those before them."""
+    return replace(
+        exporter,
+        trace=trace_with_transformers,
+        fuse=fuse_with_transformers,
+        retrace=None,
+        reading=None,
+        prepare=without_cache,
+        example_inputs=padded_text_batch,
+        node_names=(),
+        cache_in_place=False,
+    )
+
+
 LLAMA = Exporter(
     model_types=("llama",),
     tasks=("text-generation",),
     trace=trace_with_genai_builder,
     retrace=traced,
+    reading=reading,
     example_inputs=token_batch,
     tiny_config=tiny_llama,
     keep_dense=("lm_head",),
@@ -59,4 +87,5 @@ LLAMA = Exporter(
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
     cache_in_place=True,
 )
-EXPORTERS.register("llama")(LLAMA)
+BOTH_TASKS: tuple[Task, ...] = ("text-generation", "feature-extraction")
+EXPORTERS.register("llama")(replace(LLAMA, tasks=BOTH_TASKS))

@@ -39,6 +39,8 @@ class Exporter:
             None where ``trace`` already writes fused attention.
         retrace: function of the declaration that returns the one by which a model is exported whose
             graph ``trace`` gets wrong; None where there is no other way.
+        reading: function of the declaration that returns the one for tasks that read a whole text,
+            where the first task is to write one; None where one declaration is for all tasks.
         prepare: function that changes a loaded module in place before it is read, so that every
             linear is an ``nn.Linear``.
         keep_dense: last name components of linears that stay dense.
@@ -69,6 +71,7 @@ class Exporter:
     tiny_config: Callable[[], Any]
     fuse: Callable[[Any], None] | None = None
     retrace: Callable[[Exporter], Exporter] | None = None
+    reading: Callable[[Exporter], Exporter] | None = None
     prepare: Callable[[Any], None] | None = None
     keep_dense: tuple[str, ...] = ()
     node_names: tuple[tuple[str, str], ...] = ()
@@ -82,6 +85,11 @@ class Exporter:
     longest_text: Callable[[Any], int] | None = None
     load_options: tuple[tuple[str, Any], ...] = ()
     cache_in_place: bool = False
+
+    def for_task(self, task: Task) -> Exporter:
+        """Give the declaration by which models are exported for a task."""
+        writes = task == self.tasks[0]
+        return self if writes or self.reading is None else self.reading(self)
 
 
 EXPORTERS: Registry[Exporter] = Registry(

@@ -83,6 +83,7 @@ def _from_folder(
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
     task = task_for(asked, config, exporter, folder)
+    exporter = exporter.for_task(task)
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
     if TASKS.get(task).loss == "embedding" and (folder / MODULES).exists():

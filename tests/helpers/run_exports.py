@@ -46,6 +46,7 @@ SLOW = (
     "starcoder2",
     "stablelm",
 )  # traced like the others, of which CI runs some
+READING = ("qwen3:feature-extraction",)
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
@@ -57,7 +58,8 @@ def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
     heads = (":fill-mask", ":token-classification")  # behind the same bodies, by other names only
-    slow = name in SLOW or (name.endswith(heads) and name not in (FILLING, *LABELLING))
+    reads = name.endswith(":feature-extraction") and name not in READING  # decoders, as one of them
+    slow = name in SLOW or reads or (name.endswith(heads) and name not in (FILLING, *LABELLING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
 
 

@@ -41,6 +41,8 @@ def task_in(folder: Path, asked: Task | None = None) -> Task:
         ("roberta", "RobertaForSequenceClassification", "text-classification"),
         ("distilbert", "DistilBertForTokenClassification", "token-classification"),
         ("gpt2", "GPT2LMHeadModel", "text-generation"),
+        ("llama", "LlamaForCausalLM", "text-generation"),
+        ("llama", "LlamaModel", "feature-extraction"),
         ("marian", "MarianMTModel", "text2text-generation"),
         ("whisper", "WhisperForConditionalGeneration", "automatic-speech-recognition"),
         ("deit", "DeiTForImageClassificationWithTeacher", "image-classification"),
@@ -64,8 +66,8 @@ def test_a_model_of_no_named_architecture_has_the_first_task(tmp_path: Path) -> 
         ("electra", "ElectraForPreTraining", "--task feature-extraction"),
         ("bart", "BartForSequenceClassification", "--task text2text-generation"),
         ("gpt2", "GPT2ForSequenceClassification", "--task text-generation"),
-        ("qwen2", "Qwen2ForSequenceClassification", "--task text-generation"),
-        ("llama", "LlamaModel", "--task text-generation"),
+        ("gpt2", "GPT2Model", "--task text-generation"),
+        ("qwen2", "Qwen2ForSequenceClassification", "--task feature-extraction"),
         ("t5", "T5EncoderModel", "--task text2text-generation"),
         ("vit", "ViTForMaskedImageModeling", "--task feature-extraction"),
     ],
@@ -93,9 +95,14 @@ def test_a_folder_of_sentence_transformers_embeds(tmp_path: Path) -> None:
 
 def test_a_decoder_that_embeds_does_not_become_one_that_writes(tmp_path: Path) -> None:
     folder = sentence_folder(folder_of(tmp_path, "qwen3", architectures=["Qwen3ForCausalLM"]))
-    with pytest.raises(InputError, match=r"which embeds texts, .* qwen3 for text-generation alone"):
-        task_in(folder)
+    assert task_in(folder) == "feature-extraction"
     assert task_in(folder, "text-generation") == "text-generation"
+
+
+def test_a_family_that_does_not_embed_is_refused_as_an_embedder(tmp_path: Path) -> None:
+    folder = sentence_folder(folder_of(tmp_path, "gpt2", architectures=["GPT2LMHeadModel"]))
+    with pytest.raises(InputError, match=r"which embeds texts, .* gpt2 for text-generation alone"):
+        task_in(folder)
 
 
 # --- tensors -------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.measurement import Prediction
 from edgelr.device.latency import PhaseSize, predict
 from edgelr.graph.workload import read_workload
+from edgelr.model.loaded import LoadedModel
+from edgelr.model.sentence_modules import prompts_of
 from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
 TOLD_PROMPTS = 10
@@ -62,7 +64,18 @@ def calibration_notes(made: ModelPlanned) -> tuple[str, ...]:
         count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
         more = ", …" if count > TOLD_PROMPTS else ""
         notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
-    return tuple(notes)
+    return (*notes, *_prompt_notes(made.subject.model))
+
+
+def _prompt_notes(model: LoadedModel) -> list[str]:
+    """Name the prompts that sentence-transformers puts before the texts of an embedder."""
+    prompts = {} if model.pooling is None else prompts_of(model.folder)
+    usual = prompts.pop("", None)
+    notes = [f"sentence-transformers puts “{usual}” before every text: do the same."] * bool(usual)
+    if prompts:
+        told = ", ".join(f"{name} “{text}”" for name, text in prompts.items())
+        notes.append(f"Prompts that this model was trained with, to put before a text: {told}.")
+    return notes
 
 
 def origin(made: ModelPlanned) -> dict[str, object]:
