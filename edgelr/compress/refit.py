@@ -32,7 +32,7 @@ from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import Progress
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import named_inputs
+from edgelr.model.losses import loss_of, named_inputs
 from edgelr.model.sites import weight_of
 
 if TYPE_CHECKING:
@@ -266,12 +266,13 @@ def _enter(model: LoadedModel, first: str, rows: Calibration) -> Iterator[_Batch
         raise _Reached
 
     block = model.module.get_submodule(first)
+    uncached = loss_of(model).options  # a cache would keep the keys of one run for the next
     for inputs, mask in rows.batches(max(1, BATCH_TOKENS // rows.length)):
         given = named_inputs(model, torch.tensor(inputs), torch.tensor(mask))
         handle = block.register_forward_pre_hook(catch, with_kwargs=True)
         try:
             with suppress(_Reached):
-                model.module(**given)
+                model.module(**given, **uncached)
         finally:
             handle.remove()
         (hidden, *args), options = caught.pop()

@@ -11,11 +11,12 @@ from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import truncate
 from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.methods import METHODS
-from edgelr.compress.refit import FactorSource, refit
+from edgelr.compress.refit import FactorSource, _Block, _enter, refit
 from edgelr.core.plan import Plan
 from edgelr.core.vocabulary import Grouping
 from edgelr.data.calibration import Calibration, from_samples
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.sites import find_sites
 from tests.compress.test_decompose import groups_of, half, search_of, spectra_of, statistics_of
 from tests.conftest import random_ids
 from tests.helpers.run_exports import every_task
@@ -112,3 +113,16 @@ def test_padding_does_not_count(tiny_encoder: LoadedModel, tmp_path: Path) -> No
         assert isinstance(each, LowRank)
         assert isinstance(other, LowRank)
         torch.testing.assert_close(each.down @ each.up, other.down @ other.up, rtol=1e-3, atol=1e-4)
+
+
+@every_task
+def test_a_block_runs_anew_whatever_ran_before(tiny_models: Models, exporter: str) -> None:
+    """Keys and values of an earlier run are no part of a later one."""
+    model = tiny_models[exporter]
+    name = next(site.name.partition(f".{site.role}")[0] for site in find_sites(model))
+    block = _Block(model, name, [])
+    (first,), (second,) = (list(_enter(model, name, texts(2, 0))) for _ in range(2))
+    other = torch.randn(first.dense.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        block._run(first, first.dense)
+        torch.testing.assert_close(block._run(first, other), block._run(second, other))
