@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import transformers
+from typing import Any, NoReturn
 
 from edgelr.core.errors import InputError
 from edgelr.core.tasks import TASKS
@@ -51,7 +49,7 @@ def task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) 
         return exporter.tasks[0]
     found = [task for task in exporter.tasks if names_task(named, config, task)]
     if not (folder / MODULES).exists():
-        return found[0] if found else _refuse(named, config, exporter, folder)
+        return found[0] if found else refuse_head(named, config.model_type, exporter, folder)
     heads = [task for task in found if task not in LANGUAGE_MODELS]
     if heads:
         return heads[0]
@@ -67,6 +65,8 @@ def task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) 
 
 def names_task(named: Iterable[str], config: Any, task: Task) -> bool:
     """Tell whether one of these architectures is transformers' class for a task."""
+    import transformers
+
     traits = TASKS.get(task)
     mapping: Any = getattr(transformers, traits.auto_class)._model_mapping
     found = mapping.get(type(config), ())
@@ -77,14 +77,17 @@ def names_task(named: Iterable[str], config: Any, task: Task) -> bool:
     )
 
 
-def _refuse(named: list[str], config: Any, exporter: Exporter, folder: Path) -> Task:
-    ways = [
-        f"--task {task}" for task in exporter.tasks if TASKS.get(task).loss in ("embedding",)
-    ] or [f"--task {exporter.tasks[0]}"]
+def refuse_head(named: list[str], model_type: str, exporter: Exporter, folder: Path) -> NoReturn:
+    """Say that an architecture is not exported, and how to leave its head away.
+
+    Raises:
+        InputError: always.
+    """
+    way = next((task for task in exporter.tasks if TASKS.get(task).loss == "embedding"), None)
     raise InputError(
-        f"{folder} is a {', '.join(named)}, and edgelr exports models of the type "
-        f"{config.model_type} for {', '.join(exporter.tasks)}. Expected an architecture of one of "
-        f"these tasks. Give {ways[0]} to compress the model without this head."
+        f"{folder} is a {', '.join(named)}, and edgelr exports models of the type {model_type} for "
+        f"{', '.join(exporter.tasks)}. Expected an architecture of one of these tasks. Give --task "
+        f"{way or exporter.tasks[0]} to compress the model without this head."
     )
 
 

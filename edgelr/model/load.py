@@ -21,14 +21,13 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, require_known_tensors, task_for
 from edgelr.model.exporter import Exporter, exporter_for
+from edgelr.model.first_look import require_weights
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
 from edgelr.model.sentence_modules import pooling_of
 from edgelr.model.sites import find_sites
 from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
 from edgelr.model.token_table import find_table
-
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def load(
@@ -79,7 +78,7 @@ def _from_folder(
     trust_remote_code: bool,
     asked: Task | None,
 ) -> LoadedModel:
-    _refuse_pickled(folder)
+    require_weights(folder)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
     task = task_for(asked, config, exporter, folder)
@@ -202,17 +201,3 @@ def _configuration(folder: Path, trust_remote_code: bool) -> Any:
             f"({error}). Expected config.json of a supported model; --trust-remote-code runs a "
             f"model's own code, if you trust it."
         ) from error
-
-
-def _refuse_pickled(folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        raise InputError(f"{folder} has no config.json; expected a Hugging Face model folder.")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = [path.name for pattern in PICKLED for path in folder.glob(pattern)]
-    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-    raise InputError(
-        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so "
-        f"convert it once where you trust it: "
-        f"AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
-    )

@@ -40,17 +40,21 @@ class ModelSource:
 
     def model(self, settings: Settings, run: Run) -> LoadedModel:
         """Load the model, if it is not loaded yet."""
-        from edgelr.stages.transformers.subject import load_model
+        from edgelr.model.first_look import require_exportable
 
         if self._model is None:
+            require_exportable(settings)  # before torch is imported
+            from edgelr.stages.transformers.subject import load_model
+
             self._model = load_model(settings, run)
         return self._model
 
     def subject(self, settings: Settings, device: DeviceProfile, run: Run) -> ModelSubject:
         """Load the model, and resolve the settings for it and a device."""
+        model = self.model(settings, run)
         from edgelr.stages.transformers.subject import examine
 
-        return examine(self.model(settings, run), settings, device)
+        return examine(model, settings, device)
 
     def dense(self, subject: ModelSubject, run: Run) -> tuple[ModelSubject, DenseExport]:
         """Export the model as it is, or find the export; it is compared with torch."""

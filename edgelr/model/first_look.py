@@ -1,0 +1,90 @@
+"""What the small files of a model folder tell, before torch is imported and weights are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgelr.core.errors import InputError
+from edgelr.core.settings import Settings
+from edgelr.core.tasks import TASKS
+from edgelr.model.architecture import MODULES, refuse_head
+from edgelr.model.exporter import Exporter, exporter_for
+from edgelr.model.sentence_modules import pooling_of
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+HEAD = "For"  # in the names of transformers' classes, before what a head is for
+
+
+def require_exportable(settings: Settings) -> None:
+    """Refuse a local folder whose small files tell that it cannot be exported as what it is.
+
+    Args:
+        settings: settings that name a model; others than local folders are looked at later.
+
+    Raises:
+        InputError: there is no configuration or only pickled weights, or a type, a head or a module
+            that edgelr does not export.
+    """
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        return
+    require_weights(folder)
+    config = read_config(folder)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        return  # a folder of code, which transformers may know how to read
+    exporter = exporter_for(model_type)
+    if settings.task is None:
+        _require_known_head(config, exporter, folder)
+    embeds = settings.task in (None, "feature-extraction")
+    if embeds and "feature-extraction" in exporter.tasks and (folder / MODULES).exists():
+        pooling_of(folder)
+
+
+def require_weights(folder: Path) -> None:
+    """Refuse a folder without a configuration, or without weights that are safe to open.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} has no config.json; expected a Hugging Face model folder.")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = [path.name for pattern in PICKLED for path in folder.glob(pattern)]
+    found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+    raise InputError(
+        f"{folder} holds {found}; expected *.safetensors. Opening a pickle can run code, so "
+        f"convert it once where you trust it: "
+        f"AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected the JSON that transformers writes. Copy or "
+            f"download the model again."
+        ) from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds a {type(config).__name__}; expected a JSON object.")
+    return config
+
+
+def _require_known_head(config: dict[str, Any], exporter: Exporter, folder: Path) -> None:
+    """Refuse architectures whose names tell of a head that no task of the family has."""
+    named = [str(name) for name in config.get("architectures") or ()]
+    known = [TASKS.get(task).architecture for task in exporter.tasks]
+    heads = [name for name in named if HEAD in name]
+    if heads and not any(each and each in name for each in known for name in heads):
+        refuse_head(named, str(config["model_type"]), exporter, folder)
