@@ -15,7 +15,7 @@ from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
 from edgelr.graph.bind import Binding, bind
-from edgelr.graph.cleanup import RenameNorms, ShareTiedHead, clean_decoder
+from edgelr.graph.cleanup import KeepScopes, RenameNorms, ShareTiedHead, clean_decoder
 from edgelr.graph.factorize import EXACT, FactorizeLinears
 from edgelr.graph.float16 import ToFloat16
 from edgelr.graph.quantize_table import QuantizeTable
@@ -43,6 +43,8 @@ def trace(model: LoadedModel, folder: Path) -> None:
     if beside is not None:
         written = {each: load_graph(traced / each.stem / "model.onnx") for each in (path, beside)}
         ShareTiedHead()(written[path])
+        for each in written.values():
+            KeepScopes()(each)
         save_graphs(written, LATEST_OPSET, LATEST_IR_VERSION)
         return
     graph = load_graph(traced / "model.onnx")
@@ -50,6 +52,7 @@ def trace(model: LoadedModel, folder: Path) -> None:
         clean_decoder(graph)
     else:
         ShareTiedHead()(graph)
+    KeepScopes()(graph)
     save_graph(graph, path, LATEST_OPSET, LATEST_IR_VERSION)
 
 
@@ -147,6 +150,7 @@ def _fuse(model: LoadedModel, graph: ir.Model) -> None:
         with _held_back(graph):
             model.exporter.fuse(graph)
         RenameNorms()(graph)
+        KeepScopes()(graph)
 
 
 @contextmanager

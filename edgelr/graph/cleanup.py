@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult, Sequential
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from edgelr.graph.linears import SCOPES
 from edgelr.graph.nodes import MICROSOFT, constant, insert, multiply_by_transposed, replace_node
 
 FLAT_AXES = 3  # of what ONNX Runtime's kernel normalizes
@@ -94,6 +95,25 @@ def _is_transposed(weight: ir.Value, table: ir.Value) -> bool:
     if found.shape.numpy() != wanted.shape.numpy()[::-1]:
         return False
     return np.array_equal(found.numpy(), wanted.numpy().T)
+
+
+class KeepScopes(InPlacePass):
+    """Drop what tracing noted of every node, but for the path of its module.
+
+    Stack traces name files of the machine on which the graph was traced, and the notes of a small
+    graph are three quarters of its file.
+    """
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Drop the notes of nodes and values."""
+        noted = [node.metadata_props for node in model.graph.all_nodes()]
+        noted += [
+            value.metadata_props for node in model.graph.all_nodes() for value in node.outputs
+        ]
+        dropped = [(notes, key) for notes in noted for key in notes if key != SCOPES]
+        for notes, key in dropped:
+            del notes[key]
+        return PassResult(model, bool(dropped))
 
 
 class RenameNorms(InPlacePass):

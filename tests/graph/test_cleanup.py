@@ -9,17 +9,21 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import helper
 
+from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.data.padding import left_padded
 from edgelr.graph.cleanup import RenameNorms
+from edgelr.graph.linears import SCOPES
 from edgelr.graph.save import load_graph, save_graph
 from edgelr.model.loaded import LoadedModel
 from edgelr.runtime.runners.decoder import DecoderRunner
 from edgelr.stages.subject import DenseExport
 from edgelr.stages.transformers.dense import dense_export
+from tests.conftest import MakeModel
 from tests.helpers.run_exports import Recorder, session_cache
 from tests.helpers.single_node import NEWEST, one_node, outputs_of
 
@@ -135,3 +139,15 @@ def test_the_renamed_norm_is_the_builders_norm(tmp_path: Path) -> None:
     expected = outputs_of(tmp_path / "builder.onnx", x)
     found = outputs_of(tmp_path / "tidy.onnx", x)
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-8)  # the kernels sum in orders
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_graph_keeps_the_paths_of_modules_and_no_trace_of_the_machine(
+    make_model: MakeModel, tmp_path: Path, family: str
+) -> None:
+    dense = dense_export(make_model(family), Run(Cache(tmp_path)))
+    for path in (dense.traced, dense.bundle.model_path):
+        noted = Counter(key for node in ir.load(path).graph for key in node.metadata_props)
+        assert set(noted) <= {SCOPES}
+        assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
+    assert noted[SCOPES] > 10
