@@ -20,13 +20,14 @@ from edgelr.core.modality import modality_of
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, require_known_tensors, task_for
+from edgelr.model.checkpoints.folders import quiet_transformers, require_complete
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.first_look import require_weights
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
 from edgelr.model.sentence_modules import pooling_of
 from edgelr.model.sites import find_sites
-from edgelr.model.sources import folder_of, keep_pair, quiet_transformers, require_complete
+from edgelr.model.sources import folder_of, keep_pair
 from edgelr.model.token_table import find_table
 
 

@@ -52,7 +52,8 @@ DOORS = {
     "onnx_ir": "graph",
     "onnxruntime": "runtime compress.block_quantized",  # packs as it reads
     "optimum": "model exporters",
-    "peft": "compress",
+    "gguf": "model",
+    "peft": "compress model.checkpoints.adapters",
     "torch": "model compress exporters stages.transformers.factorize stages.transformers.baselines",
     "PIL": "data",
     "soundfile": "data",
