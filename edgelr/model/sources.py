@@ -14,6 +14,7 @@ from edgelr.core.cache import Cache, digest
 from edgelr.core.errors import InputError
 from edgelr.model.checkpoints.folders import save_plain
 from edgelr.model.checkpoints.gguf_model import from_gguf
+from edgelr.model.checkpoints.quantized import dequantized
 from edgelr.model.torch_modules import call_factory
 
 
@@ -38,7 +39,7 @@ def folder_of(source: str, cache: Cache, revision: str | None) -> Path:
     if path.suffix == ".gguf":
         return from_gguf(path, cache)
     if path.is_dir():
-        return path
+        return _plain(path, cache)
     if ":" in source and not path.exists():
         return _from_factory(source, cache)
     if path.exists() or source.startswith((".", "/", "~")):
@@ -46,7 +47,12 @@ def folder_of(source: str, cache: Cache, revision: str | None) -> Path:
             f"{source} is {'a file' if path.exists() else 'missing'}; expected a model folder, a "
             f".gguf file, package.module:factory or a Hub id. Give the folder of config.json."
         )
-    return _from_hub(source, revision)
+    return _plain(_from_hub(source, revision), cache)
+
+
+def _plain(folder: Path, cache: Cache) -> Path:
+    """Give a folder of float weights: itself, where it is one."""
+    return dequantized(folder, cache)
 
 
 def _from_factory(source: str, cache: Cache) -> Path:
