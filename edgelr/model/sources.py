@@ -12,6 +12,7 @@ import transformers
 
 from edgelr.core.cache import Cache, digest
 from edgelr.core.errors import InputError
+from edgelr.model.checkpoints.adapters import merged
 from edgelr.model.checkpoints.folders import save_plain
 from edgelr.model.checkpoints.gguf_model import from_gguf
 from edgelr.model.checkpoints.quantized import dequantized
@@ -52,7 +53,8 @@ def folder_of(source: str, cache: Cache, revision: str | None) -> Path:
 
 def _plain(folder: Path, cache: Cache) -> Path:
     """Give a folder of float weights: itself, where it is one."""
-    return dequantized(folder, cache)
+    whole = merged(folder, cache, lambda base, revision: folder_of(base, cache, revision))
+    return with_fast_tokenizer(dequantized(whole, cache), cache)
 
 
 def _from_factory(source: str, cache: Cache) -> Path:
