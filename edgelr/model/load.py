@@ -21,6 +21,7 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, require_known_tensors, task_for
 from edgelr.model.checkpoints.folders import quiet_transformers, require_complete
+from edgelr.model.checkpoints.tokenizer_files import require_tokenizer
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.first_look import require_weights
 from edgelr.model.loaded import LoadedModel
@@ -88,6 +89,7 @@ def _from_folder(
     _refuse_mixed_attention(config, task, source)
     if TASKS.get(task).loss == "embedding" and (folder / MODULES).exists():
         pooling_of(folder)  # what it refuses, before the weights are read
+    require_tokenizer(folder, config, source)
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:
         exporter.prepare(module)
