@@ -1,4 +1,4 @@
-"""GGUF files of tiny Llamas, written as llama.cpp's converter does."""
+"""GGUF files of tiny decoders, written as llama.cpp's converter does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ SIZES = {  # of a configuration, and the architecture's keys for them
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
     "head_dim": "attention.key_length",
+    "n_inner": "feed_forward_length",
+    "use_parallel_residual": "use_parallel_residual",
+    "sliding_window": "attention.sliding_window",
 }
+EPSILONS = {
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "layer_norm_eps": "attention.layer_norm_epsilon",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    "norm_epsilon": "attention.layer_norm_epsilon",
+}
+INTERLEAVED = ("llama",)  # rotary weights, where others leave the halves of a head as they are
 
 
 def write_gguf(
@@ -28,7 +38,7 @@ def write_gguf(
     kinds: Sequence[str] = ("F32",),
     parts: int = 1,
 ) -> Path:
-    """Write a Llama.
+    """Write a decoder, a Mistral as a Llama.
 
     Args:
         module: model in torch.
@@ -49,7 +59,7 @@ def write_gguf(
         name = f"{path.stem}-{{:05d}}-of-{parts:05d}.gguf"
         files = [path.with_name(name.format(number + 1)) for number in range(parts)]
     for number, file in enumerate(files):
-        writer = gguf.GGUFWriter(file, "llama")
+        writer = gguf.GGUFWriter(file, architecture_of(module.config))
         for key, value in (told if number == 0 else {}).items():
             _add(writer, key, value)
         if parts > 1:
@@ -68,6 +78,11 @@ def write_gguf(
     return files[0]
 
 
+def architecture_of(config: Any) -> str:
+    """Name the architecture of a configuration as llama.cpp does."""
+    return "llama" if config.model_type == "mistral" else str(config.model_type)
+
+
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
@@ -82,13 +97,16 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def _metadata(config: Any) -> dict[str, Any]:
-    found = {f"llama.{key}": getattr(config, size) for size, key in SIZES.items()}
+    sizes = {key: getattr(config, e) for e, key in SIZES.items() if hasattr(config, e)}
+    sizes |= {key: float(getattr(config, e)) for e, key in EPSILONS.items() if hasattr(config, e)}
+    rotary = getattr(config, "rope_parameters", None)
+    if rotary is not None:
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        sizes["rope.freq_base"] = float(rotary["rope_theta"])
+        sizes["rope.dimension_count"] = int(head * rotary.get("partial_rotary_factor", 1.0))
     rare = [f"<{index}>" for index in range(config.vocab_size - 3)]
     return {
-        **found,
-        "llama.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "llama.rope.freq_base": float(config.rope_parameters["rope_theta"]),
-        "llama.vocab_size": config.vocab_size,
+        **{f"{architecture_of(config)}.{key}": value for key, value in sizes.items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": [*rare, "a", "b", "ab"],
@@ -100,15 +118,16 @@ def _metadata(config: Any) -> dict[str, Any]:
 
 
 def _weights(module: Any) -> list[tuple[str, np.ndarray]]:
-    """List tensors by llama.cpp's names; rotary weights interleave the halves of a head."""
+    """List tensors by llama.cpp's names; a Llama's rotary weights interleave a head's halves."""
     config = module.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    architecture = gguf.MODEL_ARCH[architecture_of(config).upper()]
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     found = []
     for name, weight in module.state_dict().items():
         array = weight.numpy()
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        if "q_proj" in name or "k_proj" in name:
+        if architecture_of(config) in INTERLEAVED and ("q_proj" in name or "k_proj" in name):
             halves = array.reshape(-1, 2, config.head_dim // 2, *array.shape[1:])
             array = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(array.shape)
         stem, _, ending = name.rpartition(".")

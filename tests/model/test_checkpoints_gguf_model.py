@@ -334,6 +334,43 @@ def test_texts_are_cut_as_the_file_says(
     assert tokenizer.tokenize("12") == expected
 
 
+HALF = {"partial_rotary_factor": 0.5}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("qwen2", {}),
+    "qwen3 with large heads": ("qwen3", {"head_dim": 24}),
+    "phi3 with a window": ("phi3", {"sliding_window": 8}),
+    "stablelm": (
+        "stablelm",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, **HALF}},
+    ),
+    "starcoder2": (
+        "starcoder2",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    ),
+    "gpt2": ("gpt2", {"n_inner": 40, "n_positions": 64}),
+    "mistral": ("mistral", {"sliding_window": None}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_families_are_read_whole(
+    name: str, make_model: MakeModel, cache: Cache, tmp_path: Path
+) -> None:
+    family, changes = FAMILIES[name]
+    model = make_model(family, **changes).module
+    found = loaded(write_gguf(model, tmp_path / "tiny.gguf"), cache)
+    require_equal_logits(found, model)
+
+
+def test_special_tokens_are_those_of_the_file(
+    original: LoadedModel, cache: Cache, tmp_path: Path
+) -> None:
+    metadata = {"tokenizer.ggml.eos_token_id": 9, "tokenizer.ggml.bos_token_id": None}
+    found = loaded(write_gguf(original.module, tmp_path / "tiny.gguf", metadata), cache)
+    for told in (found.config, found.generation_config):
+        assert (told.bos_token_id, told.eos_token_id, told.pad_token_id) == (None, 9, None)
+
+
 def test_the_tokenizer_has_the_tokens_of_the_file_and_no_more(
     original: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:

@@ -42,6 +42,12 @@ USUAL = {
     "pooling_type": (0,),
     "residual_scale": (1.0,),
 }
+# Tokens that a configuration names; those of the class itself belong to another model.
+SPECIAL = {
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+    "pad_token_id": "padding_token_id",
+}
 NOTES = ("tensor_data_layout", "rope.scaling.finetuned", "vocab_size")
 WINDOW = "attention.sliding_window"
 HEADS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
@@ -128,6 +134,8 @@ def configure(config: Any, model: GgufModel) -> None:
     _set_window(config, model)
     _set_heads(config, model)
     _set_from_tensors(config, model)
+    for name, key in SPECIAL.items():
+        setattr(config, name, model.values.get(f"tokenizer.ggml.{key}"))
 
 
 def _set(config: Any, model: GgufModel, key: str, value: Any) -> None:
