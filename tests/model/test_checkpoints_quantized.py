@@ -171,6 +171,16 @@ def test_a_folder_of_floats_stays_where_it_is(original: LoadedModel, cache: Cach
     assert not cache.root.exists()
 
 
+def test_pickled_weights_are_left_to_be_refused(
+    original: LoadedModel, cache: Cache, tmp_path: Path
+) -> None:
+    folder = tmp_path / "quantized"
+    requantized(original.folder, folder, GPTQ, gptq(4))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="only pickled weights"):
+        load(str(folder), cache)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "3 bits": ({**GPTQ, "bits": 3}, "gptq, and its bits is 3"),
     "marlin": ({**GPTQ, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),

@@ -41,6 +41,8 @@ def dequantized(folder: Path, cache: Cache) -> Path:
         _require_floats(stored, set())
         return folder
     weights = quantized_weights(told, stored)
+    if not stored.headers:
+        return folder  # of pickles, which are refused when the folder is loaded
     _require_floats(stored, {part for weight in weights for part in weight.parts})
     exporter_for(str(config.get("model_type")))  # before the work, not after it
     files = [*carried_files(folder), *weight_files(folder)]
