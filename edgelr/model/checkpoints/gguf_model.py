@@ -40,28 +40,29 @@ def from_gguf(path: Path, cache: Cache) -> Path:
         InputError: the file is broken, or says something that is not understood.
     """
     parts = parts_of(path)
+    key = digest("gguf", file_digest(parts))
+    return cache.stage("model", key, lambda folder: _build(path, parts, folder))[0]
+
+
+def _build(path: Path, parts: list[Path], folder: Path) -> None:
+    """Write the folder of a model; all that can be refused is looked at before its weights."""
     readers = open_parts(parts)
     require_all_tensors(readers, path)
     model = read_model(path, metadata_of(readers), tensors_of(readers))
     config = _configuration(model, parts[0])
     _require_understood(config, model)
     tokenizer = read_tokenizer(parts[0], model)
-
-    def build(folder: Path) -> None:
-        whole = path
-        if len(parts) > 1:
-            whole = folder / WHOLE
-            merge(readers, whole)
-        with readable(path):
-            module, found = _read(whole, config)
-        require_complete(found, str(path))
-        require_frequencies(module, model)
-        save_plain(module, tokenizer, folder)
-        remove_further_tokens(folder, model)
-        (folder / WHOLE).unlink(missing_ok=True)
-
-    key = digest(file_digest(parts), config.to_json_string())
-    return cache.stage("model", key, build)[0]
+    whole = path
+    if len(parts) > 1:
+        whole = folder / WHOLE
+        merge(readers, whole)
+    with readable(path):
+        module, found = _read(whole, config)
+    require_complete(found, str(path))
+    require_frequencies(module, model)
+    save_plain(module, tokenizer, folder)
+    remove_further_tokens(folder, model)
+    (folder / WHOLE).unlink(missing_ok=True)
 
 
 def _configuration(model: GgufModel, first: Path) -> Any:
