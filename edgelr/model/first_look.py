@@ -13,6 +13,7 @@ from edgelr.model.architecture import MODULES, refuse_head
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.sentence_modules import pooling_of
 
+ADAPTER = "adapter_config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 HEAD = "For"  # in the names of transformers' classes, before what a head is for
 
@@ -28,7 +29,7 @@ def require_exportable(settings: Settings) -> None:
             that edgelr does not export.
     """
     folder = Path(settings.model)
-    if not folder.is_dir():
+    if not folder.is_dir() or (folder / ADAPTER).exists():  # merged, and then looked at
         return
     require_weights(folder)
     config = read_config(folder)

@@ -14,12 +14,12 @@ import transformers
 
 from edgelr.core.errors import InputError
 from edgelr.core.quiet import is_verbose
+from edgelr.model.first_look import ADAPTER as ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG = "config.json"
-ADAPTER = "adapter_config.json"
 # Files that a tokenizer can be made of; tokenizer_config.json alone gives an empty vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken")
 TOKENIZER = (
