@@ -85,7 +85,10 @@ def plan(
     from edgelr import pipeline
     from edgelr.device.profile import load_profile
     from edgelr.planning.files import write_plan
+    from edgelr.stages.preflight import require_new_file
 
+    if out is not None:
+        require_new_file(Path(out))
     with _run(listener, options, f"edgelr.plan({_named(model)!r}, ...)") as run:
         settings, source = _original(model, profile, options, run)
         made = pipeline.plan(settings, load_profile(profile), run, source=source)

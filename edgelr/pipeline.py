@@ -14,9 +14,10 @@ from edgelr.device.profile import DeviceProfile
 from edgelr.stages.bundle import measure_both, require_provider, validate
 from edgelr.stages.bundle_tests import write_tests
 from edgelr.stages.objectives import allocate
+from edgelr.stages.preflight import preflight, require_place
 from edgelr.stages.report import finish, make_report
 from edgelr.stages.source import Source, open_source
-from edgelr.stages.staging import preflight, require_room, staging
+from edgelr.stages.staging import require_room, staging
 from edgelr.stages.subject import Planned
 
 
@@ -39,6 +40,7 @@ def plan(
         source: original; None opens the one that the settings name.
     """
     run = replace(run, seed=settings.seed)
+    preflight(settings, out, run, given_plan)
     source = source or open_source(settings)
     with run.time("load"):
         subject = source.subject(settings, device, run)
@@ -89,7 +91,7 @@ def export(
     Raises:
         EdgelrError: something that the user can mend; see ``edgelr.core.errors``.
     """
-    preflight(out, force, run)
+    require_place(out, force, settings.model, run)
     source = source or open_source(settings)
     made = plan(settings, device, run, out, given_plan, source)
     with staging(out, force) as place:

@@ -37,9 +37,11 @@ def export(
     device = load_profile(settings.profile)
     from edgelr.report.schema import to_json
     from edgelr.report.terminal import print_report
+    from edgelr.stages.preflight import require_new_file
 
     with listener_of(quiet or as_json, verbose) as listener:
         if dry_run:
+            require_new_file(Path("edgelr.yaml"))
             made = pipeline.plan(settings, device, run_of(listener, resume), given_plan=plan)
             write_settings(settings, Path("edgelr.yaml"))
             if as_json:
@@ -75,7 +77,9 @@ def plan(
 
     device = load_profile(settings.profile)
     from edgelr.planning.files import write_plan
+    from edgelr.stages.preflight import require_new_file
 
+    require_new_file(out)
     with listener_of(quiet, verbose) as listener:
         made = pipeline.plan(settings, device, run_of(listener, resume))
     write_plan(made.plan, out)

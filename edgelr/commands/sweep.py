@@ -39,6 +39,7 @@ from edgelr.report.schema import SCHEMA_VERSION, to_json
 from edgelr.runtime import calls, measure
 from edgelr.runtime.requests import PhaseSizes
 from edgelr.stages.bundle import EVALUATION
+from edgelr.stages.preflight import preflight
 from edgelr.stages.report import environment
 from edgelr.stages.source import Source, open_source
 from edgelr.stages.subject import DenseExport, Subject
@@ -229,6 +230,7 @@ def sweep(question: SweepRequest, out: Path, run: Run, source: Source | None = N
         InputError: a profile cannot be loaded, two have one id, or a setting does not fit.
     """
     _require_names(question.profiles)
+    preflight(question.settings, out, run, None)
     out.mkdir(parents=True, exist_ok=True)
     maker = _Maker(question, out, run, source or open_source(question.settings))
     entries: list[Entry] = []

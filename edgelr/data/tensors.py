@@ -91,6 +91,24 @@ def read_samples(path: Path, inputs: Sequence[GraphInput]) -> Samples:
     return samples
 
 
+def require_arrays(path: Path) -> None:
+    """Refuse a file that holds no arrays; none of them is read.
+
+    Raises:
+        InputError: it is missing, no ``.npz`` file, or empty.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = len(file.files)
+    except (*_READ_ERRORS, AttributeError, TypeError) as error:  # a single array has no names
+        raise InputError(
+            f"{path} cannot be read ({error}). Expected an .npz file with an array for every input "
+            f"of the graph, as numpy.savez writes it."
+        ) from error
+    if not found:
+        raise InputError(f"{path} holds no arrays. Expected one for every input of the graph.")
+
+
 def write_samples(path: Path, samples: Samples) -> None:
     """Write samples so that ``load_samples`` reads them."""
     np.savez(path, allow_pickle=False, **samples)

@@ -197,11 +197,7 @@ def open_session(model_path: Path, execution: Execution = ON_CPU) -> Session:
         ProviderError: the session would run somewhere else.
     """
     provider = execution.provider
-    if provider not in PROVIDERS:
-        raise InputError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
-    if PROVIDERS[provider] not in ort.get_available_providers():
-        wanted, offered = PROVIDERS[provider], ort.get_available_providers()
-        raise _not_used(wanted, offered, "this wheel offers only")
+    require_offered(provider)
     if not model_path.is_file():
         raise InputError(f"{model_path} does not exist. Expected an ONNX file. Export it again.")
     if provider == "cuda":
@@ -213,6 +209,20 @@ def open_session(model_path: Path, execution: Execution = ON_CPU) -> Session:
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise _not_used(PROVIDERS[provider], session.get_providers(), "the session fell back to")
     return Session(session, model_path, count, load_ms)
+
+
+def require_offered(provider: str) -> None:
+    """Refuse a provider that the installed ONNX Runtime does not have.
+
+    Raises:
+        InputError: its name is unknown.
+        ProviderError: it is not offered.
+    """
+    if provider not in PROVIDERS:
+        raise InputError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
+    wanted, offered = PROVIDERS[provider], ort.get_available_providers()
+    if wanted not in offered:
+        raise _not_used(wanted, offered, "this wheel offers only")
 
 
 @functools.cache

@@ -181,9 +181,12 @@ SOURCES: Registry[SourceKind] = Registry(
 )
 
 
+def kind_of_source(settings: Settings) -> str:
+    """Name the source that takes the model of the settings; transformers takes what is left."""
+    kinds = ((name, kind) for name, kind in SOURCES.items() if name != DEFAULT)
+    return next((name for name, kind in kinds if kind.accepts(settings)), DEFAULT)
+
+
 def open_source(settings: Settings) -> Source:
-    """Choose the source that takes the model of the settings; transformers takes what is left."""
-    for name, kind in SOURCES.items():
-        if name != DEFAULT and kind.accepts(settings):
-            return kind.open()
-    return SOURCES.get(DEFAULT).open()
+    """Choose the source that takes the model of the settings."""
+    return SOURCES.get(kind_of_source(settings)).open()

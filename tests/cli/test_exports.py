@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,32 @@ def test_an_option_out_of_range_ends_with_2(
     done = run("export", tiny_decoder_folder, "--profile", "generic-cpu", *options)
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "./nowhere"],
+        ["export", "MODEL", "--profile", "jetsn"],
+        ["export", "MODEL", "--recipe", "svdllm"],
+        ["export", "MODEL", "--out", "MODEL"],
+        ["export", "MODEL", "--calibration", "nowhere.txt"],
+        ["export", "MODEL", "--plan", "nowhere.json"],
+        ["export", "MODEL", "--plan", "nowhere.json", "--dry-run"],
+        ["plan", "MODEL", "--out", "nowhere/plan.json"],
+    ],
+)
+def test_what_is_known_at_once_is_told_without_torch(
+    tiny_decoder_folder: Path, words: list[str]
+) -> None:
+    given = [str(tiny_decoder_folder) if word == "MODEL" else word for word in words]
+    command = [sys.executable, "-X", "importtime", "-m", "edgelr", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, flags=re.MULTILINE))
+    assert imported
+    assert not imported & {"torch", "transformers"}
 
 
 @pytest.mark.whole

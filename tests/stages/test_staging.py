@@ -1,4 +1,4 @@
-"""Staging: what would fail at the end is refused before, and nothing half-finished is shown."""
+"""Staging: what has no room is refused before, and nothing half-finished is shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from edgelr.core.bundle import MANIFEST
 from edgelr.core.cache import Cache
-from edgelr.core.errors import EnvironmentProblem, InputError
+from edgelr.core.errors import EnvironmentProblem
 from edgelr.core.run import Run
-from edgelr.stages.staging import preflight, require_room, staging
+from edgelr.stages.staging import require_room, staging
 
 
 @pytest.fixture
@@ -23,20 +23,6 @@ def bundle(folder: Path) -> Path:
     (folder / MANIFEST).parent.mkdir(parents=True)
     (folder / MANIFEST).write_text("{}")
     return folder
-
-
-def test_a_folder_that_edgelr_did_not_write_is_never_replaced(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="does not delete what it did not write"):
-        preflight(tmp_path / "mine", True, run)
-
-
-def test_a_bundle_is_replaced_where_that_is_asked_for(tmp_path: Path, run: Run) -> None:
-    out = bundle(tmp_path / "out")
-    with pytest.raises(InputError, match="Add --force to replace"):
-        preflight(out, False, run)
-    preflight(out, True, run)
 
 
 def test_a_bundle_appears_in_one_step_and_scratch_goes_away(tmp_path: Path) -> None:

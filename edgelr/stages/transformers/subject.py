@@ -33,6 +33,7 @@ from edgelr.model.token_table import tied_heads
 from edgelr.planning.allocators import ONE_KNOB
 from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.report.card import license_of
+from edgelr.stages.staging import model_room
 from edgelr.stages.subject import DenseExport, Planned, Subject
 from edgelr.stages.transformers import checks
 from edgelr.stages.transformers.rows import rows_of
@@ -89,9 +90,7 @@ class ModelSubject(Subject):
 
     @property
     def room(self) -> tuple[int, int]:
-        parameters = sum(each.numel() for each in self.model.module.parameters())
-        # A dense export (twice while it is written), Grams, full-rank factors; bundle and twin.
-        return 4 * 8 * parameters, 4 * 3 * parameters
+        return model_room(sum(each.numel() for each in self.model.module.parameters()))
 
     @property
     def judged_on(self) -> str:
