@@ -44,9 +44,10 @@ def export(
         plan: plan file to follow, possibly edited.
         force: whether a bundle that is already there is replaced.
         listener: receiver of progress and notes.
-        options: further options of ``edgelr export`` by their names, such as ``keep=0.8``,
-            ``max_size="60MB"``, ``precision="int8"`` or ``calibration=("text.txt",)``; and
-            ``resume=False`` to use no finished stages of earlier runs.
+        options: further options of ``edgelr export`` by their names and in its words, such as
+            ``keep=0.8`` or ``keep="80%"``, ``max_size="60MB"``, ``precision="int8"`` or
+            ``calibration=("text.txt",)``; and ``resume=False`` to use no finished
+            stages of earlier runs.
 
     Returns:
         The report. A bundle whose gate failed is written, and ``report.validation.passed`` is
@@ -116,7 +117,7 @@ def validate(
     bundle: str | Path,
     against: str | Path | None = None,
     data: str | Path | None = None,
-    max_drop: float | None = None,
+    max_drop: float | str | None = None,
     provider: str = "cpu",
     listener: Listener | None = None,
 ) -> Validation:
@@ -126,19 +127,20 @@ def validate(
         bundle: folder that ``export`` wrote.
         against: original model, or a folder with its dense export; None takes the bundle's source.
         data: evaluation text, images or samples; None takes what the command line does.
-        max_drop: limit that replaces the bundle's own.
+        max_drop: limit that replaces the bundle's own, such as ``0.05`` or ``"5%"``.
         provider: ``"cpu"`` or ``"cuda"``.
         listener: receiver of progress and notes.
     """
     from edgelr.commands.validate import validate_again
     from edgelr.core.bundle import read_bundle
+    from edgelr.core.units import drop, read_option
 
     with _run(listener, {}, "edgelr.validate") as run:
         return validate_again(
             read_bundle(Path(bundle), verify=True),
             None if against is None else str(against),
             None if data is None else Path(data),
-            max_drop,
+            None if max_drop is None else read_option("max_drop", drop, max_drop),
             provider,
             run,
         )
@@ -182,7 +184,7 @@ def measure(
 def sweep(
     model: Any,
     profiles: Sequence[str] = ("jetson",),
-    keeps: Sequence[float] = (),
+    keeps: Sequence[float | str] = (),
     precisions: Sequence[str] = (),
     out: str | Path | None = None,
     listener: Listener | None = None,
@@ -193,7 +195,8 @@ def sweep(
     Args:
         model: original, as ``export`` takes it.
         profiles: names of devices, or ``.yaml`` files.
-        keeps: shares to keep; none takes the smallest plan inside the gate.
+        keeps: shares to keep, such as ``0.8`` or ``"80%"``; none takes the smallest plan inside
+            the gate.
         precisions: precisions of the weights; none takes the device's.
         out: folder of bundles and tables; None names it after the model.
         listener: receiver of progress and notes.
@@ -201,6 +204,7 @@ def sweep(
             and int4 out.
     """
     from edgelr.commands import sweep as sweeps
+    from edgelr.core.units import read_option, share
 
     rivals = options.pop("rivals", True)
     with _run(listener, options, f"edgelr.sweep({_named(model)!r}, ...)") as run:
@@ -209,7 +213,7 @@ def sweep(
             settings,
             tuple(dict.fromkeys(profiles)),
             sweeps.read_precisions(",".join(precisions) or None),
-            tuple(keeps) or (None,),
+            tuple(read_option("keeps", share, keep) for keep in keeps) or (None,),
             rivals,
         )
         folder = Path(out or f"sweep-{_stem(settings.model)}")

@@ -9,6 +9,7 @@ from edgelr.cli.app import app
 from edgelr.cli.common import listener_of, print_json, run_of
 from edgelr.cli.options import AsJson, Folder, Provider, Threads, Verbose, option
 from edgelr.core.errors import BudgetError, GateError, InputError
+from edgelr.core.units import drop, read_option
 
 
 @app.command()
@@ -28,10 +29,11 @@ def validate(
         ),
     ] = None,
     max_drop: Annotated[
-        float | None,
+        str | None,
         option(
-            "Largest loss of accuracy: 0.05 is 5 % of perplexity, cosine or labels.",
+            "Largest loss of accuracy: 0.05 or 5% of perplexity, cosine or labels.",
             default="the bundle's gate",
+            metavar="<share>",
         ),
     ] = None,
     provider: Provider = "cpu",
@@ -63,9 +65,10 @@ def validate(
     from edgelr.core.bundle import read_bundle
     from edgelr.report.terminal import print_metrics
 
+    limit = None if max_drop is None else read_option("--max-drop", drop, max_drop)
     with listener_of(as_json, verbose) as listener:
         found = validate_again(
-            read_bundle(folder, verify=True), against, data, max_drop, provider, run_of(listener)
+            read_bundle(folder, verify=True), against, data, limit, provider, run_of(listener)
         )
     if as_json:
         print_json(found)

@@ -118,16 +118,17 @@ def _offer(field: Field[Any], default: Any, required: bool) -> inspect.Parameter
         argument = typer.Argument(help=told.help)
         return _parameter(field.name, Annotated[kind, argument], *([] if required else [None]))
     listed = f" Some of {', '.join(words)}, with commas between." if words and several else ""
+    named = () if several else words or tuple(filter(None, [told.unit]))
     made = option(
         told.help + listed,
         f"--{field.name.replace('_', '-')}",
         *filter(None, [told.flag]),
         default=told.fallback,
         known=words or told.names,
-        metavar=_any(words) if words and not several else None,
+        metavar=_any(named) if named else None,
         rich_help_panel=told.panel,
     )
-    spelled = str if words else list[str] if several else kind
+    spelled = str if words or told.unit else list[str] if several else kind
     return _parameter(field.name, Annotated[spelled, made], default)
 
 

@@ -7,13 +7,13 @@ A field says all that the command line needs to offer it: no option is without i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from edgelr.core import units
 from edgelr.core.errors import InputError, did_you_mean
 from edgelr.core.vocabulary import Adapter, AskedPrecision, Form, Grouping, HealedSites, Task
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
 SHORT_PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 _AIMS = ("keep", "max_size", "max_drop", "max_latency")
 
@@ -35,6 +33,17 @@ class Limits:
 
     def __get_pydantic_core_schema__(self, kind: Any, make: Callable[[Any], Any]) -> Any:
         return {**make(kind), **self._limits}
+
+
+class Read:
+    """Reader of a value with a unit, which pydantic calls before anything else."""
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
+
+    def __get_pydantic_core_schema__(self, kind: Any, make: Callable[[Any], Any]) -> Any:
+        called = {"type": "no-info", "function": self._read}
+        return {"type": "function-before", "function": called, "schema": make(kind)}
 
 
 Count = Annotated[int, Limits(ge=1)]
@@ -51,6 +60,7 @@ class Option:
         fallback: default in words, where the recipe, the profile or the model decides it.
         flag: further name of the option, such as ``-o``.
         names: kind of ``edgelr list`` that lists what it takes.
+        unit: name of a value that has a unit.
     """
 
     panel: str
@@ -58,6 +68,7 @@ class Option:
     fallback: str = ""
     flag: str = ""
     names: str = ""
+    unit: str = ""
 
 
 def _option(panel: str, text: str, fallback: str = "", default: Any = None, **rest: str) -> Any:
@@ -97,15 +108,20 @@ class Settings:
     context_tokens: Count | None = _device(
         "Longest sequence to leave memory for.", "the profile's", flag="--context"
     )
-    keep: Annotated[float, Limits(gt=0, le=1)] | None = _aim(
-        "Share of the factorizable weights to keep, such as 0.8."
+    keep: Annotated[float, Read(units.share)] | None = _aim(
+        "Share of the factorizable weights' bytes to keep, such as 0.8 or 80%.", unit="share"
     )
-    max_size: str | None = _aim("Largest graph file, such as 60MB.")
-    max_drop: Annotated[float, Limits(gt=0, lt=10)] | None = _aim(
-        "Largest loss: 0.05 is 5 % of perplexity, cosine or labels.", "the profile's gate"
+    max_size: Annotated[str, Read(units.size_text)] | None = _aim(
+        "Largest graph file, such as 60MB (60,000,000 bytes) or 60MiB.", unit="size"
     )
-    max_latency: Positive | None = _aim(
-        "Longest predicted time of a decoded token, or of an encoder's forward pass, in ms."
+    max_drop: Annotated[float, Read(units.drop)] | None = _aim(
+        "Largest loss: 0.05 or 5% of perplexity, cosine or labels.",
+        "the profile's gate",
+        unit="share",
+    )
+    max_latency: Annotated[float, Read(units.milliseconds)] | None = _aim(
+        "Longest predicted time of a decoded token, or of an encoder's forward pass, such as 15ms.",
+        unit="time",
     )
     recipe: str = _compression(
         "Named combination of the axes below.", default="edgelr", names="recipes"
@@ -176,8 +192,6 @@ class Settings:
         aims = [name for name in _AIMS if getattr(self, name) is not None]
         if len(aims) > 1:
             raise ValueError(f"{' and '.join(aims)} are given; expected at most one of them")
-        if self.max_size is not None:
-            parse_size(self.max_size)
         if self.task is not None:
             from edgelr.core.tasks import TASKS  # registries look for packages when imported
 
@@ -186,7 +200,7 @@ class Settings:
     @property
     def max_size_bytes(self) -> int | None:
         """``max_size`` in bytes."""
-        return None if self.max_size is None else parse_size(self.max_size)
+        return None if self.max_size is None else units.parse_size(self.max_size)
 
     def given(self) -> dict[str, Any]:
         """Collect what differs from the defaults, as ``edgelr.yaml`` holds it."""
@@ -209,18 +223,6 @@ def choices(kind: Any) -> tuple[str, ...]:
         short = {long: word for word, long in SHORT_PRECISIONS.items()}
         return tuple(short.get(word, word) for word in get_args(kind))
     return tuple(word for part in get_args(kind) for word in choices(part))
-
-
-def parse_size(text: str) -> int:
-    """Read a size such as ``60MB``, ``1.5GiB`` or ``60000000`` in bytes.
-
-    Raises:
-        ValueError: it is none.
-    """
-    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([A-Za-z]*)\s*", text)
-    if not match or match[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is no size; expected for instance 60MB or 1.5GiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def make_settings(**options: Any) -> Settings:

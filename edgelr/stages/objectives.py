@@ -104,6 +104,7 @@ def _inside_bytes(source: Source, base: Made, run: Run) -> Made:
         asked = int(settings.keep * search.dense_bytes)
     elif settings.max_size_bytes is not None:
         asked = _bytes_inside_file(base, settings.max_size_bytes)
+        _note_needless_size(base, settings.max_size_bytes, run)
     else:
         return _inside_the_gate(source, base, run)
     plan = search.plan(asked)
@@ -150,6 +151,17 @@ def _bytes_inside_file(base: Made, largest_bytes: int) -> int:
         f"{largest_bytes:,}. The nearest feasible point is about --max-size "
         f"{-(-smallest_bytes // 1000) + 1}KB."
     )
+
+
+def _note_needless_size(base: Made, largest_bytes: int, run: Run) -> None:
+    """Say so where the original is no larger than what was asked for."""
+    whole_bytes = fixed_bytes(base.subject, base.dense) + base.search.dense_bytes
+    if largest_bytes >= whole_bytes:
+        run.note(
+            f"--max-size allows {largest_bytes / 1e6:,.1f} MB, and the original takes "
+            f"{whole_bytes / 1e6:,.1f} MB in {base.subject.precision}: nothing has to become "
+            f"smaller."
+        )
 
 
 def _tensor_bytes(plan: Plan, search: Search) -> Iterator[int]:

@@ -38,7 +38,7 @@ def test_a_bench_prints_tables_and_what_comes_next(
     ("options", "told"),
     [
         (["--keep", "0.9", "--recipes", "svdllm"], "Did you mean svd-llm"),
-        (["--keep", "1.5"], "expected shares above 0 and at most 1"),
+        (["--keep", "1.5"], "expected a share above 0 and at most 1"),
         (["--keep", "0.9", "--recipes", ""], "expected names"),
         (["--keep", "0.9", "--profile", "jetsn"], "Did you mean"),
         (["--keep", "0.9", "--evaluation", "/nowhere.txt"], "Cannot read the text"),
@@ -76,7 +76,7 @@ def test_a_sweep_prints_tables_and_what_comes_next(
     ("options", "told"),
     [
         (["--precision", "int8,int3"], "'int8,int3'; expected some of fp32"),
-        (["--keep", "0"], "expected shares above 0 and at most 1"),
+        (["--keep", "0"], "expected a share above 0 and at most 1"),
         (["--profile", "generic-cpu", "--profile", "jetsn"], "Did you mean jetson"),
         (["--recipe", "svdllm"], "Did you mean svd-llm"),
         (["--task", "feature-extraction"], "No such option"),

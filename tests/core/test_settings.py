@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,7 +17,6 @@ from edgelr.core.settings import (
     Settings,
     choices,
     make_settings,
-    parse_size,
     read_settings,
     setting_types,
     write_settings,
@@ -56,28 +56,42 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("name", "given", "read"),
     [
-        ("60000000", 60_000_000),
-        ("60MB", 60_000_000),
-        ("60 mb", 60_000_000),
-        (" 1.5GiB ", 3 * 2**29),
-        ("2KiB", 2048),
-        ("0.5 kB", 500),
-        ("7B", 7),
+        ("keep", "80%", 0.8),
+        ("keep", 0.8, 0.8),
+        ("max_drop", "5 %", 0.05),
+        ("max_drop", "150%", 1.5),
+        ("max_latency", "15ms", 15),
+        ("max_latency", 0.5, 0.5),
+        ("max_size", "60MB", "60MB"),
+        ("max_size", 60_000_000, "60000000"),
     ],
 )
-def test_sizes_have_units_of_a_thousand_or_of_1024(text: str, size: int) -> None:
-    assert parse_size(text) == size
-    assert make_settings(model="m", max_size=text).max_size_bytes == size
+def test_an_aim_may_have_a_unit_in_options_and_in_the_file(
+    tmp_path: Path, name: str, given: Any, read: Any
+) -> None:
+    assert getattr(make_settings(model="m", **{name: given}), name) == read
+    (tmp_path / "edgelr.yaml").write_text(yaml.safe_dump({"model": "m", name: given}))
+    assert getattr(read_settings(tmp_path / "edgelr.yaml", {}), name) == read
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1.2.3MB", ".", "60 parsecs", "1e6", "1,5GB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; expected for instance 60MB"):
-        parse_size(text)
-    with pytest.raises(InputError, match="is no size; expected for instance 60MB"):
-        make_settings(model="m", max_size=text)
+def test_a_size_is_counted_in_bytes() -> None:
+    assert make_settings(model="m", max_size="1.5GiB").max_size_bytes == 3 * 2**29
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("keep", 80, "did you mean 0.8, which is 80%?"),
+        ("max_drop", "5", "did you mean 0.05, which is 5%?"),
+        ("max_size", "60", "60 bytes? Write 60MB"),
+        ("max_latency", "15 years", "expected for instance 15ms"),
+    ],
+)
+def test_a_unit_that_is_missing_or_wrong_is_asked_for(name: str, given: Any, meant: str) -> None:
+    with pytest.raises(InputError, match=re.escape(meant)):
+        make_settings(model="m", **{name: given})
 
 
 @pytest.mark.parametrize("aims", [{"keep": 0.5}, {"max_size": "1MB"}, {"max_drop": 0.1}, {}])

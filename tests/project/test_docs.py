@@ -79,7 +79,7 @@ def test_every_documented_command_line_is_one(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["edgelr exprt M", "edgelr export M --kep 1", "edgelr diff A", "edgelr export --keep x"]
+    "line", ["edgelr exprt M", "edgelr export M --kep 1", "edgelr diff A", "edgelr export --seed x"]
 )
 def test_a_stale_command_line_would_be_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"no command|No such option|Missing|[Ii]nvalid|valid"):

@@ -115,6 +115,17 @@ def test_a_file_stays_within_max_size(
     assert 0.7 * limit < write(made, tmp_path).weight_bytes <= limit
 
 
+def test_a_max_size_above_the_original_is_said_to_ask_for_nothing(
+    plan_decoder: PlanDecoder,
+) -> None:
+    recorder = Recorder()
+    made = plan_decoder(recorder=recorder, max_size="5MB", precision="float32")
+    assert made.plan.kept == 1.0
+    (note,) = (note for note in recorder.notes if note.startswith("--max-size"))
+    size = made.dense.bundle.weight_bytes / 1e6
+    assert f"allows 5.0 MB, and the original takes {size:.1f} MB in float32" in note
+
+
 def test_a_max_size_below_every_plan_names_one_that_works(
     plan_decoder: PlanDecoder, tmp_path: Path
 ) -> None:

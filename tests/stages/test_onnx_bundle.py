@@ -82,7 +82,7 @@ def test_a_plan_can_be_edited_and_followed(
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
     settings = make_settings(
-        model=str(graph), profile="generic-cpu", calibration=(str(graph_inputs),), max_drop=1.5
+        model=str(graph), profile="generic-cpu", calibration=(str(graph_inputs),), max_drop="150%"
     )
     device = load_profile("generic-cpu")
     pipeline.export(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgelr.core.errors import InputError
 from edgelr.core.settings import Settings
+from edgelr.core.units import read_option, share
 from edgelr.planning.recipes import RECIPES
 
 DEFAULT_RECIPE = Settings.recipe
@@ -33,20 +34,14 @@ class BenchRequest:
 
 
 def read_keeps(text: str) -> tuple[float, ...]:
-    """Read shares such as ``0.9,0.8``.
+    """Read shares such as ``0.9,0.8`` or ``90%,80%``.
 
     Raises:
         InputError: there is none, or one is no share.
     """
-    try:
-        keeps = tuple(dict.fromkeys(float(part) for part in _split(text)))
-    except ValueError:
-        keeps = ()
-    if not keeps or not all(0 < keep <= 1 for keep in keeps):
-        raise InputError(
-            f"--keep is {text!r}; expected shares above 0 and at most 1, separated by commas. "
-            f"Give for instance --keep 0.9,0.8."
-        )
+    keeps = tuple(dict.fromkeys(read_option("--keep", share, part) for part in _split(text)))
+    if not keeps:
+        raise InputError("--keep names no share; expected some, such as --keep 0.9,0.8.")
     return keeps
 
 
