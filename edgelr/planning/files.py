@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgelr.compress.spectra import SpectrumTable
-from edgelr.core.errors import InputError
-from edgelr.core.plan import Plan, SitePlan
+from edgelr.core.errors import InputError, did_you_mean
+from edgelr.core.plan import Candidate, Plan, SitePlan
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.device.storage import largest_rank
@@ -23,6 +25,9 @@ from edgelr.planning.candidates import (
     site_residency,
 )
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write ``plan.json``, made to be read and edited by people."""
@@ -32,15 +37,59 @@ def write_plan(plan: Plan, path: Path) -> None:
 def read_plan(path: Path) -> Plan:
     """Read a plan, possibly edited.
 
+    What a linear becomes may be told in short, as ``{"form": "dense"}`` or ``{"form": "low_rank",
+    "rank": 64}``: the rest is filled in, and counted by ``follow_plan``.
+
     Raises:
         InputError: the file is no plan.
     """
+    content: Any = None
     try:
-        return TypeAdapter(Plan).validate_json(path.read_bytes(), extra="forbid")
-    except (OSError, ValidationError) as error:
-        raise InputError(
-            f"{path} is not a plan ({error}); expected a file that 'edgelr plan' wrote."
-        ) from error
+        content = json.loads(path.read_bytes())
+        for site in content["sites"]:
+            site["candidate"] = {**_usual(site), **site["candidate"]}
+        return TypeAdapter(Plan).validate_python(content, strict=False, extra="forbid")
+    except ValidationError as error:
+        problems = "; ".join(_problem(item, content["sites"]) for item in error.errors()[:3])
+        raise _no_plan(path, problems) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _no_plan(path, f"{type(error).__name__}: {error}") from error
+
+
+def _no_plan(path: Path, problem: str) -> InputError:
+    return InputError(
+        f"{path} is not a plan ({problem}); expected a file that 'edgelr plan' wrote."
+    )
+
+
+def _usual(site: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a candidate leaves away; a dense one has the full rank in any case."""
+    wide = site["dense_bytes"] >= PRECISION_BYTES["float32"] * math.prod(
+        site[side] for side in ("in_features", "out_features")
+    )
+    usual = {
+        "precision": "float32" if wide else "float16",
+        "bytes": 0,
+        "flops": 0,
+        "predicted_loss": 0.0,
+    }
+    return {**usual, "rank": 0} if site["candidate"].get("form") == "dense" else usual
+
+
+def _problem(item: ErrorDetails, sites: list[dict[str, Any]]) -> str:
+    """Tell what is wrong with one key, by the name of its site."""
+    where, told = item["loc"], item["msg"]
+    if item["type"] == "unexpected_keyword_argument":
+        known = [each.name for kind in (Plan, SitePlan, Candidate) for each in fields(kind)]
+        told = f"the key is unknown.{did_you_mean(str(where[-1]), known)}"
+    elif item["type"] == "missing":
+        told = "the key is missing"
+    else:
+        told = f"{told} (found {item['input']!r})"
+    if where[0] == "sites" and len(where) > 1:
+        name = sites[int(where[1])].get("name", f"number {where[1]}")
+        return f"site {name}, {'.'.join(map(str, where[2:]))}: {told}"
+    return f"{'.'.join(map(str, where))}: {told}"
 
 
 def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
@@ -53,6 +102,7 @@ def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
     """
     _require_same_sites(plan, search)
     groups = {group.name: group for group in search.groups}
+    plan = replace(plan, sites=tuple(_at_full_rank(site, groups) for site in plan.sites))
     planned = {site.name: site for site in plan.sites}
     sites = []
     for site in plan.sites:
@@ -88,6 +138,15 @@ def follow_plan(plan: Plan, search: Search, spectra: SpectrumTable) -> Plan:
         planned_bytes=sum(site.candidate.bytes for site in sites),
         predicted_loss=sum(site.candidate.predicted_loss for site in sites),
     )
+
+
+def _at_full_rank(site: SitePlan, groups: dict[str, SiteGroup]) -> SitePlan:
+    """Give a dense site its rank, which an edited plan need not name."""
+    group = groups.get(site.group or site.name)
+    if group is None or site.candidate.form != "dense":
+        return site
+    full = replace(site.candidate, rank=largest_rank("dense", group))
+    return replace(site, candidate=full)
 
 
 def _cost(site: SitePlan, group: SiteGroup, spectra: SpectrumTable) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_a_plan_survives_its_file(recipe: str, tmp_path: Path) -> None:
     assert followed(plan, search) == plan
 
 
+def rewritten(plan: Plan, folder: Path, candidate: object) -> Plan:
+    """Write a plan, edit what the first site becomes in the file, and read it."""
+    write_plan(plan, folder / "plan.json")
+    content = json.loads((folder / "plan.json").read_text())
+    content["sites"][0]["candidate"] = candidate
+    (folder / "plan.json").write_text(json.dumps(content))
+    return read_plan(folder / "plan.json")
+
+
 # --- read strictly -------------------------------------------------------------------------------
 
 
@@ -65,8 +75,42 @@ def test_an_unknown_field_in_a_plan_is_not_ignored(tmp_path: Path) -> None:
     write_plan(half(make_search()), tmp_path / "plan.json")
     text = (tmp_path / "plan.json").read_text().replace('"rank"', '"ranks"', 1)
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(InputError, match="rank"):
+    told = "site first, candidate.ranks: the key is unknown. Did you mean rank"
+    with pytest.raises(InputError, match=told):
         read_plan(tmp_path / "plan.json")
+
+
+def test_a_form_is_enough_for_a_linear_that_stays_as_it_is(tmp_path: Path) -> None:
+    search = make_search()
+    plan = half(search)
+    found = rewritten(plan, tmp_path, {"form": "dense"})
+    expected = followed(edited(plan, form="dense"), search)
+    assert followed(found, search) == expected
+    assert followed(found, search).sites[0].candidate.bytes == plan.sites[0].dense_bytes
+
+
+def test_a_form_and_a_rank_are_enough_for_a_linear_that_is_factorized(tmp_path: Path) -> None:
+    search = make_search()
+    found = rewritten(half(search), tmp_path, {"form": "low_rank", "rank": RANK})
+    assert followed(found, search).sites[0].candidate.bytes == 2 * RANK * sum(SHAPES["first"])
+
+
+@pytest.mark.parametrize(
+    ("candidate", "told"),
+    [
+        ({"form": "low_rank"}, "site first, candidate.rank: the key is missing"),
+        ({"rank": 3}, "site first, candidate.form: the key is missing"),
+        ({"form": "sparse", "rank": 3}, r"site first, candidate.form: .*low_rank.*'sparse'"),
+        ({"form": "dense", "precision": "int3"}, r"site first, candidate.precision: .*'int3'"),
+        ({"form": "low_rank", "rank": "x"}, r"site first, candidate.rank: .*\(found 'x'\)"),
+        ("dense", "is not a plan"),
+    ],
+)
+def test_what_is_wrong_with_an_edited_linear_is_told_by_its_name(
+    tmp_path: Path, candidate: object, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        rewritten(half(make_search()), tmp_path, candidate)
 
 
 # --- checked against the model -------------------------------------------------------------------
