@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgelr.core.vocabulary import Precision
@@ -106,7 +107,8 @@ class Metric:
 class Gate:
     """The figure that decides: the bad end of its interval must not be worse than ``limit``.
 
-    ``worst`` is that end; None where a figure has no interval, and ``value`` decides.
+    ``worst`` is that end; None where a figure has no interval, and ``value`` decides. ``samples``
+    is the number of samples behind the figure; 0 where it is unknown.
     """
 
     metric: str
@@ -114,6 +116,7 @@ class Gate:
     limit: float
     higher_is_better: bool
     worst: float | None = None
+    samples: int = 0
 
     @property
     def passed(self) -> bool:
@@ -123,6 +126,19 @@ class Gate:
     def undecided(self) -> bool:
         """Whether the sample is too small to tell: the figure is inside, its bad end is not."""
         return not self.passed and self._allows(self.value)
+
+    @property
+    def more_samples(self) -> int | None:
+        """Estimate how many more samples would decide, if the figure stays where it is.
+
+        An interval's half width falls with the root of their number. None where the gate has
+        decided, or no number would do.
+        """
+        if not self.undecided or self.worst is None or not self.samples:
+            return None
+        room, half = abs(self.limit - self.value), abs(self.worst - self.value)
+        times = (half / room) ** 2 if room else math.inf
+        return math.ceil(self.samples * (times - 1)) if math.isfinite(times) else None
 
     def _allows(self, figure: float) -> bool:
         return figure >= self.limit if self.higher_is_better else figure <= self.limit

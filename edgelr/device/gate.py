@@ -48,5 +48,7 @@ def make_gate(task: Task, metrics: tuple[Metric, ...], max_drop: float) -> Gate:
     found = judged.interval
     if name == "perplexity":
         limit = (judged.baseline or 0.0) * (1 + max_drop)
-        return Gate(name, judged.value, limit, False, None if found is None else found.high)
-    return Gate(name, judged.value, 1 - max_drop, True, None if found is None else found.low)
+        worst = None if found is None else found.high
+        return Gate(name, judged.value, limit, False, worst, judged.samples)
+    worst = None if found is None else found.low
+    return Gate(name, judged.value, 1 - max_drop, True, worst, judged.samples)

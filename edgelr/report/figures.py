@@ -47,6 +47,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def rounded(count: int) -> int:
+    """Round a number that is estimated up to two digits."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
+
+
 def figure(value: float | None) -> str:
     """Write a figure with five significant digits, or say that there is none."""
     return NOT_MEASURED if value is None else f"{value:,.5g}"
@@ -147,7 +153,15 @@ def gate_sentence(gate: Gate) -> str:
         f"Accuracy gate {word}: {gate.metric} is {figure(gate.value)}{sure}, "
         f"allowed is {bound} {figure(gate.limit)}."
     )
-    return f"{told} {UNDECIDED}" if gate.undecided else told
+    if not gate.undecided:
+        return told
+    more = gate.more_samples
+    if more is None:
+        return f"{told} {UNDECIDED}"
+    return (
+        f"{told} {UNDECIDED} About {rounded(more):,} more than the {gate.samples:,} samples would "
+        f"decide (an estimate: intervals shrink with the root of their number)."
+    )
 
 
 def _parity(validation: Validation | None) -> Verdict:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from edgelr.core.intervals import mean_interval
 from edgelr.core.results import Gate, Parity, Validation
 
 PARITY = Parity(1e-4, 1e-3, 2e-4, greedy_prompts=8, greedy_identical=8, greedy_tokens=32)
@@ -46,6 +48,36 @@ def test_the_bad_end_decides_and_the_figure_tells_whether_more_samples_would_hel
         assert (missed.passed, missed.undecided) == (False, True)
     failed = replace(gate, value=outside)
     assert (failed.passed, failed.undecided) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("worst", "samples", "more"),
+    [(23.0, 100, 300), (22.5, 1000, 1250), (22.0, 100, None), (23.0, 0, None), (math.nan, 9, None)],
+)
+def test_the_samples_that_would_decide_are_estimated_from_the_width_of_the_interval(
+    worst: float, samples: int, more: int | None
+) -> None:
+    """Four times as many samples halve an interval."""
+    assert replace(LOWER, worst=worst, samples=samples).more_samples == more
+
+
+def test_a_figure_at_its_limit_is_decided_by_no_number_of_samples() -> None:
+    assert replace(LOWER, value=22.0, worst=22.5, samples=100).more_samples is None
+
+
+def test_the_estimate_is_that_of_a_bootstrap_on_so_many_samples() -> None:
+    """Drawn from one distribution, the larger sample decides, as was estimated."""
+    drawn = np.random.default_rng(0).normal(0.97, 0.2, 100_000)
+    few = drawn[:400]
+    interval = mean_interval(few)
+    assert interval is not None
+    limit = float(few.mean()) - 0.005
+    gate = Gate("mean_cosine", float(few.mean()), limit, True, interval.low, len(few))
+    assert gate.more_samples is not None
+    enough = mean_interval(drawn[: len(few) + gate.more_samples])
+    assert enough is not None
+    half = (enough.high - enough.low) / 2
+    assert half == pytest.approx(0.005, rel=0.15)
 
 
 @pytest.mark.parametrize("parity", [None, PARITY, replace(PARITY, greedy_identical=0)])

@@ -140,6 +140,10 @@ def test_a_gate_says_its_bound_and_whether_more_samples_would_decide() -> None:
         "allowed is at most 22."
     )
     assert gate_sentence(replace(GATE, worst=23.0)).endswith(UNDECIDED)
+    assert gate_sentence(replace(GATE, worst=23.0, samples=1234)).endswith(
+        f"{UNDECIDED} About 3,800 more than the 1,234 samples would decide (an estimate: intervals "
+        f"shrink with the root of their number)."
+    )
     agreement = Gate("top1_agreement", 0.9, 0.95, higher_is_better=True)
     failed = gate_sentence(agreement)
     assert failed == "Accuracy gate FAILED: top1_agreement is 0.9, allowed is at least 0.95."
