@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgelr.core.problems import told_problems
+
 if TYPE_CHECKING:
     from edgelr.core.listener import Listener
     from edgelr.core.measurement import Comparison, Measurement
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from edgelr.stages.source import Source
 
 
+@told_problems()
 def export(
     model: Any,
     profile: str = "jetson",
@@ -67,6 +70,7 @@ def export(
         return pipeline.export(settings, device, folder, run, force, given, source)
 
 
+@told_problems()
 def plan(
     model: Any,
     profile: str = "jetson",
@@ -98,6 +102,7 @@ def plan(
     return made.plan
 
 
+@told_problems()
 def inspect(model: Any, listener: Listener | None = None, **options: Any) -> list[SiteSummary]:
     """Summarize the linears of a model: shapes, shared inputs, spectra, and which are low-rank.
 
@@ -113,6 +118,7 @@ def inspect(model: Any, listener: Listener | None = None, **options: Any) -> lis
         return inspect_sites(settings, run, source)
 
 
+@told_problems()
 def validate(
     bundle: str | Path,
     against: str | Path | None = None,
@@ -146,6 +152,7 @@ def validate(
         )
 
 
+@told_problems()
 def measure(
     bundle: str | Path,
     against: str | Path | None = None,
@@ -181,6 +188,7 @@ def measure(
     return runtime.measure(read_bundle(Path(against)), given, *options)
 
 
+@told_problems()
 def sweep(
     model: Any,
     profiles: Sequence[str] = ("jetson",),

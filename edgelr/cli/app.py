@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgelr.core.errors import EdgelrError
+from edgelr.core.problems import told_problems
 
 ORDER = (
     *("export", "plan", "inspect", "validate", "measure", "report", "diff"),
@@ -31,7 +32,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            with _interruptible():
+            with told_problems(), _interruptible():
                 return super().invoke(ctx)
         except EdgelrError as error:
             if ctx.meta.get(VERBOSE):

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 
 
 class EdgelrError(Exception):
-    """Base of every error that the command line prints without a traceback."""
+    """Base of every error that the command line prints without a traceback.
 
-    exit_code = 1
+    Its exit code is that of an input: the code 1 is for bugs alone.
+    """
+
+    exit_code = 2
 
 
 class InputError(EdgelrError):

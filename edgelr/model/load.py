@@ -17,6 +17,7 @@ from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.modality import modality_of
+from edgelr.core.problems import LIBRARY_ERRORS, last_line, machine_problem
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, require_known_tensors, task_for
@@ -149,10 +150,10 @@ def _read_weights(
                 ignore_mismatched_sizes=True,  # so that they are named below
                 **dict(exporter.load_options if first else ()),
             )
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights of {source} cannot be read ({error}); expected whole *.safetensors, "
-            f"every shard of them. Copy or download the model again."
+    except (*LIBRARY_ERRORS, SafetensorError) as error:
+        raise machine_problem(error) or InputError(
+            f"The weights of {source} cannot be read ({last_line(error)}); expected whole "
+            f"*.safetensors, every shard of them. Copy or download the model again."
         ) from error
     require_complete(info, source, not first)
     require_known_tensors(info["unexpected_keys"], module, module.config, task, source)
@@ -198,7 +199,7 @@ def _configuration(folder: Path, trust_remote_code: bool) -> Any:
         return transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError) as error:
+    except LIBRARY_ERRORS as error:
         raise InputError(
             f"{folder} has no configuration that transformers {transformers.__version__} can read "
             f"({error}). Expected config.json of a supported model; --trust-remote-code runs a "

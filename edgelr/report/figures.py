@@ -49,7 +49,7 @@ def percent(share: float) -> str:
 
 def rounded(count: int) -> int:
     """Round a number that is estimated up to two digits."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int("1".ljust(max(1, len(str(count)) - 1), "0"))
     return -(-count // step) * step
 
 

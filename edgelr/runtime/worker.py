@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 
 from edgelr.core.bundle import read_bundle
 from edgelr.core.errors import EdgelrError
+from edgelr.core.problems import told_problems
 from edgelr.runtime.calls import CALLS
 from edgelr.runtime.memory import limit_data, read_gpu_memory, read_memory
 from edgelr.runtime.messages import packed, unpacked
@@ -48,10 +49,8 @@ class Server:
         """Answer one request."""
         operation = self._operations[request.pop("op")]
         try:
-            result = operation(**request)
-        except MemoryError as error:
-            message = f"There was not enough memory: {error or 'an allocation failed'}."
-            self._answer({"error": {"type": "EnvironmentProblem", "message": message}})
+            with told_problems():
+                result = operation(**request)
         except EdgelrError as error:
             self._answer({"error": {"type": type(error).__name__, "message": str(error)}})
         else:

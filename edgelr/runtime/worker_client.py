@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ class Worker:
 
         Raises:
             EdgelrError: what the worker raised, of the same class; or a signal ended it.
+            ModuleNotFoundError: the worker lacks a package.
             RuntimeError: the worker has a bug; the message holds its traceback.
         """
         stdin, stdout = self._pipes()
@@ -154,6 +156,9 @@ class Worker:
         code = self._process.wait()
         self._errors.seek(0)
         last_words = self._errors.read().decode(errors="replace").strip()
+        missing = re.search(r"^ModuleNotFoundError: (.* '([\w.]+)')$", last_words, re.MULTILINE)
+        if missing:
+            return ModuleNotFoundError(missing[1], name=missing[2])
         if code >= 0:
             return RuntimeError(f"the worker ended with code {code} at {op!r}:\n{last_words}")
         name = signal.Signals(-code).name

@@ -22,6 +22,7 @@ from torch.onnx.ops import symbolic_multi_out
 from transformers import AttentionInterface
 
 from edgelr.core.errors import InputError
+from edgelr.core.problems import UNTRACEABLE, library_call
 
 from .rotary import traceable_rotations
 
@@ -70,7 +71,8 @@ def export_decoder(module: Any, path: Path) -> None:
 
 
 def _program(traced: _Traced, inputs: tuple[Any, ...], names: list[str]) -> torch.onnx.ONNXProgram:
-    with torch.no_grad():
+    told = f"torch cannot export {type(traced.decoder).__name__}"
+    with torch.no_grad(), library_call(told, UNTRACEABLE):
         program = torch.onnx.export(
             traced,
             inputs,

@@ -7,10 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgelr.core.errors import EdgelrError
+from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError
+from edgelr.core.problems import (
+    UNTRACEABLE,
+    install_command,
+    last_line,
+    library_call,
+    machine_problem,
+)
 from edgelr.core.quiet import quiet
 
 if TYPE_CHECKING:
@@ -35,10 +43,21 @@ def trace_with_genai_builder(
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise EdgelrError(
-            f"onnxruntime-genai's builder ended with {done.returncode} on {folder}:\n"
-            f"{done.stderr[-2000:]}"
+        raise _builders_problem(done.returncode, done.stderr, folder)
+
+
+def _builders_problem(code: int, said: str, folder: Path) -> EdgelrError:
+    """Tell why the builder ended: with the last line of what it said."""
+    if find_spec("onnxruntime_genai") is None:
+        command = install_command("onnxruntime_genai")
+        return EnvironmentProblem(
+            f"The package onnxruntime_genai is not installed. Install it: {command}"
         )
+    error = RuntimeError(said)
+    return machine_problem(error) or InputError(
+        f"onnxruntime-genai's builder ended with {code} on {folder}: {last_line(error)} Expected "
+        f"a decoder that it knows."
+    )
 
 
 def trace_with_transformers(module: Any, folder: Path, out: Path, example: dict[str, Any]) -> None:
@@ -106,7 +125,8 @@ def traced_by_transformers(module: Any, example: dict[str, Any], **shapes: Any) 
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     config = OnnxConfig(opset_version=18, **shapes)  # 18: what every fusion pattern expects
-    return OnnxExporter().export(module, example, config=config)
+    with library_call(f"transformers cannot trace {type(module).__name__}", UNTRACEABLE):
+        return OnnxExporter().export(module, example, config=config)
 
 
 def fuse_with_transformers(model: Any) -> None:
@@ -116,5 +136,5 @@ def fuse_with_transformers(model: Any) -> None:
     """
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
-    with quiet():
+    with quiet(), library_call("transformers cannot fuse the traced graph", UNTRACEABLE):
         fuse_for_onnxruntime(model, "cuda")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from edgelr.core.quiet import is_verbose
 from tests.cli.conftest import Invoke, edgelr
+from tests.helpers.paths import ROOT
 
 # --- exit codes ----------------------------------------------------------------------------------
 
@@ -105,3 +110,37 @@ def test_the_traceback_of_an_error_is_for_those_who_ask(run: Invoke, verbose: bo
     assert ("Traceback" in done.stderr) == verbose
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert not is_verbose()
+
+
+# --- bugs ----------------------------------------------------------------------------------------
+
+
+def test_a_bug_ends_with_1_its_traceback_and_where_to_report_it(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import edgelr.commands.list as it\n"
+        "def broken(kind): raise LookupError('no such thing')\n"
+        "it.describe = broken\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-m", "edgelr", "list", "methods"]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-2] == "LookupError: no such thing"
+    assert lines[-1].startswith("This is a bug of edgelr")
+
+
+def test_an_error_of_a_library_is_told_in_a_line(
+    run: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no weights")
+
+    def read(kind: str) -> None:
+        safe_open(tmp_path / "file", framework="np")
+
+    monkeypatch.setattr("edgelr.commands.list.describe", read)
+    done = run("list", "methods")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: safetensors failed (SafetensorError): ")

@@ -10,9 +10,12 @@ KINDS = EdgelrError.__subclasses__()
 
 
 def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
-    codes = [kind.exit_code for kind in (EdgelrError, *KINDS)]
+    codes = [kind.exit_code for kind in KINDS]
     assert len(set(codes)) == len(codes) > 4
-    assert 0 not in codes
+
+
+def test_no_error_of_a_user_ends_like_a_bug() -> None:
+    assert not {0, 1} & {kind.exit_code for kind in (EdgelrError, *KINDS)}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -18,6 +17,7 @@ from edgelr.compress.reference_outputs import write_dense_answers
 from edgelr.core.bundle import Manifest, read_bundle, write_manifest
 from edgelr.core.errors import EdgelrError, InputError
 from edgelr.core.graph_files import encoder_file, graph_file
+from edgelr.core.problems import version_of
 from edgelr.core.results import DENSE_LIMIT, DenseParity
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import Precision
@@ -39,7 +39,8 @@ def dense_export(model: LoadedModel, run: Run) -> DenseExport:
     Raises:
         InputError: no graph answers like the model.
     """
-    versions = [version(name) for name in ("onnxruntime-genai", "transformers", "onnx-ir")]
+    builder = version_of("onnxruntime-genai", "onnxruntime-genai-cuda")
+    versions = [builder, version_of("transformers"), version_of("onnx-ir")]
 
     def write(folder: Path) -> None:
         run.progress("dense export", 0, 2)
