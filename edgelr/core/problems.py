@@ -37,7 +37,17 @@ EXTRAS = {  # of edgelr, by the folder of a package that they bring
 _WHEELS = {"PIL": "pillow", "google": "protobuf", "cv2": "opencv-python", "yaml": "pyyaml"}
 _LIBRARIES = {  # whose own classes of errors speak of their input
     *("safetensors", "safetensors_rust", "huggingface_hub", "httpx", "requests", "tokenizers"),
-    *("onnx", "onnx_ir", "onnxscript", "onnxruntime", "onnxruntime_genai", "PIL"),
+    *(
+        "json",
+        "yaml",
+        "zipfile",
+        "onnx",
+        "onnx_ir",
+        "onnxscript",
+        "onnxruntime",
+        "onnxruntime_genai",
+        "PIL",
+    ),
 }
 _MISSING = re.compile(
     r"requires the (?P<one>\S+) library|not found in your environment: (?P<two>\w+)"
@@ -130,6 +140,8 @@ def last_line(error: BaseException) -> str:
     """Read the last line of an error's text, which says most in those of many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1][:400] if lines else type(error).__name__
+    if isinstance(error, KeyError):  # whose text is the key alone
+        last = f"KeyError: {last}"
     return last if last.endswith((".", "!", "?")) else f"{last}."
 
 

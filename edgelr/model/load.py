@@ -152,8 +152,9 @@ def _read_weights(
             )
     except (*LIBRARY_ERRORS, SafetensorError) as error:
         raise machine_problem(error) or InputError(
-            f"The weights of {source} cannot be read ({last_line(error)}); expected whole "
-            f"*.safetensors, every shard of them. Copy or download the model again."
+            f"The weights of {source} cannot be read ({last_line(error)}); expected a config.json "
+            f"that transformers {transformers.__version__} knows, and whole *.safetensors, every "
+            f"shard of them. Copy or download the model again."
         ) from error
     require_complete(info, source, not first)
     require_known_tensors(info["unexpected_keys"], module, module.config, task, source)
