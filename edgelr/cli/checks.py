@@ -75,7 +75,9 @@ def validate(
     else:
         print_metrics(found)
     if not found.passed:
-        raise GateError(f"{folder} is outside its accuracy gate: see the figures above.")
+        undecided = found.gate is not None and found.gate.undecided
+        told = "is not surely inside" if undecided else "is outside"
+        raise GateError(f"{folder} {told} its accuracy gate: see the figures above.")
 
 
 def _run_under_cap(folder: Path, profile: str | None, provider: str, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from edgelr.cli.common import listener_of, print_json, run_of, stem_of
 from edgelr.cli.options import AsJson, Quiet, Resume, Verbose, option, with_settings
 from edgelr.core.errors import GateError
 from edgelr.core.settings import Settings, write_settings
+
+if TYPE_CHECKING:
+    from edgelr.core.results import Validation
 
 
 @app.command()
@@ -57,7 +60,7 @@ def export(
         typer.echo(f"{folder}  Next: edgelr report {shlex.quote(str(folder))}")
     validation = report.validation
     if validation is not None and not validation.passed:
-        raise GateError(_why_failed(folder, report.profile))
+        raise GateError(_why_failed(folder, report.profile, validation))
 
 
 @app.command()
@@ -104,9 +107,19 @@ def inspect(
         print_sites(rows)
 
 
-def _why_failed(folder: Path, profile: str) -> str:
-    return (
-        f"The bundle is kept in {folder}, and marked: parity or the accuracy gate of {profile} "
-        f"failed (see above). Keep more, calibrate on what is closer to its use, or let --max-drop "
-        f"decide how much is kept."
-    )
+def _why_failed(folder: Path, profile: str, found: Validation) -> str:
+    """Say what failed, and what helps: more of the weights does not help a graph that is wrong."""
+    told = [f"The bundle is kept in {folder}, and marked."]
+    if found.parity is not None and not found.parity.passed:
+        told.append(
+            f"Parity failed: ONNX Runtime does not compute what {found.parity.against} does, at "
+            f"any size. Try another --precision or version of onnxruntime, and report it."
+        )
+    if found.gate is not None and not found.gate.passed:
+        undecided = found.gate.undecided
+        told.append(
+            f"The accuracy gate of {profile} {'is undecided' if undecided else 'failed'} (see "
+            f"above). {'Judge on more with --evaluation, keep' if undecided else 'Keep'} more, "
+            f"calibrate on what is closer to its use, or let --max-drop decide how much is kept."
+        )
+    return " ".join(told)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edgelr.core.results import Interval
 from edgelr.core.vocabulary import Phase, Precision
 
 
@@ -107,7 +108,10 @@ class CapCheck:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How fast and how big, in a child process, with the provider that was really used."""
+    """How fast and how big, in a child process, with the provider that was really used.
+
+    ``notes`` say what disturbed it; of two that are compared, ``Comparison.notes`` do.
+    """
 
     name: str
     provider: str
@@ -117,19 +121,28 @@ class Measurement:
     load_ms: float
     phases: tuple[PhaseLatency, ...]
     memory: MemoryUse
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The dense export and the bundle, measured alternately.
 
-    ``ratios`` maps a phase key such as ``"prefill 128"`` to the median over repetitions of
-    bundle time divided by dense time.
+    ``ratios`` maps a phase key such as ``"prefill 128"`` to the bundle's median time divided by
+    the dense one's, and ``intervals`` to where that ratio lies; a phase of one repetition has none.
     """
 
     dense: Measurement
     bundle: Measurement
     ratios: dict[str, float]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def faster(self, key: str) -> bool | None:
+        """Whether the bundle is faster in a phase; None where that is undecided."""
+        found = self.intervals.get(key)
+        low, high = (found.low, found.high) if found else (self.ratios[key], self.ratios[key])
+        return None if low <= 1 <= high else high < 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def rank_chart(plan: Plan) -> HeatMap:
         told = f"{site.name}: {form}, rank {rank} of {full_rank(site)}, {site.reason}"
         return Cell(kept(site), f"{100 * kept(site):.0f}", told)
 
-    return _grid("Kept ranks, % of the full rank", plan, cell, kept, "all components")
+    return _grid("Ranks, % of the full rank", plan, cell, kept, "all components")
 
 
 def byte_chart(plan: Plan) -> HeatMap:
@@ -169,7 +169,7 @@ def _spectrum(role: str, sites: list[SitePlan], report: Report) -> HeatMap:
         rows.append((layer_of(site) or NOT_IN_A_BLOCK, cells))
     half = [sum(value > 0.1 for value in report.spectra[site.name]) for site in sites]
     told = (
-        f"Predicted loss that is left in {role} when 10 to 90 % of the components are kept, layer "
+        f"Predicted loss that is left in {role} when 10 to 90 % of the components stay, layer "
         f"by layer. On average a tenth of the loss is left at about "
         f"{10 * (1 + sum(half) / len(half)):.0f} % of the components."
     )

@@ -68,14 +68,22 @@ def speed_verdict(report: Report) -> Verdict:
     if report.comparison is None:
         return Verdict(None, f"Latency: {NOT_MEASURED}.")
     ratios = report.comparison.ratios
-    times = ", ".join(f"{name} in {ratio:.3f}" for name, ratio in ratios.items())
+    faster = {name: report.comparison.faster(name) for name in ratios}
+    times = ", ".join(
+        f"{name} in {ratio:.3f}{' (undecided)' if faster[name] is None else ''}"
+        for name, ratio in ratios.items()
+    )
     told = f"{times} of the original's time"
     if not report.host_is_device:
         text = f"Not timed on {report.profile_title}; on this host it runs {told}."
         return Verdict(None, f"{text}{_predicted_speed(report)}")
-    faster = all(ratio < 1 for ratio in ratios.values())
-    word = "Faster" if faster else "Not faster in every phase"
-    return Verdict(faster, f"{word}, measured on {report.profile_title}: {told}.")
+    if all(faster.values()):
+        good, word = True, "Faster"
+    elif False in faster.values():
+        good, word = False, "Not faster in every phase"
+    else:
+        good, word = None, "Undecided whether faster in every phase"
+    return Verdict(good, f"{word}, measured on {report.profile_title}: {told}.")
 
 
 def _predicted_speed(report: Report) -> str:

@@ -35,9 +35,9 @@ from edgelr.report.page import PREDICTED as PREDICTED_BADGE
 SPREAD = "Bars are medians, lines reach to the 90th percentile. Every phase has its own scale."
 RANKS = "Numbers are % of the components; the details of a field are shown when it is pointed at."
 SPECTRA = (
-    "What is left of the loss, predicted, when so many % of a linear's components are kept: layers "
-    "from top to bottom, kept components from left to right. Where colour goes on to the right, "
-    "rank is needed."
+    "What is left of the loss, predicted, when so many % of a linear's components stay: layers "
+    "from top to bottom, components that stay from left to right. Where colour goes on to the "
+    "right, rank is needed."
 )
 
 

@@ -30,7 +30,7 @@ def size_table(report: Report) -> Table:
     """Compare files and factorizable weights with the dense export."""
     plan = report.plan
     return Table(
-        ("size", "dense MiB", "bundle MiB", "kept"),
+        ("size", "dense MiB", "bundle MiB", "bundle / dense"),
         (
             _size_row("model files", report.dense_file_bytes, report.bundle_file_bytes),
             _size_row("factorizable weights", plan.dense_bytes, plan.planned_bytes),
@@ -94,12 +94,14 @@ def latency_table(comparison: Comparison, *, percentiles: bool = True) -> Table:
                 _times(dense, percentiles),
                 _times(bundle[name], percentiles) if name in bundle else NOT_MEASURED,
                 NOT_MEASURED if ratio is None else f"{ratio:.3f}",
+                *((_decided(comparison, name),) if comparison.intervals else ()),
                 _rate(dense),
                 _rate(bundle[name]) if name in bundle else NOT_MEASURED,
             )
         )
-    columns = ("phase", "dense ms", "bundle ms", "bundle / dense", "dense tok/s", "bundle tok/s")
-    return Table(columns, tuple(rows))
+    sure = ("95 % interval",) if comparison.intervals else ()
+    columns = ("phase", "dense ms", "bundle ms", "bundle / dense", *sure)
+    return Table((*columns, "dense tok/s", "bundle tok/s"), tuple(rows))
 
 
 def phase_table(measurement: Measurement) -> Table:
@@ -255,7 +257,17 @@ def _ledger_row(label: str, count: str, dense_bytes: int, bundle_bytes: int) -> 
 
 def _times(phase: PhaseLatency, percentiles: bool) -> str:
     times = (phase.p50_ms, phase.p90_ms, phase.p99_ms) if percentiles else (phase.p50_ms,)
-    return " / ".join(f"{time:,.1f}" for time in times)
+    digits = 1 if phase.p50_ms >= 10 else 3  # enough for the ratio of two of them
+    return " / ".join(f"{time:,.{digits}f}" for time in times)
+
+
+def _decided(comparison: Comparison, name: str) -> str:
+    """Show where a ratio lies, and whether that decides who is faster."""
+    found = comparison.intervals.get(name)
+    if found is None:
+        return "–"
+    undecided = ", undecided" if comparison.faster(name) is None else ""
+    return f"{found.low:.2f} to {found.high:.2f}{undecided}"
 
 
 def _rate(phase: PhaseLatency) -> str:

@@ -49,6 +49,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         latency = tables.latency_table(report.comparison, percentiles=False)
         draw_table(console, f"{measured_heading(report)} (median)", latency)
         draw_table(console, measured_heading(report), tables.memory_table(report.comparison))
+        for note in report.comparison.notes:
+            _say(console, note)
     if report.prediction is not None:
         title = f"PREDICTED for {report.profile_title}"
         draw_table(
@@ -94,10 +96,11 @@ def print_measurements(found: Measurement | Comparison, console: Console | None 
     console = console or _console()
     if isinstance(found, Comparison):
         draw_table(console, "Latency (median)", tables.latency_table(found, percentiles=False))
-        draw_table(console, "Memory", tables.memory_table(found))
-        return
-    draw_table(console, f"Latency on {found.provider}", tables.phase_table(found))
+    else:
+        draw_table(console, f"Latency on {found.provider}", tables.phase_table(found))
     draw_table(console, "Memory", tables.memory_table(found))
+    for note in found.notes:
+        _say(console, note)
 
 
 def print_operators(found: list[OperatorTime], console: Console | None = None) -> None:

@@ -1,23 +1,26 @@
 """How fast and how big, in fresh processes. Two bundles are timed in turns.
 
-A machine's speed drifts. Each repetition times the dense graph and then the bundle, so that the
-ratio of one repetition compares neighbours in time; the median over the repetitions is reported.
+A machine's speed drifts. Each repetition times both, and who is first changes, so that pairs are
+neighbours in time. The ratio of the medians is reported, with its interval over the pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
+from edgelr.core.intervals import figure_interval
 from edgelr.core.measurement import Comparison, Measurement, MemoryUse, PhaseLatency
-from edgelr.core.vocabulary import Progress
+from edgelr.core.results import Interval
+from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.tensors import SAMPLES
+from edgelr.runtime.busy import busy_notes, snapshot
 from edgelr.runtime.memory_cap import predict_peak
 from edgelr.runtime.requests import (
     ON_CPU,
@@ -32,6 +35,8 @@ from edgelr.runtime.runners import runner_of
 from edgelr.runtime.worker_client import Opened, Worker
 
 REPETITIONS = 10
+PROCESSES_DIFFER = 0.02  # that two processes with one graph differ in speed, as long as they run
+SAME_GRAPH = "Both folders hold the same graph: what differs between their times is the machine."
 _WARM_UPS = 2  # the first run allocates, the second still meets cold caches
 
 Times = list[list[float]]
@@ -70,12 +75,52 @@ def measure(
     both = (runner_of(each).phases(each, sizes) for each in (dense, bundle))
     phases = min(both, key=lambda found: max(phase.tokens for phase in found))  # what both can read
     timing = _Timing(phases, execution, repetitions, progress, samples or bundle.folder / SAMPLES)
-    measurements, times = _measure((dense, bundle), timing)
+    found, times, notes = _measure((dense, bundle), timing)
     ratios = {
-        phase.key: float(np.median(np.divide(bundle_ms, dense_ms)))
-        for phase, (dense_ms, bundle_ms) in zip(phases, times, strict=True)
+        phase.key: phase.p50_ms / before.p50_ms
+        for before, phase in zip(found[0].phases, found[1].phases, strict=True)
     }
-    return Comparison(measurements[0], measurements[1], ratios)
+    intervals = {
+        phase.key: interval
+        for phase, pair in zip(phases, times, strict=True)
+        if (interval := ratio_interval(*pair)) is not None
+    }
+    if graph_hashes(dense) == graph_hashes(bundle) != {}:
+        intervals = {key: _around_1(interval) for key, interval in intervals.items()}
+        notes = (*notes, SAME_GRAPH)
+    return Comparison(found[0], found[1], ratios, intervals, notes)
+
+
+def graph_hashes(bundle: ExportBundle) -> dict[str, str]:
+    """Look up the hashes of a bundle's graphs and weights, by the names of their files."""
+    files = ((Path(file.path), file.sha256) for file in bundle.manifest.files)
+    return {path.name: found for path, found in files if ".onnx" in path.suffixes}
+
+
+def _around_1(found: Interval) -> Interval:
+    return Interval(min(found.low, 1.0), max(found.high, 1.0), found.units)
+
+
+def ratio_interval(dense_ms: Sequence[float], bundle_ms: Sequence[float]) -> Interval | None:
+    """Find where the ratio of two medians lies, with 95 % confidence.
+
+    Pairs of neighbours are resampled. What makes one process slower than another as long as it
+    runs, such as where its memory lies, is in no sample: ``PROCESSES_DIFFER`` moves the ends.
+
+    Args:
+        dense_ms: times of the dense graph, by repetition.
+        bundle_ms: times of the bundle, by repetition.
+    """
+    dense, bundle = np.array(dense_ms), np.array(bundle_ms)
+
+    def ratio(places: Array) -> float:
+        return float(np.median(bundle[places]) / np.median(dense[places]))
+
+    found = figure_interval(ratio, len(dense))
+    if found is None:
+        return None
+    wider = 1 + PROCESSES_DIFFER
+    return Interval(max(0.0, found.low) / wider, found.high * wider, found.units)
 
 
 def measure_one(
@@ -88,7 +133,8 @@ def measure_one(
     """Measure one bundle alone; the arguments are those of ``measure``."""
     phases = runner_of(bundle).phases(bundle, sizes)
     timing = _Timing(phases, execution, repetitions, progress, bundle.folder / SAMPLES)
-    return _measure((bundle,), timing)[0][0]
+    (found,), _, notes = _measure((bundle,), timing)
+    return replace(found, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -104,8 +150,12 @@ class _Timing:
 
 def _measure(
     bundles: Sequence[ExportBundle], timing: _Timing
-) -> tuple[list[Measurement], list[Times]]:
-    """Time all phases of all bundles, each bundle in a process of its own."""
+) -> tuple[list[Measurement], list[Times], tuple[str, ...]]:
+    """Time all phases of all bundles, each bundle in a process of its own.
+
+    Returns:
+        Measurements, the times of every phase, and notes on what disturbed them.
+    """
     inputs = TimedInputs(samples=timing.samples)
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in bundles]
@@ -113,7 +163,9 @@ def _measure(
             worker.open(bundle, timing.execution, inputs)
             for worker, bundle in zip(workers, bundles, strict=True)
         ]
+        before = snapshot(worker.pid for worker in workers)
         times = [_alternate(workers, phase, timing) for phase in timing.phases]
+        notes = busy_notes(before, snapshot(worker.pid for worker in workers))
         memories = [
             _memory(worker, start, bundle, timing)
             for worker, start, bundle in zip(workers, opened, bundles, strict=True)
@@ -122,13 +174,14 @@ def _measure(
         tuple(map(_latency, timing.phases, by_phase)) for by_phase in zip(*times, strict=True)
     ]
     parts = zip(bundles, opened, latencies, memories, strict=True)
-    return [_measurement(*part) for part in parts], times
+    return [_measurement(*part) for part in parts], times, notes
 
 
 def _alternate(workers: Sequence[Worker], phase: TimedPhase, timing: _Timing) -> Times:
     times: Times = [[] for _ in workers]
     for repetition in range(-_WARM_UPS, timing.repetitions):
-        for worker, found in zip(workers, times, strict=True):
+        turns = list(zip(workers, times, strict=True))
+        for worker, found in turns[:: -1 if repetition % 2 else 1]:  # none is always the second
             milliseconds = worker.run_ms(phase)
             if repetition >= 0:
                 found.append(milliseconds)

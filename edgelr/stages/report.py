@@ -104,7 +104,10 @@ def make_report(
         seconds={stage: round(value, 2) for stage, value in run.clock.seconds.items()},
         peak_bytes=peak_bytes(),
         environment=environment(),
-        notes=(*source.notes(made), *_notes(made), *written.notes, *_prediction_note(loss)),
+        notes=(
+            *(*source.notes(made), *_notes(made), *written.notes, *_prediction_note(loss)),
+            *comparison.notes,
+        ),
         loss=loss,
         spectra=remaining_losses(made.plan, made.spectra.loss),
         license=subject.license,

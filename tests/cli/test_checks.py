@@ -113,7 +113,7 @@ def test_a_decode_follows_the_prefill_unless_another_context_is_asked_for(
 
 def test_two_bundles_are_measured_in_turns(run: Invoke, bundle: Path, other: Path) -> None:
     found = measured(run, other, "--against", bundle)
-    assert found.keys() == {"dense", "bundle", "ratios"}
+    assert found.keys() == {"dense", "bundle", "ratios", "intervals", "notes"}
     assert found["dense"]["name"] != found["bundle"]["name"]
     phases = [each["phase"] for each in found["bundle"]["phases"]]
     assert len(found["ratios"]) == len(phases) == 2

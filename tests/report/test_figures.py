@@ -9,7 +9,7 @@ import pytest
 from edgelr.core.measurement import CapCheck
 from edgelr.core.plan import Budget
 from edgelr.core.report import Report
-from edgelr.core.results import Gate, Parity
+from edgelr.core.results import Gate, Interval, Parity
 from edgelr.device.budget import longest_context_tokens
 from edgelr.report.figures import (
     NOT_MEASURED,
@@ -27,6 +27,7 @@ from edgelr.report.figures import (
     speed_verdict,
     verdicts,
 )
+from edgelr.report.tables import latency_table
 from tests.helpers.reports import MIB, make_report, unmeasured
 
 GATE = Gate("perplexity", 21.0, 22.0, higher_is_better=False, worst=21.5)
@@ -84,10 +85,22 @@ def test_speed_is_proven_on_the_device_alone(report: Report) -> None:
     there = replace(report, host_is_device=True)
     assert speed_verdict(there).good
     assert report.comparison is not None
-    ratios = {**report.comparison.ratios, "decode 512": 1.0}
+    ratios = {**report.comparison.ratios, "decode 512": 1.1}
     slow = replace(there, comparison=replace(report.comparison, ratios=ratios))
-    assert not speed_verdict(slow).good
+    assert speed_verdict(slow).good is False
     assert speed_verdict(slow).text.startswith("Not faster in every phase")
+
+
+def test_an_interval_that_holds_1_leaves_it_undecided_who_is_faster(report: Report) -> None:
+    assert report.comparison is not None
+    intervals = {"prefill 128": Interval(0.6, 0.75, 10), "decode 512": Interval(0.65, 1.01, 10)}
+    unsure = replace(report.comparison, intervals=intervals)
+    told = speed_verdict(replace(report, comparison=unsure, host_is_device=True))
+    assert told.good is None
+    assert told.text.startswith("Undecided whether faster in every phase")
+    assert "prefill 128 in 0.688, decode 512 in 0.713 (undecided)" in told.text
+    rows = latency_table(unsure, percentiles=False).rows
+    assert [row[4] for row in rows] == ["0.60 to 0.75", "0.65 to 1.01, undecided"]
 
 
 def test_a_prediction_is_held_against_the_device_alone(report: Report) -> None:

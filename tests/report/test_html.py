@@ -76,7 +76,7 @@ def test_the_page_has_the_figures_of_every_section(report: Report) -> None:
         "loss, nats per token",
         "98.5 / 101.5 / 102.5",
         "key/value cache of 2,048 tokens",
-        "Kept ranks, % of the full rank",
+        "Ranks, % of the full rank",
         "Spectra",
         "model.layers.0.mlp.up_proj",
         "dense is smaller",

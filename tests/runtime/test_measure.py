@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.runtime.measure import measure, measure_one
+from edgelr.runtime.measure import SAME_GRAPH, graph_hashes, measure, measure_one, ratio_interval
 from edgelr.runtime.requests import Execution, PhaseSizes
 from tests.helpers.paths import ROOT
 from tests.helpers.runtime_bundles import write_modality
@@ -93,3 +94,40 @@ def test_a_graph_from_anywhere_is_timed_on_the_samples_of_the_bundle(tmp_path: P
 def test_who_measures_loads_no_onnxruntime(decoder: ExportBundle) -> None:
     command = [sys.executable, "-c", WITHOUT_ORT, str(decoder.folder)]
     subprocess.run(command, cwd=ROOT, check=True)
+
+
+def test_the_ratio_is_that_of_the_medians_and_lies_in_its_interval(
+    decoder: ExportBundle, tmp_path: Path
+) -> None:
+    other = write_bundle(tmp_path / "other", decoder_model(seed=1))
+    found = measure(decoder, other, sizes=PhaseSizes((8,), (12,)), repetitions=5)
+    for dense, bundle in zip(found.dense.phases, found.bundle.phases, strict=True):
+        ratio, interval = found.ratios[dense.key], found.intervals[dense.key]
+        assert ratio == bundle.p50_ms / dense.p50_ms
+        assert interval.low < ratio < interval.high
+        assert interval.units == 5
+
+
+def test_two_copies_of_a_graph_are_neither_faster_nor_slower(
+    decoder: ExportBundle, tmp_path: Path
+) -> None:
+    other = write_bundle(tmp_path / "copy", decoder_model())
+    found = measure(decoder, other, sizes=PhaseSizes((32,), (16,)), repetitions=10)
+    assert graph_hashes(decoder) == graph_hashes(other) != {}
+    assert [found.faster(key) for key in found.ratios] == [None, None]
+    assert SAME_GRAPH in found.notes
+
+
+def test_what_takes_half_the_time_is_faster() -> None:
+    noise = np.random.default_rng(0).normal(1.0, 0.05, (2, 10))
+    interval = ratio_interval([10 * each for each in noise[0]], [5 * each for each in noise[1]])
+    assert interval is not None
+    assert 0.4 < interval.low < 0.5 < interval.high < 0.6
+    assert ratio_interval([1.0], [1.0]) is None
+
+
+def test_drawn_from_one_distribution_hardly_any_pair_is_called_different() -> None:
+    drawn = np.random.default_rng(0).lognormal(0.0, 0.05, (200, 2, 10))
+    found = [ratio_interval(*pair) for pair in drawn]
+    decided = sum(each is None or not each.low <= 1 <= each.high for each in found)
+    assert decided <= 4
