@@ -112,7 +112,7 @@ def plan_sentence(plan: Plan, quote: str) -> str:
     return (
         f"Recipe {quote}{plan.recipe}{quote}, allocator {quote}{plan.allocator}{quote}: "
         f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed, "
-        f"{percent(plan.kept)} of the factorizable weights kept; predicted loss "
+        f"{percent(plan.kept)} of the factorizable weights' bytes kept; predicted loss "
         f"{figure(plan.predicted_loss)}."
     )
 

@@ -155,7 +155,7 @@ def _draw_panel(
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_title(text, parse_math=False)
-    panel.set_xlabel("kept of the factorizable weights, %")
+    panel.set_xlabel("kept of the factorizable weights' bytes, %")
     panel.set_ylabel(LOSSES[found.metric])
     panel.grid(which="major", color="0.9")
 

@@ -65,7 +65,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     _say(
         console,
         f"{mib(plan.planned_bytes)} MiB planned of {mib(plan.budget_bytes)} MiB allowed; "
-        f"{percent(plan.kept)} of the factorizable weights kept; "
+        f"{percent(plan.kept)} of the factorizable weights' bytes kept; "
         f"predicted loss {figure(plan.predicted_loss)}.",
     )
     for sentence in plan_tables.dense_sentences(plan):

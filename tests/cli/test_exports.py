@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgelr.core.settings import read_settings
 from edgelr.planning.files import read_plan
 from tests.cli.conftest import Invoke
 from tests.helpers.foreign_graphs import mlp, random
+from tests.helpers.reports import make_report
 
 QUICK = ["--profile", "generic-cpu", "--calibration-tokens", "512", "--calibration-length", "32"]
 
@@ -134,6 +136,42 @@ def test_the_json_of_an_export_is_the_report_in_its_folder(
     assert (done.exit_code, done.stderr) == (0, "")
     (path,) = (tmp_path / "there" / "reports").glob("*.json")
     assert json.loads(done.stdout) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("identical", "worst", "said", "unsaid"),
+    [
+        (0, 23.8, "Parity failed", "eep more"),
+        (8, 99.0, "Judge on more with --evaluation", "Parity"),
+        (0, 99.0, "is undecided", "nothing"),
+    ],
+)
+def test_what_failed_is_said_with_what_helps(
+    run: Invoke,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    identical: int,
+    worst: float,
+    said: str,
+    unsaid: str,
+) -> None:
+    """A graph that computes something else is not mended by more of its weights."""
+    report = make_report()
+    found = report.validation
+    assert found is not None
+    assert found.parity is not None
+    assert found.gate is not None
+    failed = replace(
+        found,
+        parity=replace(found.parity, greedy_identical=identical),
+        gate=replace(found.gate, worst=worst),
+    )
+    monkeypatch.setattr("edgelr.pipeline.export", lambda *_: replace(report, validation=failed))
+    done = run("export", *asked)
+    assert done.exit_code == 3
+    told = done.stderr.partition("error: ")[2]
+    assert said in told
+    assert unsaid not in told
 
 
 # --- plan ----------------------------------------------------------------------------------------

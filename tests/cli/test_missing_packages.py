@@ -74,3 +74,23 @@ def test_a_list_needs_nothing_but_the_base(tmp_path: Path) -> None:
     for kind in ("profiles", "recipes", "tasks"):
         done = without(hidden, tmp_path, "list", kind)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+CATCH = """
+import sys, edgelr
+try:
+    edgelr.inspect(sys.argv[1])
+except edgelr.EdgelrError as error:
+    print(error.exit_code, error)
+"""
+
+
+def test_the_python_api_raises_what_the_command_tells(
+    tmp_path: Path, tiny_decoder_folder: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDE)
+    found = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": found, "HIDDEN": "transformers"}
+    command = [sys.executable, "-c", CATCH, str(tiny_decoder_folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("6 The package transformers is not installed. Install it: pip")
