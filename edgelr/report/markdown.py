@@ -122,8 +122,8 @@ def measured_sentence(comparison: Comparison, quote: str = "") -> str:
     bundle = comparison.bundle
     return (
         f"{bundle.provider}, {bundle.precision}, {bundle.threads} thread(s), dense and bundle "
-        f"alternately. Times are p50 / p90 / p99; {quote}bundle / dense{quote} is the median over "
-        f"repetitions."
+        f"alternately. Times are p50 / p90 / p99; {quote}bundle / dense{quote} is the ratio of "
+        f"the medians; where its interval holds 1, it is undecided which is faster."
     )
 
 
