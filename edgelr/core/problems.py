@@ -9,7 +9,6 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from edgelr.core.errors import EdgelrError, EnvironmentProblem, InputError
 
@@ -170,6 +169,8 @@ def install_command(package: str) -> str:
 
 def version_of(*wheels: str) -> str:
     """Read the version of the first of some wheels that is installed; empty where none is."""
+    from importlib.metadata import PackageNotFoundError, version  # slow, and the help needs none
+
     for wheel in wheels:
         try:
             return version(wheel)

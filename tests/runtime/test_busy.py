@@ -25,15 +25,16 @@ def test_the_work_of_others_is_told_from_that_of_what_is_measured(counted: bool)
     with subprocess.Popen([sys.executable, "-c", BURN]) as burner:
         own = [burner.pid] if counted else []
         before = snapshot(own)
-        time.sleep(1.0)
-        after = snapshot(own)
+        assert before is not None
+        burnt, end = 0.0, time.monotonic() + 60
+        while burnt < 0.5 and time.monotonic() < end:  # on a machine that is busy it takes longer
+            time.sleep(0.1)
+            after = snapshot(own)
+            assert after is not None
+            burnt = (after.own - before.own) if counted else (after.busy - before.busy)
         burner.kill()
-    assert before is not None
-    assert after is not None
-    burnt = (after.own - before.own) if counted else (after.busy - before.busy)
-    assert burnt > 0.3
-    if not counted:
-        assert "other processes took" in busy_notes(before, after)[0]
+    assert burnt >= 0.5
+    assert counted or "other processes took" in busy_notes(before, after)[0]
 
 
 def test_a_quiet_machine_has_no_notes() -> None:
