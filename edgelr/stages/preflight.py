@@ -133,10 +133,10 @@ def _unwritable(path: Path) -> str:
     """
     parent = next(each for each in path.absolute().parents if _exists(each))
     try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.partial-"):
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.check-"):
             return ""
     except OSError as error:
-        return f"{error.strerror}, in {parent}"
+        return f"{error.strerror}, in {parent}" if parent.is_dir() else f"{parent} is a file"
 
 
 def _require_model(model: str) -> None:
@@ -168,7 +168,7 @@ def _require_data(path: Path, in_torch: bool) -> None:
                 f"{', '.join(suffixes)}, in sub-folders if you like. Name another folder."
             )
     elif not read_file(path).strip():
-        raise InputError(f"{path} is empty. Expected text, or a list of files. Name another file.")
+        raise InputError(f"{path} holds no text. Expected text, or a list of files. Name another.")
     elif path.suffix == ".jsonl":
         _require_objects(path)
 

@@ -109,7 +109,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"method": "kronecker", "forms": ("pivoted",)}, "cannot make the forms"),
     ({"calibration": ("nowhere.txt",)}, "nowhere.txt"),
     ({"calibration": ("self", "nowhere.txt")}, "nowhere.txt"),
-    ({"calibration": ("blank.txt",)}, "blank.txt is empty"),
+    ({"calibration": ("blank.txt",)}, "blank.txt holds no text"),
     ({"calibration": ("binary.txt",)}, "Expected a UTF-8 file"),
     ({"calibration": ("inputs.npz",)}, "Expected a UTF-8 file"),
     ({"calibration": ("empty",)}, "holds no images or sounds"),
