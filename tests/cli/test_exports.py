@@ -52,7 +52,7 @@ def next_command(printed: str) -> list[str]:
         ["--precision", "int3"],
         ["--calibration-tokens", "3"],
         ["-c", "/nowhere/edgelr.yaml"],
-        ["--task", "feature-extraction"],
+        ["--task", "fill-mask"],
     ],
 )
 def test_an_option_out_of_range_ends_with_2(
