@@ -11,7 +11,7 @@ from typing import Any
 from edgelr.core.cache import Cache, digest
 from edgelr.core.listener import Clock, Listener, Silent
 
-FORMATS = {"dense": 9, "onnx-source": 2, "sweep": 2}
+FORMATS = {"dense": 9, "onnx-components": 2, "onnx-losses": 2, "onnx-source": 3, "sweep": 2}
 """Format of what a stage keeps, 1 where it is not named; raise it when the meaning changes."""
 
 

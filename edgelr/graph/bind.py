@@ -17,7 +17,8 @@ import onnx_ir as ir
 
 from edgelr.core.errors import EdgelrError
 from edgelr.core.sites import LinearSite
-from edgelr.graph.linears import is_transposed, module_of, multiplies, path_of, read_matrix
+from edgelr.graph.linears import module_of, multiplies, path_of, read_matrix
+from edgelr.graph.products import is_transposed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def bind(
     """
     named: dict[str, ir.Node] = {}
     for node in graph:
-        if multiplies(node, kernels=True):
+        if multiplies(node):
             for key in (*module_of(node), path_of(node)):
                 named.setdefault(key, node)
     bindings = []
@@ -85,7 +86,7 @@ def _verify(site: LinearSite, node: ir.Node, weight: NDArray[np.float32]) -> boo
     """Compare the node's weight with the site's; tell whether it is stored ``(out, in)``."""
     transposed, value = is_transposed(node), node.inputs[1]
     assert value is not None
-    found = read_matrix(value, transposed)
+    found = read_matrix(value, transposed, node.op_type == "Conv")
     if found.shape != weight.shape:
         raise EdgelrError(
             f"{site.name} was bound to node {node.name!r}, whose weight is {found.shape}; the "

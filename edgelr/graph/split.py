@@ -8,9 +8,14 @@
 
        x ── Gemm(W, b) ── y     becomes      x ── MatMul(down) ── Gemm(up, b) ── y
 
-3. Conv, whose strides and padding stay with the first: what is padded is zero after it, too::
+3. Conv, whose kernel, strides and padding stay with the first; the second is pointwise::
 
        x ── Conv(W, b) ── y     becomes      x ── Conv(down) ── Conv(up, b) ── y
+
+4. MatMul with the weight on its left::
+
+       W ── MatMul(x) ── y      becomes      up ── MatMul ── y
+                                           down ── MatMul(x) ──┘
 
 The node of the original becomes the second product, so that its output keeps its name and its
 users, in bodies of If and Loop as well, and nodes that share a weight share its factors. So nothing
@@ -75,23 +80,37 @@ class SplitLinears(InPlacePass):
 def _split(graph: ir.Graph, linear: Linear, factors: ArrayLowRank) -> None:
     name, stored = linear.site.name, linear.weight.const_value
     assert stored is not None
-    kernel, dtype = (1,) * (len(stored.shape) - 2), stored.dtype.numpy()
-    first = factors.down.T if kernel else factors.down
-    second = factors.up.T if linear.transposed else factors.up
-    down = _store_new(graph, f"{name}.down", first.reshape(*first.shape, *kernel).astype(dtype))
-    up = _store_new(graph, f"{name}.up", second.reshape(*second.shape, *kernel).astype(dtype))
+    shape, dtype = stored.shape.numpy(), stored.dtype.numpy()
+    first, second = factors.down, factors.up
+    if linear.is_convolution:
+        first = first.T.reshape(-1, *shape[1:])
+        second = second.T.reshape(*second.T.shape, *(1 for _ in shape[2:]))
+    else:
+        first = first.T if linear.place == 0 else first
+        second = second.T if linear.transposed else second
+        first, second = (each.reshape(*shape[:-2], *each.shape) for each in (first, second))
+    down = _store_new(graph, f"{name}.down", first.astype(dtype))
+    up = _store_new(graph, f"{name}.up", second.astype(dtype))
     for index, node in enumerate(linear.nodes):
         suffix = f".{index}" if index else ""
-        node.replace_input_with(0, _first(node, down, f"{name}/down{suffix}", bool(kernel)))
-        node.replace_input_with(1, up)
+        hidden = _first(node, down, f"{name}/down{suffix}", linear)
+        node.replace_input_with(1 - linear.place, hidden)
+        node.replace_input_with(linear.place, up)
     graph.initializers.pop(linear.weight.name or "", None)
 
 
-def _first(node: ir.Node, down: ir.Value, name: str, is_conv: bool) -> ir.Value:
+def _first(node: ir.Node, down: ir.Value, name: str, linear: Linear) -> ir.Value:
     """Insert the product with ``down`` before ``node``, which loses what belongs to positions."""
+    is_conv = linear.is_convolution
     attributes = list(node.attributes.values()) if is_conv else []
-    op_type = "Conv" if is_conv else "MatMul"
-    first = ir.Node("", op_type, [node.inputs[0], down], attributes, name=name)
+    inputs = [node.inputs[1 - linear.place], down]
+    first = ir.Node(
+        "",
+        "Conv" if is_conv else "MatMul",
+        inputs if linear.place else inputs[::-1],
+        attributes,
+        name=name,
+    )
     hidden = first.outputs[0]
     hidden.name, hidden.type = f"{name}/output", down.type
     assert node.graph is not None

@@ -27,12 +27,15 @@ class Execution:
             None sets none. The CPU's memory is limited from outside.
         profile: prefix of the file with the times of every node, see ``Session.end_profile``; None
             writes none.
+        as_written: whether products with dequantized weights are computed as the graph says;
+            else ONNX Runtime rounds the other factor to 8 bits.
     """
 
     provider: str = "cpu"
     threads: int | None = None
     memory_bytes: int | None = None
     profile: Path | None = None
+    as_written: bool = False
 
 
 ON_CPU = Execution()

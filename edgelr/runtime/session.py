@@ -50,6 +50,7 @@ _DTYPES = {
 # Threads that spin after a run take the cores of the next process: two processes that took turns
 # on two cores each ran 1.4 to 1.6 times slower than alone; with this, as fast as alone.
 _REST_BETWEEN_RUNS = ("session.force_spinning_stop", "1")
+_NO_QUANTIZED_PRODUCTS = ("session.disable_quant_qdq", "1")
 _MODEL_ERRORS = (
     state.Fail,
     state.InvalidArgument,
@@ -204,7 +205,7 @@ def open_session(model_path: Path, execution: Execution = ON_CPU) -> Session:
         _load_libraries()
     count, start = execution.threads or usable_cores(), time.perf_counter()
     providers = _providers(provider, execution.memory_bytes)
-    session = _load(model_path, providers, count, execution.profile)
+    session = _load(model_path, providers, count, execution)
     load_ms = (time.perf_counter() - start) * 1e3
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise _not_used(PROVIDERS[provider], session.get_providers(), "the session fell back to")
@@ -248,7 +249,7 @@ def _load(
     path: Path,
     providers: list[tuple[str, dict[str, str]]],
     threads: int,
-    profile: Path | None,
+    execution: Execution,
 ) -> ort.InferenceSession:
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
@@ -256,8 +257,11 @@ def _load(
     options.intra_op_num_threads = threads
     options.add_session_config_entry(*_REST_BETWEEN_RUNS)
     options.enable_mem_pattern = False  # it places buffers side by side that could share a place
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if execution.as_written:
+        options.add_session_config_entry(*_NO_QUANTIZED_PRODUCTS)
+    if execution.profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(execution.profile)
     try:
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except _MODEL_ERRORS + _DEVICE_ERRORS as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from onnx import TensorProto
 
+from edgelr.data.readings import PatchReading, Reading
 from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from tests.helpers.foreign_graphs import Builder, mlp
@@ -52,36 +52,26 @@ def test_weights_with_other_readers_stay_and_say_why(tmp_path: Path) -> None:
     assert refused(path) == {"head": "its weight is also read by Gather"}
 
 
-@pytest.mark.parametrize(
-    ("attributes", "shape", "reason"),
-    [
-        ({"group": 4}, (12, 3, 1, 1), "it is a convolution in groups"),
-        ({}, (12, 12, 3, 3), None),
-    ],
-)
-def test_other_convolutions_are_left_alone(
-    attributes: dict[str, int], shape: tuple[int, ...], reason: str | None, tmp_path: Path
-) -> None:
+def test_a_kernel_is_part_of_the_inputs(tmp_path: Path) -> None:
     build = Builder()
-    build.weight("w", *shape)
-    build.node("Conv", ["x", "w"], "y", name="conv", **attributes)
+    build.weight("w", 20, 12, 3, 2)
+    build.node("Conv", ["x", "w"], "y", name="conv", strides=[2, 1])
     path = build.save(tmp_path / "conv.onnx", {"x": [1, 12, 6, 6]}, ["y"])
-    assert names(path) == []
-    assert refused(path) == ({"conv": reason} if reason else {})
+    (linear,) = find_linears(open_foreign(path)).found
+    assert (linear.site.in_features, linear.site.out_features) == (12 * 3 * 2, 20)
+    assert linear.site.kernel == (3, 2)
+    assert linear.read_weight().shape == (20, 72)
+    (reading,) = linear.readings
+    assert reading == PatchReading(
+        "x", 1, kernel=(3, 2), strides=(2, 1), dilations=(1, 1), pads=(0, 0, 0, 0)
+    )
 
 
-def test_gemm_of_a_transposed_input_stays(tmp_path: Path) -> None:
+def test_a_weight_on_the_left_multiplies_the_last_axis_but_one(tmp_path: Path) -> None:
     build = Builder()
-    build.weight("w", 12, 20)
-    build.node("Gemm", ["x", "w"], "y", name="gemm", transA=1)
-    path = build.save(tmp_path / "gemm.onnx", {"x": [12, 5]}, ["y"])
-    assert refused(path) == {"gemm": "its input is transposed (transA)"}
-
-
-def test_a_weight_that_is_read_both_ways_stays(tmp_path: Path) -> None:
-    build = Builder()
-    build.weight("w", 12, 12)
-    build.node("Gemm", ["x", "w"], "h", name="there")
-    build.node("Gemm", ["h", "w"], "y", name="back", transB=1)
-    path = build.save(tmp_path / "both.onnx", {"x": [5, 12]}, ["y"])
-    assert refused(path) == {"there": "its weight is also read transposed"}
+    build.weight("w", 20, 12)
+    build.node("MatMul", ["w", "x"], "y", name="left")
+    path = build.save(tmp_path / "left.onnx", {"x": [1, 12, 6]}, ["y"])
+    (linear,) = find_linears(open_foreign(path)).found
+    assert (linear.site.in_features, linear.site.out_features) == (12, 20)
+    assert linear.readings == (Reading("x", axis=-2),)

@@ -12,8 +12,8 @@ from onnx import TensorProto
 from onnx_ir.passes import InPlacePass
 
 from edgelr.graph.cleanup import RenameNorms, ShareTiedHead, UntransposeTable
+from edgelr.graph.constants import FoldConstants
 from edgelr.graph.float16 import ToFloat16
-from edgelr.graph.open import FoldConstants
 from edgelr.graph.split_tied_table import JoinTiedTable, SplitTiedTable
 from tests.helpers.foreign_graphs import Builder, mlp
 

@@ -99,9 +99,44 @@ def conv1d(path: Path, opset: int) -> tuple[Path, Callable[[np.ndarray, float], 
     return path, lambda x, share: np.einsum("oi,nil->nol", truncated(weight[:, :, 0], share), x)
 
 
+def matmul_left(path: Path, opset: int) -> tuple[Path, Callable[[np.ndarray, float], np.ndarray]]:
+    build = Builder(opset)
+    weight = build.weight("w", 20, 12)
+    build.node("MatMul", ["w", "x"], "y")
+    build.save(path, {"x": [2, 12, 7]}, ["y"])
+    return path, lambda x, share: truncated(weight, share) @ x
+
+
+def batch_of_one(path: Path, opset: int) -> tuple[Path, Callable[[np.ndarray, float], np.ndarray]]:
+    """The product of a matrix has three axes, before and after."""
+    build = Builder(opset)
+    weight = build.weight("w", 1, 12, 20)
+    build.node("MatMul", ["x", "w"], "y")
+    build.save(path, {"x": [5, 12]}, ["y"])
+    return path, lambda x, share: (x @ truncated(weight[0], share))[None]
+
+
+def kernel(path: Path, opset: int) -> tuple[Path, Callable[[np.ndarray, float], np.ndarray]]:
+    """Patches, gathered by hand: dilations, strides and uneven zeros stay with the first."""
+    build = Builder(opset)
+    weight, bias = build.weight("w", 20, 12, 3, 2), build.weight("b", 20)
+    attributes = {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2]}
+    build.node("Conv", ["x", "w", "b"], "y", kernel_shape=[3, 2], **attributes)
+    build.save(path, {"x": [2, 12, 7, 5]}, ["y"])
+
+    def expected(x: np.ndarray, share: float) -> np.ndarray:
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (0, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+        patches = windows[:, :, ::2, :, :, ::2]  # (images, channels, height, width, 3, 2)
+        short = truncated(weight.reshape(20, -1), share).reshape(weight.shape)
+        return np.einsum("ocij,nchwij->nohw", short, patches) + bias[:, None, None]
+
+    return path, expected
+
+
 KINDS = {
     matmul: (2, 3, 12), gemm: (5, 12), gemm_transposed: (5, 12), conv: (2, 12, 7, 5),
-    conv1d: (2, 12, 7),
+    conv1d: (2, 12, 7), matmul_left: (2, 12, 7), batch_of_one: (5, 12), kernel: (2, 12, 7, 5),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgelr import pipeline
 from edgelr.core.bundle import ExportBundle, read_bundle
@@ -116,6 +116,42 @@ def test_linears_in_bodies_are_compressed_without_their_inputs(
     assert report.validation is not None
     assert report.validation.parity is not None
     assert report.validation.parity.passed
+
+
+def every_kind(path: Path) -> Path:
+    """A kernel, a weight on the left, one of integers, and a convolution in groups."""
+    build = Builder()
+    build.weight("kernel", 64, 6, 3, 3)
+    build.weight("groups", 64, 1, 3, 3)
+    build.weight("left", 48, 64)
+    integers = np.random.default_rng(0).integers(-9, 10, (100, 64)).astype(np.int8)
+    build.weights += [
+        numpy_helper.from_array(integers, "integers"),
+        numpy_helper.from_array(np.full(64, 0.01, np.float32), "scale"),
+        numpy_helper.from_array(np.array([1, 64, 100], np.int64), "sizes"),
+    ]
+    build.node("Conv", ["x", "kernel"], "a", name="kernel", pads=[1, 1, 1, 1])
+    build.node("Conv", ["a", "groups"], "b", name="groups", pads=[1, 1, 1, 1], group=64)
+    build.node("Reshape", ["b", "sizes"], "c")
+    build.node("MatMul", ["left", "c"], "d", name="left")
+    build.node("DequantizeLinear", ["integers", "scale"], "weight")
+    build.node("MatMul", ["d", "weight"], "y", name="integers")
+    return build.save(path, {"x": [1, 6, 10, 10]}, ["y"])
+
+
+def test_every_kind_of_linear_is_split_and_the_others_are_named(
+    tmp_path: Path, graph_cache: Cache
+) -> None:
+    recorder = Recorder()
+    graph = every_kind(tmp_path / "kinds.onnx")
+    report = exported(graph, tmp_path / "out", graph_cache, recorder, keep=0.6)
+    forms = {site.name: site.candidate.form for site in report.plan.sites}
+    assert forms == dict.fromkeys(("kernel", "left", "integers"), "low_rank")
+    assert report.validation is not None
+    assert report.validation.parity is not None
+    assert report.validation.parity.passed
+    assert "Left as they are: groups (it is a convolution in groups)." in report.notes
+    assert any("were smaller in kinds.onnx" in note for note in report.notes)
 
 
 def test_random_inputs_are_named_as_such(graph: Path, graph_cache: Cache, tmp_path: Path) -> None:

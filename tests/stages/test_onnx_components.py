@@ -11,6 +11,7 @@ from edgelr.core.cache import Cache
 from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.stages.onnx.components import decompose, read_components, write_components
+from edgelr.stages.onnx.sensitivity import open_probe
 from tests.helpers.foreign_graphs import Builder, mlp, random
 
 
@@ -78,3 +79,19 @@ def test_the_gram_of_a_convolution_has_the_positions_that_it_reads(tmp_path: Pat
     _, _, error = decompose(weight, flat.T @ flat / len(flat))
     found = read_components(folder, ["conv"]).errors["conv"]
     np.testing.assert_allclose(found, error, rtol=1e-5, atol=1e-8)
+
+
+def test_a_truncated_kernel_moves_the_output_by_what_was_predicted(tmp_path: Path) -> None:
+    build = Builder()
+    build.weight("w", 20, 6, 3, 3)
+    build.node("Conv", ["x", "w"], "y", name="conv", pads=[1, 1, 1, 1])
+    graph = build.save(tmp_path / "conv.onnx", {"x": [1, 6, 12, 12]}, ["y"])
+    x = random(8, 1, 6, 12, 12)
+    folder = tmp_path / "components"
+    folder.mkdir()
+    write_components(graph, {"x": x}, folder, lambda *_: None)
+    components = read_components(folder, ["conv"])
+    probe = open_probe(graph, components)
+    whole, short = (probe.outputs(ranks, {"x": x}) for ranks in ({}, {"conv": 8}))
+    squares = [((a["y"] - b["y"]) ** 2).sum(1).mean() for a, b in zip(whole, short, strict=True)]
+    assert np.mean(squares) == pytest.approx(components.errors["conv"][8], rel=0.02)

@@ -49,6 +49,22 @@ def test_a_graph_without_linears_is_refused(tmp_path: Path, graph_cache: Cache) 
         planned(path, graph_cache)
 
 
+def test_linears_that_are_left_are_named_where_none_is_found(
+    tmp_path: Path, graph_cache: Cache
+) -> None:
+    build = Builder()
+    value = "x"
+    for index in range(12):
+        build.weight(f"w{index}", 2, 5, 5)
+        value = build.node("MatMul", [value, f"w{index}"], f"h{index}", name=f"batch{index}")
+    path = build.save(tmp_path / "batches.onnx", {"x": [2, 3, 5]}, [value])
+    with pytest.raises(InputError) as error:
+        planned(path, graph_cache)
+    text = str(error.value)
+    assert "batch0 (its weight is a batch of 2 matrices), batch1" in text
+    assert "batch9 (its weight is a batch of 2 matrices), and 2 more of 12. Expected" in text
+
+
 def test_a_graph_without_float_outputs_is_refused(tmp_path: Path, graph_cache: Cache) -> None:
     build = Builder()
     build.weight("w", 12, 20)

@@ -13,6 +13,7 @@ from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
 from edgelr.core.modality import TENSORS
 from edgelr.core.vocabulary import Array
+from edgelr.data.readings import Reading
 from edgelr.data.tensors import (
     SAMPLES,
     GraphInput,
@@ -166,13 +167,13 @@ def _joined(outputs: Outputs, places: Outputs) -> Array:
 
 
 def input_grams(
-    path: Path, readings: Sequence[tuple[str, bool, tuple[int, ...]]], samples: Samples
+    path: Path, readings: Sequence[Reading], samples: Samples
 ) -> list[NDArray[np.float64]]:
     """Average ``x x^T`` over every position of every sample.
 
     Args:
         path: graph whose outputs are the values that are read.
-        readings: name of a value, whether its features are on axis 1, and strides over positions.
+        readings: values, and where their features are.
         samples: inputs of the runs.
 
     Returns:
@@ -181,25 +182,14 @@ def input_grams(
     from edgelr.runtime.session import open_session
 
     session = open_session(path)
-    names = list(dict.fromkeys(name for name, _, _ in readings))
-    sums: list[NDArray[np.float64]] = []
-    rows = [0] * len(readings)
+    names = list(dict.fromkeys(each.value for each in readings))
+    sums = [np.zeros(())] * len(readings)
+    positions = [0] * len(readings)
     for run in range(count(samples)):
         arrays = dict(zip(names, session.run(feeds(samples, run), names)[0], strict=True))
-        for index, (name, channels_first, strides) in enumerate(readings):
-            x = _features_last(arrays[name], channels_first, strides).astype(np.float64)
-            gram = x.T @ x
-            if run:
-                sums[index] += gram
-            else:
-                sums.append(gram)
-            rows[index] += len(x)
-    return [total / seen for total, seen in zip(sums, rows, strict=True)]
-
-
-def _features_last(x: Array, channels_first: bool, strides: tuple[int, ...]) -> Array:
-    """Bring what a linear reads to ``(positions, in_features)``."""
-    if channels_first:
-        x = x[(slice(None), slice(None), *(slice(None, None, step) for step in strides))]
-        x = np.moveaxis(x, 1, -1)
-    return x.reshape(-1, x.shape[-1])
+        for index, reading in enumerate(readings):
+            for rows in reading.rows(arrays[reading.value]):
+                x = rows.astype(np.float64)
+                sums[index] = sums[index] + x.T @ x
+                positions[index] += len(x)
+    return [total / max(1, seen) for total, seen in zip(sums, positions, strict=True)]

@@ -18,13 +18,14 @@ from edgelr.graph.split import SplitLinears
 from edgelr.runtime import calls
 from edgelr.runtime.runners.tensors import largest_output, write_answers
 from edgelr.stages.onnx.costs import GraphPlanned, ranks_of
-from edgelr.stages.onnx.original import foreign_manifest, kept_samples
-from edgelr.stages.onnx.subject import RANDOM_NOTE, GraphSubject
+from edgelr.stages.onnx.original import foreign_manifest, graph_files, kept_samples
+from edgelr.stages.onnx.subject import RANDOM_NOTE, GraphSubject, told
 from edgelr.stages.source import Written
 from edgelr.stages.staging import Staging
 
 PARITY_LIMITS: dict[Precision, float] = {"float32": 1e-3, "float16": 2e-2}  # of the largest output
 PARITY_SAMPLES = 4
+GROWN = 1.2  # a graph that is read as floats is told to be larger from here on
 FACTORS = "the original graph with its factors multiplied out"
 
 
@@ -68,14 +69,20 @@ def predicted_run(
 
 
 def sample_notes(made: GraphPlanned) -> tuple[str, ...]:
-    """Say what the graph was calibrated on, and which linears are left as they are."""
+    """Say what the graph was calibrated on, which linears are left as they are, and what grew."""
     subject = made.subject
     notes = [f"Calibrated on: {subject.calibrated_on}."]
     if subject.drawn:
         notes.append(RANDOM_NOTE)
     if subject.linears.refused:
-        left = ", ".join(f"{name} ({why})" for name, why in subject.linears.refused.items())
-        notes.append(f"Left as they are: {left}.")
+        notes.append(f"Left as they are: {told(subject.linears.refused)}.")
+    given_bytes = sum(file.stat().st_size for file in graph_files(subject.given))
+    if subject.original.weight_bytes > GROWN * given_bytes:
+        notes.append(
+            f"The weights that are factorized were smaller in {subject.given.name}, by another "
+            f"type: its {given_bytes:,} bytes are {subject.original.weight_bytes:,} as floats, "
+            f"which sizes are compared with."
+        )
     return tuple(notes)
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from edgelr.compress.methods.svd_llm import INPUT_DAMPING
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Progress
+from edgelr.data.readings import Reading
 from edgelr.data.tensors import Samples
 from edgelr.graph.expose import showing_values
-from edgelr.graph.linears import Linear, Reading, find_linears
+from edgelr.graph.linears import Linear, find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.graph.split import ArrayLowRank
 from edgelr.runtime.runners.tensors import input_grams
@@ -157,9 +158,8 @@ def _grams(graph: Path, linears: Sequence[Linear], samples: Samples) -> dict[str
     readings: list[Reading] = list(dict.fromkeys(each for many in inputs.values() for each in many))
     if not readings:
         return {}
-    wanted = [(each.value, each.channels_first, each.strides) for each in readings]
     with showing_values(graph, [each.value for each in readings]) as shown:
-        found = dict(zip(readings, input_grams(shown, wanted, samples), strict=True))
+        found = dict(zip(readings, input_grams(shown, readings, samples), strict=True))
     return {
         name: np.asarray(sum(found[each] for each in many)) / len(many)
         for name, many in inputs.items()

@@ -20,6 +20,7 @@ from edgelr.graph.linears import Linears, find_linears
 from edgelr.graph.open import external_files, open_foreign
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import read_versions, save_graph
+from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners.tensors import open_tensors
 from edgelr.runtime.validate import max_abs_error
 
@@ -36,7 +37,7 @@ def dense_bundle(source: Path, run: Run) -> ExportBundle:
         EnvironmentProblem: the disk has no room for it.
     """
     open_foreign(source)
-    files = [source, *external_files(source)]
+    files = graph_files(source)
     require_space(run.cache.root, 4 * sum(file.stat().st_size for file in files), "The cache")
     source_digest = file_digest(files)
 
@@ -51,6 +52,11 @@ def dense_bundle(source: Path, run: Run) -> ExportBundle:
     return read_bundle(run.stage("onnx-source", (source_digest,), write))
 
 
+def graph_files(source: Path) -> list[Path]:
+    """List a graph and the files that hold its weights."""
+    return [source, *external_files(source)]
+
+
 def require_equal(source: Path, opened: ExportBundle, samples: Samples) -> DenseParity:
     """Compare a graph that was opened for compression with the file, as ONNX Runtime runs it.
 
@@ -63,7 +69,8 @@ def require_equal(source: Path, opened: ExportBundle, samples: Samples) -> Dense
         InputError: the two answer differently.
     """
     few = take(samples, 0, COMPARED_SAMPLES)
-    runners = [open_tensors(path) for path in (source, opened.model_path)]
+    exact = Execution(as_written=True)
+    runners = [open_tensors(path, exact) for path in (source, opened.model_path)]
     errors, largest = [0.0], [0.0]
     for index in range(count(few)):
         expected, found = (runner.outputs(feeds(few, index)) for runner in runners)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +42,7 @@ RANDOM_NOTE = (
     "No inputs were given: they were drawn at random from the shapes of the graph. The accuracy on "
     "real inputs is another one; give some with --calibration."
 )
+NAMED = 10  # linears that are left, in a note
 RECIPE = Recipe(
     name="onnx",
     grouping="one",
@@ -184,10 +183,11 @@ def _linears_of(settings: Settings, dense: ExportBundle, run: Run) -> tuple[Prec
     """
     linears = find_linears(open_foreign(dense.model_path))
     if not linears.found:
+        left = f" Left as they are: {told(linears.refused)}." if linears.refused else ""
         raise InputError(
-            f"{settings.model} has no linear that can be factorized{_told(linears.refused)}. "
-            f"Expected MatMul, Gemm or 1x1 Conv nodes with constant weights in float32 or float16. "
-            f"Give the graph as it was before its weights were quantized."
+            f"{settings.model} has no linear that can be factorized.{left} Expected MatMul, Gemm "
+            f"or Conv nodes with constant weights in float32 or float16. Give the graph as it was "
+            f"before its weights were quantized."
         )
     precision, linears = in_one_precision(linears)
     if settings.precision not in (None, precision):
@@ -196,7 +196,7 @@ def _linears_of(settings: Settings, dense: ExportBundle, run: Run) -> tuple[Prec
             f"{precision}. A graph keeps its precision: leave --precision away."
         )
     if linears.refused:
-        run.note(f"Left as they are: {len(linears.refused)} linears{_told(linears.refused)}.")
+        run.note(f"Left as they are: {told(linears.refused)}.")
     return precision, linears
 
 
@@ -270,8 +270,8 @@ def _require_settings(settings: Settings) -> None:
         )
 
 
-def _told(refused: dict[str, str]) -> str:
-    """Tell the most frequent reasons."""
-    reasons: Iterable[tuple[str, int]] = Counter(refused.values()).most_common(3)
-    text = "; ".join(f"{reason} ({count})" for reason, count in reasons)
-    return f" ({text})" if text else ""
+def told(refused: dict[str, str]) -> str:
+    """Name linears that are left as they are, each with its reason: the first of them, and all."""
+    named = [f"{name} ({why})" for name, why in list(refused.items())[:NAMED]]
+    more = len(refused) - NAMED
+    return ", ".join(named) + (f", and {more} more of {len(refused)}" if more > 0 else "")
