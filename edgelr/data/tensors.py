@@ -16,13 +16,12 @@ import numpy as np
 
 from edgelr.core.errors import InputError
 from edgelr.core.vocabulary import Array
+from edgelr.data.sizes import choose_sizes
 
 Samples: TypeAlias = dict[str, Array]
 
 SAMPLES = "edgelr/inputs.npz"  # in a bundle: what it is timed and, by default, judged on
 RANDOM_SAMPLES = 64
-FIRST_AXIS = 1  # of a free size: what is first is the batch
-OTHER_AXES = 32  # of a free size: images are often halved five times
 _READ_ERRORS = (OSError, ValueError, EOFError, BadZipFile)
 
 
@@ -140,17 +139,9 @@ def random_samples(inputs: Sequence[GraphInput], seed: int) -> Samples:
         InputError: an input has a type that cannot be drawn.
     """
     generator = np.random.default_rng(seed)
-    sizes: dict[str, int] = {}
     samples = {}
-    for each in inputs:
-        shape = tuple(
-            size
-            if isinstance(size, int) and size > 0
-            else sizes.setdefault(
-                str(size or f"{each.name} {axis}"), OTHER_AXES if axis else FIRST_AXIS
-            )
-            for axis, size in enumerate(each.shape)
-        )
+    shapes = choose_sizes([each.shape for each in inputs])
+    for each, shape in zip(inputs, shapes, strict=True):
         samples[each.name] = _drawn(each, (RANDOM_SAMPLES, *shape), generator)
     return samples
 

@@ -104,6 +104,23 @@ def test_random_inputs_have_the_shapes_of_the_graph() -> None:
     assert (random_samples([IMAGE], seed=1)["image"] != samples["image"]).any()
 
 
+def test_drawn_sizes_fit_together() -> None:
+    mask = GraphInput("mask", INT64, ("batch", "past + tokens"))
+    past = GraphInput("past", FLOAT, ("batch", 4, "past", 16))
+    samples = random_samples([IDS, mask, past], seed=0)
+    assert feeds(samples, 0)["mask"].shape == (1, 64)
+
+
+def test_the_past_of_a_first_step_has_no_length(tmp_path: Path) -> None:
+    past = GraphInput("past", FLOAT, ("batch", 4, "past", 16))
+    path = saved(tmp_path, past=np.zeros((5, 4, 0, 16), np.float32))
+    samples = read_samples(path, [past])
+    assert count(samples) == 5
+    assert feeds(samples, 1)["past"].shape == (1, 4, 0, 16)
+    write_samples(tmp_path / "kept.npz", samples)
+    assert load_samples(tmp_path / "kept.npz")["past"].shape == samples["past"].shape
+
+
 def test_strings_cannot_be_drawn() -> None:
     with pytest.raises(InputError, match="The input text has a type"):
         random_samples([GraphInput("text", np.dtype(np.object_), (1,))], seed=0)

@@ -22,7 +22,7 @@ from edgelr.graph.linears import find_linears
 from edgelr.graph.open import open_foreign
 from edgelr.report.schema import from_json
 from tests.helpers.bundles import run_bundle_tests
-from tests.helpers.foreign_graphs import Builder, run
+from tests.helpers.foreign_graphs import Builder, random, run
 from tests.helpers.graph_exports import exported
 from tests.helpers.run_exports import Recorder
 
@@ -152,6 +152,32 @@ def test_every_kind_of_linear_is_split_and_the_others_are_named(
     assert report.validation.parity.passed
     assert "Left as they are: groups (it is a convolution in groups)." in report.notes
     assert any("were smaller in kinds.onnx" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_step_with_a_past_is_compressed(given: bool, tmp_path: Path, graph_cache: Cache) -> None:
+    """The first step has a past of no tokens; a drawn one has as many as the mask says."""
+    build = Builder()
+    build.weight("w", 48, 48)
+    build.node("Concat", ["past", "x"], "all", axis=1)
+    build.node("Mul", ["all", "mask"], "masked")
+    build.node("MatMul", ["masked", "w"], "y", name="only")
+    build.node("Identity", ["past"], "past_out")
+    axes = {"past": "past", "x": "tokens", "mask": "past + tokens"}
+    graph = build.save(
+        tmp_path / "step.onnx",
+        {name: ["batch", axis, 48 if name != "mask" else 1] for name, axis in axes.items()},
+        ["y", "past_out"],
+    )
+    options: dict[str, object] = {}
+    if given:
+        inputs = {"x": random(16, 1, 9, 48), "past": np.zeros((16, 1, 0, 48), np.float32)}
+        np.savez(tmp_path / "first.npz", mask=np.ones((16, 1, 9, 1), np.float32), **inputs)
+        options["calibration"] = (str(tmp_path / "first.npz"),)
+    report = exported(graph, tmp_path / "out", graph_cache, keep=0.7, **options)
+    assert report.validation is not None
+    assert report.validation.parity is not None
+    assert report.validation.parity.passed
 
 
 def test_random_inputs_are_named_as_such(graph: Path, graph_cache: Cache, tmp_path: Path) -> None:
