@@ -91,7 +91,7 @@ def test_a_truncated_kernel_moves_the_output_by_what_was_predicted(tmp_path: Pat
     folder.mkdir()
     write_components(graph, {"x": x}, folder, lambda *_: None)
     components = read_components(folder, ["conv"])
-    probe = open_probe(graph, components)
+    probe = open_probe(graph, components, {"x": x})
     whole, short = (probe.outputs(ranks, {"x": x}) for ranks in ({}, {"conv": 8}))
     squares = [((a["y"] - b["y"]) ** 2).sum(1).mean() for a, b in zip(whole, short, strict=True)]
     assert np.mean(squares) == pytest.approx(components.errors["conv"][8], rel=0.02)

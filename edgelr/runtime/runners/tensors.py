@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelr.core.bundle import ExportBundle
-from edgelr.core.errors import InputError
+from edgelr.core.errors import EdgelrError, InputError
 from edgelr.core.modality import TENSORS
 from edgelr.core.vocabulary import Array
 from edgelr.data.readings import Reading
@@ -22,6 +22,7 @@ from edgelr.data.tensors import (
     feeds,
     load_samples,
     read_samples,
+    take,
 )
 from edgelr.runtime.graphs import open_graph
 from edgelr.runtime.requests import (
@@ -38,6 +39,8 @@ from edgelr.runtime.runners import RUNNERS, ReferenceAnswer, Runner
 
 if TYPE_CHECKING:
     from edgelr.runtime.session import Session
+
+BATCH_LIMIT = 1e-4  # difference of outputs in a batch and alone, of the largest
 
 Outputs = Mapping[str, Array]
 
@@ -132,6 +135,38 @@ def open_tensors(path: Path, execution: Execution = ON_CPU) -> TensorsRunner:
     from edgelr.runtime.session import open_session
 
     return TensorsRunner(open_session(path, execution))
+
+
+def outputs_together(
+    runner: TensorsRunner, samples: Samples, weights: Mapping[str, Array]
+) -> list[dict[str, Array]]:
+    """Run samples as one batch, and divide its outputs into those of every sample."""
+    stacked = {name: array.reshape(-1, *array.shape[2:]) for name, array in samples.items()}
+    found = runner.outputs({**stacked, **weights})
+    return [
+        {name: array[[index]] for name, array in found.items()} for index in range(count(samples))
+    ]
+
+
+def takes_batches(runner: TensorsRunner, samples: Samples) -> bool:
+    """Tell whether a graph answers samples together as it answers them alone, by trying two."""
+    ports = runner.session.inputs
+    for name, array in samples.items():
+        shape = ports[name].shape
+        if not shape or isinstance(shape[0], int) or array.shape[1] != 1:
+            return False
+    few = take(samples, 0, 2)
+    alone = [runner.outputs(feeds(few, index)) for index in range(count(few))]
+    try:
+        together = outputs_together(runner, few, {})
+    except (EdgelrError, IndexError):  # a size of 1 is written into the graph, or there is no axis
+        return False
+    return all(
+        found[name].shape == array.shape
+        and np.allclose(found[name], array, atol=BATCH_LIMIT * np.abs(array).max(initial=0.0))
+        for expected, found in zip(alone, together, strict=True)
+        for name, array in expected.items()
+    )
 
 
 def write_answers(path: Path, samples: Samples, outputs: Sequence[Outputs]) -> None:

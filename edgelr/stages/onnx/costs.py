@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from edgelr.core.run import Run
 from edgelr.core.vocabulary import PRECISION_BYTES
 from edgelr.data.tensors import take, write_samples
 from edgelr.graph.residency import read_residency
+from edgelr.planning.allocate import Search
 from edgelr.runtime.requests import TimedInputs, TimedPhase
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.onnx.components import Components, read_components, write_components
@@ -25,6 +27,7 @@ from edgelr.stages.onnx.subject import GraphSubject
 from edgelr.stages.subject import Planned, make_search
 
 SEARCH_SAMPLES = 64  # on which plans are judged while they are made
+JOINT = (0.9, 0.75, 0.6)  # kept shares of plans that are measured as a whole
 _LOSSES = "losses.npz"
 
 
@@ -52,8 +55,9 @@ def ranks_of(plan: Plan) -> dict[str, int]:
 def graph_costs(subject: GraphSubject, run: Run) -> GraphCosts:
     """Decompose the linears, and measure what each costs the outputs."""
     with run.time("decomposition"):
-        weights = open_probe(subject.original.model_path, decomposed(subject, run))
+        components = decomposed(subject, run)
     with run.time("sensitivity"):
+        weights = open_probe(subject.original.model_path, components, subject.selection)
         return GraphCosts(weights, spectra(subject, weights, run))
 
 
@@ -81,7 +85,9 @@ def spectra(subject: GraphSubject, weights: Weights, run: Run) -> SpectrumTable:
     def write(folder: Path) -> None:
         samples = take(subject.selection, 0, PROBE_SAMPLES)
         found = measure_losses(weights, names, samples, run.progress)
-        arrays = {str(index): found[name] for index, name in enumerate(names)}
+        search = make_search(subject, SpectrumTable(folder, {**flat, **found}))
+        factor = joint_factor(subject, weights, search)
+        arrays = {str(index): factor * found[name] for index, name in enumerate(names)}
         np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
 
     folder = run.stage("onnx-losses", (subject.key, names), write)
@@ -90,6 +96,22 @@ def spectra(subject: GraphSubject, weights: Weights, run: Run) -> SpectrumTable:
     return SpectrumTable(
         folder, {site.name: found.get(site.name, flat[site.name]) for site in sites}
     )
+
+
+def joint_factor(subject: GraphSubject, weights: Weights, search: Search) -> float:
+    """Compare what plans cost the outputs with the sum of what their linears cost alone.
+
+    Returns:
+        Geometric mean of measured over predicted loss.
+    """
+    samples = take(subject.selection, 0, PROBE_SAMPLES)
+    expected, logarithms = weights.outputs({}, samples), []
+    for share in JOINT:
+        plan = search.plan(max(search.smallest_bytes, round(share * search.dense_bytes)))
+        if plan.predicted_loss > 0:
+            measured = float(np.mean(weights.distances(ranks_of(plan), samples, expected)))
+            logarithms.append(math.log(max(measured, 1e-12) / plan.predicted_loss))
+    return float(np.exp(np.mean(logarithms))) if logarithms else 1.0
 
 
 def graph_budget(subject: GraphSubject) -> Budget:
