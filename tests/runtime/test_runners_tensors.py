@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, save
+from onnx import TensorProto, numpy_helper, save
 
 from edgelr.core.errors import InputError
+from edgelr.data.readings import Reading
 from edgelr.data.text import EvaluationSize
 from edgelr.runtime.requests import Evaluation
 from edgelr.runtime.runners.tensors import (
@@ -16,9 +17,12 @@ from edgelr.runtime.runners.tensors import (
     input_grams,
     largest_output,
     open_tensors,
+    outputs_together,
+    takes_batches,
     write_answers,
 )
 from edgelr.runtime.validate import parity, twin_error
+from tests.helpers.foreign_graphs import Builder, random
 from tests.helpers.runtime_bundles import tensor_samples, write_modality
 from tests.helpers.runtime_graphs import image_weight, make_model
 
@@ -89,6 +93,34 @@ def test_a_graph_without_numbers_to_compare_is_refused(tmp_path: Path) -> None:
 
 def test_grams_are_means_over_all_positions(tmp_path: Path) -> None:
     bundle = write_modality(tmp_path / "bundle", "tensors")
-    (gram,) = input_grams(bundle.model_path, [("y", False, ())], tensor_samples())
+    (gram,) = input_grams(bundle.model_path, [Reading("y")], tensor_samples())
     rows = (tensor_samples()["x"] @ image_weight()).reshape(5, -1).astype(np.float64)
     np.testing.assert_allclose(gram, rows.T @ rows / 5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_samples_run_together_where_they_answer_as_they_do_alone(
+    alone: bool, tmp_path: Path
+) -> None:
+    """A sum over the first axis mixes samples, though that axis is free."""
+    build = Builder()
+    build.weight("w", 12, 20)
+    build.node("MatMul", ["x", "w"], "h")
+    build.weights.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    build.node("ReduceSum", ["h", "first"], "sum", keepdims=1)
+    build.node("Add", ["h", "h" if alone else "sum"], "y")
+    path = build.save(tmp_path / "graph.onnx", {"x": ["batch", 12]}, ["y"])
+    runner, samples = open_tensors(path), {"x": random(5, 1, 12)}
+    assert takes_batches(runner, samples) == alone
+    found = outputs_together(runner, samples, {})
+    assert [each["y"].shape for each in found] == 5 * [(1, 20)]
+
+
+def test_a_batch_of_one_that_is_written_into_the_graph_takes_no_other(tmp_path: Path) -> None:
+    build = Builder()
+    build.weights.append(numpy_helper.from_array(np.array([1, 3, 4], np.int64), "sizes"))
+    build.node("Reshape", ["x", "sizes"], "y")
+    path = build.save(tmp_path / "graph.onnx", {"x": ["batch", 12]}, ["y"])
+    assert not takes_batches(open_tensors(path), {"x": random(5, 1, 12)})
+    fixed = build.save(tmp_path / "fixed.onnx", {"x": [1, 12]}, ["y"])
+    assert not takes_batches(open_tensors(fixed), {"x": random(5, 1, 12)})

@@ -141,7 +141,7 @@ def outputs_together(
     runner: TensorsRunner, samples: Samples, weights: Mapping[str, Array]
 ) -> list[dict[str, Array]]:
     """Run samples as one batch, and divide its outputs into those of every sample."""
-    stacked = {name: array.reshape(-1, *array.shape[2:]) for name, array in samples.items()}
+    stacked = {name: array[:, 0] for name, array in samples.items()}
     found = runner.outputs({**stacked, **weights})
     return [
         {name: array[[index]] for name, array in found.items()} for index in range(count(samples))
@@ -156,6 +156,8 @@ def takes_batches(runner: TensorsRunner, samples: Samples) -> bool:
         if not shape or isinstance(shape[0], int) or array.shape[1] != 1:
             return False
     few = take(samples, 0, 2)
+    if count(few) < 2:
+        return False
     alone = [runner.outputs(feeds(few, index)) for index in range(count(few))]
     try:
         together = outputs_together(runner, few, {})
