@@ -26,6 +26,7 @@ from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Array, Precision
 from edgelr.data.readings import PatchReading, Reading
 from edgelr.graph.products import (
+    fixed_values,
     is_transposed,
     reason_of_product,
     reason_of_weight,
@@ -100,12 +101,13 @@ def find_linears(model: ir.Model) -> Linears:
     """Find every linear of a graph and of the bodies inside it."""
     users: dict[ir.Value, list[ir.Node]] = {}
     refused: dict[str, str] = {}
+    fixed = fixed_values(model)
     for node in model.graph.all_nodes():
         place = weight_place(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
             users.setdefault(weight, []).append(node)
-        elif reason := reason_of_product(node):
+        elif reason := reason_of_product(node, fixed):
             refused[_unique(_name(node), {*refused})] = reason
     found: dict[str, Linear] = {}
     first: dict[tuple[Reading, ...], str] = {}  # linear that reads the same

@@ -17,6 +17,8 @@ _OTHER_PRODUCTS = frozenset({
 })  # fmt: skip
 """Operators that multiply by matrices which may be constant, and that are not split."""
 
+_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def weight_place(node: ir.Node) -> int | None:
     """Find the input of a node that is a constant matrix, or kernel, and can be split.
@@ -41,20 +43,35 @@ def is_transposed(node: ir.Node) -> bool:
     return on_the_left or node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1
 
 
-def reason_of_product(node: ir.Node) -> str | None:
+def fixed_values(model: ir.Model) -> set[ir.Value]:
+    """List what is constant, or computed from constants alone."""
+    fixed = {value for value in model.graph.initializers.values() if value.const_value is not None}
+    for node in model.graph.all_nodes():
+        given = [value for value in node.inputs if value is not None]
+        has_body = any(attribute.type in _BODIES for attribute in node.attributes.values())
+        if given and not has_body and fixed.issuperset(given):
+            fixed.update(node.outputs)
+    return fixed
+
+
+def reason_of_product(node: ir.Node, fixed: set[ir.Value]) -> str | None:
     """Say why a node that has no weight to be split is left as it is; None where it is no linear.
 
     A linear multiplies a value by a constant, or by what is computed from constants alone.
+
+    Args:
+        node: node without a constant matrix that can be split.
+        fixed: all that is computed from constants alone.
     """
     if node.op_type in _OTHER_PRODUCTS:
         constant = any(len(_shape(each) or ()) > 1 for each in node.inputs)
         return f"its operator is {node.op_type}" if constant else None
     if node.op_type not in WEIGHT_PLACES or node.domain not in ("", "ai.onnx"):
         return None
-    fixed = [place for place in (0, 1) if _is_fixed(node.inputs[place])]
-    if len(fixed) != 1:
+    places = [place for place in (0, 1) if node.inputs[place] in fixed]
+    if len(places) != 1:
         return None
-    weight, other = node.inputs[fixed[0]], node.inputs[1 - fixed[0]]
+    weight, other = node.inputs[places[0]], node.inputs[1 - places[0]]
     assert weight is not None
     assert other is not None
     if weight.const_value is None:
@@ -90,16 +107,6 @@ def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
     if value is None or value.const_value is None:
         return None
     return tuple(value.const_value.shape.numpy())
-
-
-def _is_fixed(value: ir.Value | None) -> bool:
-    """Whether a value is constant, or computed from constants alone."""
-    if value is None:
-        return False
-    if value.const_value is not None:
-        return True
-    node = value.producer()
-    return node is not None and bool(node.inputs) and all(map(_is_fixed, node.inputs))
 
 
 def _reason_of_computed(weight: ir.Value, other: ir.Value) -> str:

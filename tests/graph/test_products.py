@@ -119,3 +119,14 @@ def test_products_of_two_values_or_two_constants_are_no_linears(tmp_path: Path) 
     build.node("MatMul", ["g", "vector"], "y")
     path = build.save(tmp_path / "none.onnx", {"x": [12, 12]}, ["y"])
     assert refused(path) == {}
+
+
+def test_a_deep_graph_is_read_to_its_end(tmp_path: Path) -> None:
+    """Deeper than Python calls functions."""
+    build = Builder()
+    value = "x"
+    for index in range(1500):
+        value = build.node("Tanh", [value], f"h{index}")
+    build.node("MatMul", [value, value], "y")
+    path = build.save(tmp_path / "deep.onnx", {"x": [12, 12]}, ["y"])
+    assert refused(path) == {}
