@@ -86,7 +86,10 @@ def test_the_command_refuses_in_the_first_seconds_without_torch(tmp_path: Path) 
     command = [sys.executable, "-c", WITHOUT_TORCH, "export", str(folder), "--profile", "jetson"]
     start = time.perf_counter()
     done = subprocess.run(
-        [*command, "--out", str(tmp_path.with_name("out"))], capture_output=True, text=True, check=False
+        [*command, "--out", str(tmp_path.with_name("out"))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, time.perf_counter() - start < 10) == (2, True), done.stderr
     assert "Give --task feature-extraction" in done.stderr
