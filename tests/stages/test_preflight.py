@@ -172,6 +172,12 @@ def test_what_may_be_right_is_let_through(here: Path, run: Run, options: dict[st
     preflight(make_settings(**{"model": "model", **options}), here / "out", run, None)
 
 
+def test_an_adapter_alone_is_let_through(here: Path, run: Run) -> None:
+    (here / "adapter").mkdir()
+    (here / "adapter" / "adapter_config.json").write_text("{}")
+    preflight(make_settings(model=str(here / "adapter")), None, run, None)
+
+
 def test_a_provider_that_is_not_offered_is_told(here: Path, run: Run) -> None:
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this ONNX Runtime offers CUDA")
