@@ -120,9 +120,9 @@ def test_smollm2_runs_with_onnxruntime_alone_and_in_genai_with_the_same_tokens(
 
 def test_smollm2_keeps_what_was_asked_for_and_is_smaller_on_disk(smollm2: Path) -> None:
     report = report_of(smollm2)
-    assert KEPT - 0.01 <= report.plan.kept <= KEPT
+    assert KEPT - 0.02 <= report.plan.kept <= KEPT  # one share for all ranks
     removed = report.dense_file_bytes - report.bundle_file_bytes
-    assert removed == pytest.approx((1 - KEPT) * report.plan.dense_bytes, rel=0.05)
+    assert removed == pytest.approx((1 - report.plan.kept) * report.plan.dense_bytes, rel=0.05)
 
 
 def test_minilm_embeds_like_the_original(minilm: Path) -> None:

@@ -56,7 +56,7 @@ def test_files_stay_within_max_size(
     graph: Path, graph_inputs: Path, graph_cache: Cache, tmp_path: Path
 ) -> None:
     largest = 40_000
-    aim = {"max_size": str(largest), "calibration": (str(graph_inputs),)}
+    aim = {"max_size": f"{largest}B", "calibration": (str(graph_inputs),)}
     exported(graph, tmp_path / "out", graph_cache, **aim)
     found = read_bundle(tmp_path / "out")
     assert 0.6 * largest < found.weight_bytes <= largest

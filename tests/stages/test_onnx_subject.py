@@ -27,8 +27,10 @@ pytestmark = pytest.mark.whole
     ],
 )
 def test_settings_that_do_not_apply_are_refused(
-    options: dict[str, object], message: str, graph: Path, graph_cache: Cache
+    options: dict[str, object], message: str, graph: Path, graph_inputs: Path, graph_cache: Cache
 ) -> None:
+    if "calibration" in options:
+        options = {"calibration": (str(graph_inputs),) * 2}
     with pytest.raises(InputError, match=message):
         planned(graph, graph_cache, **options)
 

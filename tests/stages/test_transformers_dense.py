@@ -205,12 +205,17 @@ ROTATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.breadth
+def _marked(family: str, kind: str) -> Any:
+    quick = (family, kind) in (("phi3", "longrope"), ("qwen3", "yarn"))
+    return pytest.param(family, kind, marks=pytest.mark.breadth if quick else pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
-        *((family, kind) for family in ("llama", "qwen3", "granite") for kind in ROTATIONS),
-        *(("qwen2", "yarn"), ("mistral", "linear"), ("phi", "llama3"), ("phi3", "longrope")),
+        *(_marked(family, kind) for family in ("llama", "qwen3", "granite") for kind in ROTATIONS),
+        *(_marked(*each) for each in (("qwen2", "yarn"), ("mistral", "linear"), ("phi", "llama3"))),
+        _marked("phi3", "longrope"),
     ],
 )
 def test_every_kind_of_rotary_positions_is_that_of_the_model(
