@@ -41,6 +41,7 @@ def without(package: str, folder: Path, *words: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("package", ["torch", "transformers", "onnx_ir", "onnxruntime"])
 def test_an_export_without_a_package_names_the_command_that_installs_it(
     tmp_path: Path, tiny_decoder_folder: Path, package: str
@@ -54,6 +55,7 @@ def test_an_export_without_a_package_names_the_command_that_installs_it(
     assert "'edgelr[cpu]'" in line
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", [["measure", "out"], ["export", "net.onnx"]])
 def test_a_graph_without_a_runtime_names_the_command_that_installs_one(
     tmp_path: Path, words: list[str]
@@ -85,6 +87,7 @@ except edgelr.EdgelrError as error:
 """
 
 
+@pytest.mark.whole
 def test_the_python_api_raises_what_the_command_tells(
     tmp_path: Path, tiny_decoder_folder: Path
 ) -> None:

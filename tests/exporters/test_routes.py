@@ -21,6 +21,7 @@ class Undecided(nn.Module):
         return -x
 
 
+@pytest.mark.whole
 def test_what_the_builder_says_last_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nope"}')
     with pytest.raises(InputError, match=r"builder ended with 1 on \S+: ") as told:

@@ -141,6 +141,7 @@ def test_the_renamed_norm_is_the_builders_norm(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-8)  # the kernels sum in orders
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_a_graph_keeps_the_paths_of_modules_and_no_trace_of_the_machine(
     make_model: MakeModel, tmp_path: Path, family: str

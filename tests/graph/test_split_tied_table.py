@@ -135,6 +135,7 @@ print(read_memory().peak_bytes - before)
 """
 
 
+@pytest.mark.whole
 def test_less_of_a_table_is_in_memory_twice_while_it_is_packed(tmp_path: Path) -> None:
     found = []
     for pieces in (1, 4):

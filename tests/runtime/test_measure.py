@@ -126,6 +126,7 @@ def test_what_takes_half_the_time_is_faster() -> None:
     assert ratio_interval([1.0], [1.0]) is None
 
 
+@pytest.mark.whole
 def test_drawn_from_one_distribution_hardly_any_pair_is_called_different() -> None:
     drawn = np.random.default_rng(0).lognormal(0.0, 0.05, (200, 2, 10))
     found = [ratio_interval(*pair) for pair in drawn]

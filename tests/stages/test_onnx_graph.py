@@ -30,6 +30,7 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.whole
 def test_a_module_is_traced_again_when_its_code_has_changed(tmp_path: Path) -> None:
     run = Run(Cache(tmp_path / "cache"))
     for factor in (1.0, 3.0):
