@@ -34,20 +34,11 @@ EXTRAS = {  # of edgelr, by the folder of a package that they bring
     "lm_eval": "lm-eval",
 }  # fmt: skip
 _WHEELS = {"PIL": "pillow", "google": "protobuf", "cv2": "opencv-python", "yaml": "pyyaml"}
-_LIBRARIES = {  # whose own classes of errors speak of their input
+_LIBRARIES = (  # whose own classes of errors speak of their input
     *("safetensors", "safetensors_rust", "huggingface_hub", "httpx", "requests", "tokenizers"),
-    *(
-        "json",
-        "yaml",
-        "zipfile",
-        "onnx",
-        "onnx_ir",
-        "onnxscript",
-        "onnxruntime",
-        "onnxruntime_genai",
-        "PIL",
-    ),
-}
+    *("json", "yaml", "zipfile", "PIL"),
+    *("onnx", "onnx_ir", "onnxscript", "onnxruntime", "onnxruntime_genai"),
+)
 _MISSING = re.compile(
     r"requires the (?P<one>\S+) library|not found in your environment: (?P<two>\w+)"
 )

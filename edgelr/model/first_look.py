@@ -7,39 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from edgelr.core.errors import InputError
-from edgelr.core.settings import Settings
 from edgelr.core.tasks import TASKS
+from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, refuse_head
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.sentence_modules import pooling_of
 
+CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 HEAD = "For"  # in the names of transformers' classes, before what a head is for
 
 
-def require_exportable(settings: Settings) -> None:
-    """Refuse a local folder whose small files tell that it cannot be exported as what it is.
+def require_exportable(folder: Path, task: Task | None) -> None:
+    """Refuse a model folder whose small files tell that it cannot be exported as what it is.
 
     Args:
-        settings: settings that name a model; others than local folders are looked at later.
+        folder: Hugging Face folder; an adapter is merged first, and then looked at.
+        task: task that was asked for; None takes what the configuration names.
 
     Raises:
         InputError: there is no configuration or only pickled weights, or a type, a head or a module
             that edgelr does not export.
     """
-    folder = Path(settings.model)
-    if not folder.is_dir() or (folder / ADAPTER).exists():  # merged, and then looked at
+    if (folder / ADAPTER).exists():
         return
     require_weights(folder)
-    config = read_config(folder)
+    config = read_json(folder / CONFIG)
     model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        return  # a folder of code, which transformers may know how to read
+    if not isinstance(model_type, str) or "auto_map" in config:
+        return  # a folder of code, of which transformers says whether it runs
     exporter = exporter_for(model_type)
-    if settings.task is None:
+    if task is None:
         _require_known_head(config, exporter, folder)
-    embeds = settings.task in (None, "feature-extraction")
+    embeds = task in (None, "feature-extraction")
     if embeds and "feature-extraction" in exporter.tasks and (folder / MODULES).exists():
         pooling_of(folder)
 
@@ -50,7 +51,7 @@ def require_weights(folder: Path) -> None:
     Raises:
         InputError: there are none.
     """
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         raise InputError(f"{folder} has no config.json; expected a Hugging Face model folder.")
     if any(folder.glob("*.safetensors")):
         return
@@ -63,23 +64,22 @@ def require_weights(folder: Path) -> None:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
 
     Raises:
-        InputError: it is no JSON object.
+        InputError: it holds something else.
     """
-    path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); expected the JSON that transformers writes. Copy or "
-            f"download the model again."
+            f"{path} is no JSON, or cannot be read ({error}); expected an object. Copy or download "
+            f"it again."
         ) from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds a {type(config).__name__}; expected a JSON object.")
-    return config
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__}; expected a JSON object.")
+    return found
 
 
 def _require_known_head(config: dict[str, Any], exporter: Exporter, folder: Path) -> None:

@@ -20,14 +20,13 @@ from edgelr.core.modality import modality_of
 from edgelr.core.problems import LIBRARY_ERRORS, last_line, machine_problem
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
-from edgelr.model.architecture import MODULES, require_known_tensors, task_for
+from edgelr.model.architecture import require_known_tensors, task_for
 from edgelr.model.checkpoints.folders import quiet_transformers, require_complete
 from edgelr.model.checkpoints.tokenizer_files import require_tokenizer
 from edgelr.model.exporter import Exporter, exporter_for
-from edgelr.model.first_look import require_weights
+from edgelr.model.first_look import require_exportable
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
-from edgelr.model.sentence_modules import pooling_of
 from edgelr.model.sites import find_sites
 from edgelr.model.sources import folder_of, keep_pair
 from edgelr.model.token_table import find_table
@@ -81,15 +80,13 @@ def _from_folder(
     trust_remote_code: bool,
     asked: Task | None,
 ) -> LoadedModel:
-    require_weights(folder)
+    require_exportable(folder, asked)
     config = _configuration(folder, trust_remote_code)
     exporter = exporter_for(config.model_type)
     task = task_for(asked, config, exporter, folder)
     exporter = exporter.for_task(task)
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
-    if TASKS.get(task).loss == "embedding" and (folder / MODULES).exists():
-        pooling_of(folder)  # what it refuses, before the weights are read
     require_tokenizer(folder, config, source)
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:

@@ -20,7 +20,7 @@ from edgelr.core.settings import Settings
 from edgelr.data.file_lists import IMAGES, SOUNDS
 from edgelr.data.tensors import require_arrays
 from edgelr.data.text import read_file
-from edgelr.model.first_look import ADAPTER
+from edgelr.model.first_look import ADAPTER, CONFIG
 from edgelr.planning.files import read_plan
 from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.stages.source import DEFAULT, kind_of_source
@@ -143,7 +143,7 @@ def _unwritable(path: Path) -> str:
 def _require_model(model: str) -> None:
     """Refuse a path that is missing, or no model."""
     path = Path(model)
-    if path.is_dir() and not any((path / name).exists() for name in ("config.json", ADAPTER)):
+    if path.is_dir() and not any((path / name).exists() for name in (CONFIG, ADAPTER)):
         graphs = ", ".join(sorted(each.name for each in path.glob("*.onnx"))[:3])
         raise InputError(
             f"{model} has no config.json; expected a Hugging Face model folder."

@@ -14,7 +14,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from edgelr.core.errors import InputError
-from edgelr.core.settings import make_settings
 from edgelr.model.first_look import require_exportable
 
 WITHOUT_TORCH = """
@@ -39,7 +38,7 @@ def bert(root: Path, name: str | None = None) -> Path:
 
 
 def look(folder: Path, task: Any = None) -> None:
-    require_exportable(make_settings(model=str(folder), task=task))
+    require_exportable(folder, task)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +93,8 @@ def test_the_command_refuses_in_the_first_seconds_without_torch(tmp_path: Path) 
     assert (done.returncode, time.perf_counter() - start < 10) == (2, True), done.stderr
     assert "Give --task feature-extraction" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_code_of_the_model_is_left_to_transformers(tmp_path: Path) -> None:
+    """It says whether the code may run; a type that nobody knows is no reason to refuse it here."""
+    look(folder_of(tmp_path, model_type="mine", auto_map={"AutoModel": "code.Model"}))

@@ -14,8 +14,6 @@ from safetensors import SafetensorError, safe_open
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.model.checkpoints.folders import (
-    ADAPTER,
-    CONFIG,
     TOKENIZER,
     VOCABULARIES,
     carried_files,
@@ -24,12 +22,12 @@ from edgelr.model.checkpoints.folders import (
     matching,
     quiet_transformers,
     read_config,
-    read_json,
     require_complete,
     save_plain,
 )
 from edgelr.model.checkpoints.weights import weight_files
 from edgelr.model.exporter import exporter_for
+from edgelr.model.first_look import ADAPTER, CONFIG, read_json
 
 MERGEABLE = ("LORA", "LOHA", "LOKR", "IA3")
 WEIGHTS = "adapter_model.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -14,12 +13,11 @@ import transformers
 
 from edgelr.core.errors import InputError
 from edgelr.core.quiet import is_verbose
-from edgelr.model.first_look import ADAPTER as ADAPTER
+from edgelr.model.first_look import CONFIG, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONFIG = "config.json"
 # Files that a tokenizer can be made of; tokenizer_config.json alone gives an empty vocabulary.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken")
 TOKENIZER = (
@@ -41,23 +39,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: it is no JSON.
     """
     return read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises:
-        InputError: it holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path} is no JSON ({error}); expected an object. Copy or download it again."
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}; expected a JSON object.")
-    return found
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

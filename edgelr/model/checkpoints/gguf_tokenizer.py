@@ -11,9 +11,10 @@ from tokenizers import pre_tokenizers
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from edgelr.core.errors import InputError
-from edgelr.model.checkpoints.folders import quiet_transformers, read_json
+from edgelr.model.checkpoints.folders import quiet_transformers
 from edgelr.model.checkpoints.gguf_files import readable
 from edgelr.model.checkpoints.gguf_metadata import GgufModel
+from edgelr.model.first_look import read_json
 
 FAST = "tokenizer.json"
 _TOKENS = "tokenizer.ggml.tokens"

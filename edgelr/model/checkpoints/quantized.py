@@ -13,10 +13,11 @@ from torch import Tensor
 
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
-from edgelr.model.checkpoints.folders import CONFIG, carried_files, carry, read_config
+from edgelr.model.checkpoints.folders import carried_files, carry, read_config
 from edgelr.model.checkpoints.schemes import EXPECTED, FLOATS, QuantizedWeight, quantized_weights
 from edgelr.model.checkpoints.weights import StoredTensors, weight_files, write_weights
 from edgelr.model.exporter import exporter_for
+from edgelr.model.first_look import CONFIG
 
 SETTINGS = ("quantization_config", "compression_config")
 _INDICES = ("I64", "I32", "I16", "BOOL")  # of buffers that are no weights

@@ -18,8 +18,8 @@ from edgelr.model.checkpoints.folders import (
     matching,
     quiet_transformers,
     read_config,
-    read_json,
 )
+from edgelr.model.first_look import read_json
 
 FAST = "tokenizer.json"
 _LIBRARIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgelr.core.bundle import ExportBundle
@@ -43,7 +44,9 @@ class ModelSource:
         from edgelr.model.first_look import require_exportable
 
         if self._model is None:
-            require_exportable(settings)  # before torch is imported
+            folder = Path(settings.model)
+            if folder.is_dir():
+                require_exportable(folder, settings.task)  # before torch is imported
             from edgelr.stages.transformers.subject import load_model
 
             self._model = load_model(settings, run)
