@@ -1,8 +1,17 @@
-"""No test of this room asks the Hub."""
+"""A cache for every test, and no test of this room asks the Hub."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+from edgelr.core.cache import Cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture(autouse=True)

@@ -24,11 +24,6 @@ from tests.helpers.quantized_files import change_config
 IDS = torch.arange(4, 24).view(2, 10)
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def base(make_model: MakeModel) -> Path:
     return make_model("llama", architectures=["LlamaForCausalLM"]).folder

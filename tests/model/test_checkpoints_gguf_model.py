@@ -24,11 +24,6 @@ FACTORS = np.array([1.0, 1.0, 1.5, 2.0, 3.5, 6.0, 8.0, 8.0], np.float32)
 FREQUENCIES = 10000.0 ** -(np.arange(0, 16, 2) / 16)
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def original(make_model: MakeModel) -> LoadedModel:
     """A Llama with heads of another size than usual."""

@@ -26,11 +26,6 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True
 FP8 = {"quant_method": "fp8", "weight_block_size": [24, 16]}
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def original(make_model: MakeModel) -> LoadedModel:
     return make_model(

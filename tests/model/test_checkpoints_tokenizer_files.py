@@ -20,11 +20,6 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "small", "boat", "
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
 def folder(make_model: MakeModel, tmp_path: Path) -> Path:
     """A model without a tokenizer."""
     copy = tmp_path / "model"

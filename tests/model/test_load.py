@@ -17,11 +17,6 @@ from tests.conftest import MakeModel, write_tiny
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
 def copied(tiny_decoder_folder: Path, tmp_path: Path) -> Path:
     """The tiny decoder, to be damaged."""
     return shutil.copytree(tiny_decoder_folder, tmp_path / "copied")

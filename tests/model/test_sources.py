@@ -17,11 +17,6 @@ from tests.helpers.gguf_files import write_gguf
 from tests.helpers.run_exports import batch, run_torch
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
 def test_a_factory_is_imported_and_kept_as_a_folder(
     tiny_decoder: LoadedModel, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
