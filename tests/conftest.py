@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from edgelr.exporters.tracing import routes
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from edgelr.compress.methods import Need
@@ -37,6 +38,7 @@ from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import as_tensors, named_inputs
 from edgelr.model.sites import find_sites
+from tests.helpers.builder_server import BuilderServer
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3, as the tiny configurations say
 SENTENCES = (
@@ -326,6 +328,16 @@ class TinyModels(dict[str, LoadedModel]):
 def one_thread() -> None:
     """Tiny operators gain nothing from a second thread, and wait for it on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fork builders of decoders from one process: ``python -m`` imports for five seconds."""
+    server = BuilderServer(tmp_path_factory.mktemp("builder") / "said.txt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "subprocess", server)
+        yield
+    server.close()
 
 
 @pytest.fixture(scope="session")
