@@ -15,6 +15,7 @@ import edgelr
 from edgelr.core.bundle import read_bundle
 from edgelr.core.errors import EdgelrError, InputError
 from edgelr.model.loaded import LoadedModel
+from edgelr.stages.transformers import calibration_data
 from tests.helpers.foreign_graphs import mlp
 from tests.helpers.paths import ROOT
 from tests.helpers.run_exports import QUICK, Recorder
@@ -64,6 +65,7 @@ def test_the_documentation_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(calibration_data, "CALIBRATION_TOKENS", 512)  # fewer than users take
     (tmp_path / "MODEL").symlink_to(tiny_encoder.folder)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
