@@ -68,8 +68,18 @@ def vectors_of(bundle: ExportBundle) -> np.ndarray:
     return TextEncoderRunner.open(bundle).embed(SENTENCES)
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-@pytest.mark.parametrize("family", ["bert", "qwen3"])
+@pytest.mark.parametrize(
+    ("family", "flag"),
+    [
+        *(("bert", flag) for flag in FLAGS),
+        ("qwen3", "mean_tokens"),
+        ("qwen3", "lasttoken"),
+        *(  # pooled by the same lines as the vectors of an encoder
+            pytest.param("qwen3", flag, marks=pytest.mark.slow)
+            for flag in ("cls_token", "max_tokens", "weightedmean_tokens")
+        ),
+    ],
+)
 def test_vectors_are_those_of_the_model(tmp_path: Path, family: str, flag: str) -> None:
     folder = embedder(tmp_path / "model", family, flag)
     model = load(str(folder), Cache(tmp_path / "cache"))
