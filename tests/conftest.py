@@ -76,13 +76,18 @@ ENCODER, TEXTS = "encoder_model", "text_model"  # graphs beside the one that ans
 PROMPTS = tuple(f"{label} in the morning" for label in ("cat", "dog", "lamp", "grey boat", "sea"))
 
 LONGEST = (  # files of tests, by the time that all of their tests take, or the quick ones
+    "real/recipes",
+    "real/decoder",
+    "real/onnx",
     "exporters/exporters",
     "stages/encoder_decoder_pipeline",
+    "stages/transformers_dense",
+    "stages/embedders",
+    "commands/sweep",
     "stages/pipeline",
     "stages/image_models",
     "compress/statistics",
     "stages/bundle_tests",
-    "commands/sweep",
     "stages/robustness",
     "stages/onnx_bundle",
     "stages/tasks",
