@@ -38,6 +38,8 @@ class LoadedModel:
         image: preparation of an image; None for models that read none.
         mask_token: token id that stands for what is to be filled in; None without such tokens.
         sound: preparation of a sound; None for models that read none.
+        score_deviation: standard deviation of the scores of a reranker, by which they are divided
+            where losses are compared.
         matching: comparison of texts with images; None for models that do not compare them.
         prompts: tokens of the texts that images are compared with in this run.
         sites: linears that can be factorized, in the order in which they run.
@@ -58,6 +60,7 @@ class LoadedModel:
     image: ImageInput | None = None
     mask_token: int | None = None
     sound: SoundInput | None = None
+    score_deviation: float = 1.0
     matching: Matching | None = None
     prompts: Prompts | None = None
     sites: tuple[LinearSite, ...] = ()

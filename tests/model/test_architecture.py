@@ -93,6 +93,12 @@ def test_a_folder_of_sentence_transformers_embeds(tmp_path: Path) -> None:
     assert task_in(folder) == "feature-extraction"
 
 
+def test_a_cross_encoder_of_sentence_transformers_scores(tmp_path: Path) -> None:
+    changes = {"architectures": ["BertForSequenceClassification"], "num_labels": 1}
+    folder = sentence_folder(folder_of(tmp_path, "bert", **changes))
+    assert task_in(folder) == "text-ranking"
+
+
 def test_a_decoder_that_embeds_does_not_become_one_that_writes(tmp_path: Path) -> None:
     folder = sentence_folder(folder_of(tmp_path, "qwen3", architectures=["Qwen3ForCausalLM"]))
     assert task_in(folder) == "feature-extraction"

@@ -151,6 +151,8 @@ class ModalityLoss(Protocol):
         found: Tensor = getattr(output, traits.output)
         if traits.loss == "embedding":  # float64: cosines near 1 are compared
             return functional.normalize(pool(found, mask, model.pooling).double(), dim=-1)
+        if traits.loss == "score":
+            return found.double() / model.score_deviation
         if traits.loss != "label":
             return found
         config: Any = model.module.config
@@ -227,7 +229,8 @@ class ModalityLoss(Protocol):
 
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
         """Compute the output of the model's graph for a batch of one."""
-        answered = model.module(**self.named_inputs(model, row, torch.ones_like(row)))
+        real = torch.ones(len(row), row.shape[-1], dtype=torch.long)
+        answered = model.module(**self.named_inputs(model, row, real))
         found: Tensor = getattr(answered, TASKS.get(model.task).output)
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +11,10 @@ import transformers
 
 from edgelr.core.errors import InputError
 from edgelr.core.tasks import TASKS
+from edgelr.data.padding import padding_token
 from edgelr.model.dimensions import longest_text, named_sizes, read_shape
 from edgelr.model.losses import LOSSES, Inputs, ModalityLoss
+from edgelr.model.losses.embeddings import embedding_gradients
 from edgelr.model.sentence_modules import pooling_of
 
 if TYPE_CHECKING:
@@ -43,9 +47,35 @@ class TextEncoderLoss(ModalityLoss):
         shape = read_shape(config, exporter, task, named_sizes(config))
         return shape, longest_text(config, exporter)
 
+    def named_inputs(self, model: LoadedModel, inputs: Inputs, mask: Tensor) -> dict[str, Tensor]:
+        return text_inputs(model.module.config, inputs, mask)
+
+    @contextmanager
+    def differentiable(
+        self, model: LoadedModel, inputs: Inputs, mask: Tensor
+    ) -> Iterator[dict[str, Tensor]]:
+        """Let the embeddings want a gradient: heads of decoders read the ids as well."""
+        with embedding_gradients(model.module):
+            yield self.named_inputs(model, inputs, mask)
+
     def decided(self, model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
         real = mask.bool()
         return real if model.mask_token is None else real & (inputs == model.mask_token)
+
+
+def text_inputs(config: Any, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Name ids, and which of two texts each is of; what is padding, the model has to know itself.
+
+    Args:
+        config: configuration of the model.
+        inputs: token ids ``(rows, length)``, or pairs of texts ``(rows, 2, length)``.
+        mask: 1 for real tokens, ``(rows, length)``.
+    """
+    ids, *types = inputs.unbind(1) if inputs.ndim == 3 else (inputs,)
+    given = {"input_ids": ids.masked_fill(mask == 0, padding_token(config.pad_token_id))}
+    if types:
+        given["token_type_ids"] = types[0]
+    return {**given, "attention_mask": mask}
 
 
 def mask_token_of(folder: Path) -> int:
