@@ -48,7 +48,7 @@ SLOW = (
     "starcoder2",
     "stablelm",
 )  # traced like the others, of which CI runs some
-READING = ("qwen3:feature-extraction",)
+READING = ("qwen3:feature-extraction", "qwen2:text-classification")
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
@@ -59,18 +59,19 @@ MATCH_PIVOT = "clip"
 def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
-    heads = (
-        ":fill-mask",
-        ":token-classification",
-        ":text-ranking",
-    )  # behind the same bodies, by other names only
-    reads = name.endswith(":feature-extraction") and name not in READING  # decoders, as one of them
-    slow = (
-        name in SLOW
-        or reads
-        or (name.endswith(heads) and name not in (FILLING, RANKING, *LABELLING))
-    )
+    # heads behind the same bodies, and decoders that read, differ by names alone: one is enough
+    heads = (":fill-mask", ":token-classification", ":text-ranking")
+    alike = name.endswith(heads) or name in READERS
+    slow = name in SLOW or (alike and name not in (FILLING, RANKING, *LABELLING, *READING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
+
+
+READERS = [
+    f"{name}:{task}"
+    for name, each in EXPORTERS.items()
+    if each.reading is not None
+    for task in each.tasks[1:]
+]
 
 
 PAIRS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == ENCODER]

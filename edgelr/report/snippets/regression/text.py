@@ -111,11 +111,13 @@ def test_padded_texts_answer_like_texts_alone(
     session: ort.InferenceSession,
     rows: Any,
     alone: Any,
+    config: Any,
     expected: Any,
     difference: Callable[..., float],
 ) -> None:
     longest = max(ids.shape[1] for ids in rows[:TOGETHER])
-    padded = np.zeros((len(rows[:TOGETHER]), longest), np.int64)
+    padding = max(0, config.get("pad_token_id") or 0)
+    padded = np.full((len(rows[:TOGETHER]), longest), padding, np.int64)
     mask = np.zeros_like(padded)
     for row, ids in enumerate(rows[:TOGETHER]):
         padded[row, : ids.shape[1]] = ids[0]
