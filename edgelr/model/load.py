@@ -100,6 +100,7 @@ def _from_folder(
     read = fields.get("image") or fields.get("sound")
     dimensions, longest = loss.dimensions(config, exporter, task, read)
     further = [] if task == exporter.tasks[0] else [task, fields.get("mask_token")]
+    further += filter(None, [fields.get("sentence_layers")])
     model = LoadedModel(
         module=module,
         exporter=exporter,

@@ -55,7 +55,8 @@ EMBED = """## Run it
 
 With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `embed.py` and run
-`python embed.py FOLDER "A dog runs." "A puppy is running."`"""
+`python embed.py FOLDER "A dog runs." "A puppy is running."`. It gives vectors of length 1, whether
+or not the original does."""
 
 CLASSIFY = """## Run it
 

@@ -15,7 +15,8 @@ from edgelr.data.padding import padding_token
 from edgelr.model.dimensions import longest_text, named_sizes, read_shape
 from edgelr.model.losses import LOSSES, Inputs, ModalityLoss
 from edgelr.model.losses.embeddings import embedding_gradients
-from edgelr.model.sentence_modules import pooling_of
+from edgelr.model.sentence_layers import add_layers
+from edgelr.model.sentence_modules import dense_layers_of, pooling_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,12 +35,19 @@ class TextEncoderLoss(ModalityLoss):
     def fields(
         self, module: nn.Module, folder: Path, exporter: Exporter, task: Task
     ) -> dict[str, Any]:
-        """Read how tokens are pooled, or which one is the mask."""
+        """Read how tokens are pooled, or which one is the mask.
+
+        Where layers stand behind the pooling, the graph does both.
+        """
         loss = TASKS.get(task).loss
-        return {
-            "pooling": pooling_of(folder) if loss == "embedding" else None,
-            "mask_token": mask_token_of(folder) if loss == "mask_label" else None,
-        }
+        if loss == "mask_label":
+            return {"mask_token": mask_token_of(folder)}
+        if loss != "embedding":
+            return {}
+        pooling, layers = pooling_of(folder), dense_layers_of(folder)
+        if not layers:
+            return {"pooling": pooling}
+        return {"sentence_layers": add_layers(module, pooling, layers)}
 
     def dimensions(
         self, config: Any, exporter: Exporter, task: Task, read: Any

@@ -36,8 +36,12 @@ def unit(vectors: Array) -> Array:
 def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
     """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors.
 
+    What a graph has pooled itself, ``(batch, features)``, is only normalized.
+
     The rules are those of sentence-transformers; that of ``mean_sqrt_len`` changes only the length.
     """
+    if hidden.ndim == 2:
+        return unit(hidden)
     if pooling == "cls":
         return unit(hidden[:, 0])
     if pooling == "max":

@@ -98,7 +98,7 @@ def _write(model: LoadedModel, folder: Path) -> None:
     if model.exporter.fuse is None:  # the two graphs are one: keep it once
         for file in folder.glob("model.onnx*"):
             file.unlink()
-    copy_companions(model.folder, bundle)
+    copy_companions(model.folder, bundle, bool(model.sentence_layers))
     write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", model.longest_text)
     for file in (folder / "traced").rglob("*.onnx*"):
         file.unlink()

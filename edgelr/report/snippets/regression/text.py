@@ -29,7 +29,9 @@ def run(session: ort.InferenceSession, ids: Any, mask: Any) -> Any:
 
 
 def pool(hidden: Any, pooling: str) -> Any:
-    """Make one vector of the tokens of a text, ``(tokens, features)``."""
+    """Make one vector of the tokens of a text, ``(tokens, features)``, unless the graph has."""
+    if hidden.ndim == 1:
+        return hidden
     if pooling in ("cls", "last_token"):
         return hidden[0 if pooling == "cls" else -1]
     if pooling == "max":
