@@ -55,6 +55,12 @@ def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
     return unit((hidden * weights[..., None]).sum(1))
 
 
+def vector_of(output: Array, pooling: Pooling) -> Array:
+    """Pool what a graph answers to a row alone, ``(tokens, features)``, to a unit vector."""
+    found: Array = pooled(output[None], np.ones((1, len(output)), np.int64), pooling)[0]
+    return found
+
+
 def each_decision(logits: Array) -> Array:
     """Turn ``(rows, labels)`` into decisions between yes and no, ``(rows * labels, 2)``."""
     both = np.stack((logits, np.zeros_like(logits)), axis=-1)

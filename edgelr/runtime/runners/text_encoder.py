@@ -33,6 +33,7 @@ from edgelr.runtime.runners.forward import (
     forward_phases,
     output_of,
     pooled,
+    vector_of,
 )
 
 if TYPE_CHECKING:
@@ -188,6 +189,9 @@ class TextEncoderRunner(Runner):
         outputs = self.run(*right_padded(rows))
         cut = outputs.ndim == 3  # an answer for every token
         return [each[: len(row)] if cut else each for each, row in zip(outputs, rows, strict=True)]
+
+    def vector(self, output: Array) -> Array:
+        return vector_of(output, self.pooling)
 
     def embed(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
         """Compute one unit vector for each text, ``(texts, features)`` float32."""

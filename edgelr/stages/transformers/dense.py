@@ -143,6 +143,11 @@ def _difference(found: DenseParity) -> str:
             f"outputs differ by {found.max_abs_error:.2e}{behind}, where the largest is "
             f"{found.largest_output:.2e}."
         )
+    if not found.vector_max_abs_error <= DENSE_LIMIT:
+        return (
+            f"its tokens give other embeddings, which differ by {found.vector_max_abs_error:.2e} "
+            f"where their length is 1: they are pooled otherwise."
+        )
     return (
         f"in a padded batch outputs differ by {found.padded_max_abs_error:.2e} from those of the "
         f"same rows alone, where the largest is {found.largest_output:.2e}."
