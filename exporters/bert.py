@@ -35,7 +35,13 @@ def tiny_bert() -> BertConfig:
 
 BERT = Exporter(
     model_types=("bert",),
-    tasks=("feature-extraction", "text-classification", "token-classification", "fill-mask"),
+    tasks=(
+        "feature-extraction",
+        "text-ranking",
+        "text-classification",
+        "token-classification",
+        "fill-mask",
+    ),
     trace=trace_with_transformers,
     fuse=fuse_with_transformers,
     example_inputs=padded_text_batch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgelr.core.errors import InputError
 from edgelr.model.exporter import EXPORTERS, Exporter
 
 from .tracing.inputs import padded_text_batch, token_batch
@@ -54,8 +55,21 @@ def traced(exporter: Exporter) -> Exporter:
     )
 
 
-def without_cache(module: Any) -> None:
-    """Let a module keep no keys and values: nothing is written behind what it reads."""
+def ready_to_read(module: Any) -> None:
+    """Let a module keep no keys and values: nothing is written behind what it reads.
+
+    Raises:
+        InputError: a head reads the last token that is no padding, and no token is padding.
+    """
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    reads_last = isinstance(module, GenericForSequenceClassification)
+    if reads_last and module.config.pad_token_id is None:
+        raise InputError(
+            f"{type(module).__name__} answers at the last token that is no padding, and its "
+            f"config.json names no pad_token_id: transformers itself reads one text at a time "
+            f"then. Expected the id that the tokenizer pads with. Add pad_token_id to config.json."
+        )
     module.config.use_cache = False
 
 
@@ -67,7 +81,7 @@ def reading(exporter: Exporter) -> Exporter:
         fuse=fuse_with_transformers,
         retrace=None,
         reading=None,
-        prepare=without_cache,
+        prepare=ready_to_read,
         example_inputs=padded_text_batch,
         node_names=(),
         cache_in_place=False,
@@ -82,10 +96,15 @@ LLAMA = Exporter(
     reading=reading,
     example_inputs=token_batch,
     tiny_config=tiny_llama,
-    keep_dense=("lm_head",),
+    keep_dense=("lm_head", "score"),
     node_names=(("self_attn", "attn"),),
     tied_pairs=(("mlp.up_proj", "mlp.down_proj"),),
     cache_in_place=True,
 )
-BOTH_TASKS: tuple[Task, ...] = ("text-generation", "feature-extraction")
-EXPORTERS.register("llama")(replace(LLAMA, tasks=BOTH_TASKS))
+EVERY_TASK: tuple[Task, ...] = (
+    "text-generation",
+    "feature-extraction",
+    "text-ranking",
+    "text-classification",
+)
+EXPORTERS.register("llama")(replace(LLAMA, tasks=EVERY_TASK))

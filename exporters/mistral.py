@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.model.exporter import EXPORTERS
 
-from .llama import BOTH_TASKS, LLAMA, tiny_sizes
+from .llama import EVERY_TASK, LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import MistralConfig
@@ -20,5 +20,5 @@ def tiny_mistral() -> MistralConfig:
     return MistralConfig(**tiny_sizes(), sliding_window=100)
 
 
-MISTRAL = replace(LLAMA, tasks=BOTH_TASKS, model_types=("mistral",), tiny_config=tiny_mistral)
+MISTRAL = replace(LLAMA, tasks=EVERY_TASK, model_types=("mistral",), tiny_config=tiny_mistral)
 EXPORTERS.register("mistral")(MISTRAL)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.model.exporter import EXPORTERS
 
-from .llama import BOTH_TASKS, LLAMA, tiny_sizes
+from .llama import EVERY_TASK, LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen2Config
@@ -20,5 +20,5 @@ def tiny_qwen2() -> Qwen2Config:
     return Qwen2Config(**tiny_sizes(num_attention_heads=3, num_key_value_heads=1))
 
 
-QWEN2 = replace(LLAMA, tasks=BOTH_TASKS, model_types=("qwen2",), tiny_config=tiny_qwen2)
+QWEN2 = replace(LLAMA, tasks=EVERY_TASK, model_types=("qwen2",), tiny_config=tiny_qwen2)
 EXPORTERS.register("qwen2")(QWEN2)

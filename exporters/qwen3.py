@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.model.exporter import EXPORTERS
 
-from .llama import BOTH_TASKS, LLAMA, tiny_sizes
+from .llama import EVERY_TASK, LLAMA, tiny_sizes
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -20,5 +20,5 @@ def tiny_qwen3() -> Qwen3Config:
     return Qwen3Config(**tiny_sizes())
 
 
-QWEN3 = replace(LLAMA, tasks=BOTH_TASKS, model_types=("qwen3",), tiny_config=tiny_qwen3)
+QWEN3 = replace(LLAMA, tasks=EVERY_TASK, model_types=("qwen3",), tiny_config=tiny_qwen3)
 EXPORTERS.register("qwen3")(QWEN3)

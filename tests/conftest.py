@@ -147,9 +147,9 @@ def make_tokenizer(vocabulary: int, ends: bool) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
-    template = "<s> $A </s>" if ends else "<s> $A"
+    template, pair = ("<s> $A </s>", "<s> $A </s> $B:1 </s>:1") if ends else ("<s> $A", "<s> $A $B")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[("<s>", 1), ("</s>", 2)]
+        single=template, pair=pair, special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     return tokenizer
 
@@ -162,7 +162,8 @@ def beside(task: Task) -> str | None:
 def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any) -> Path:
     """Write the tiny model of an exporter, with seeded weights, as a Hugging Face folder.
 
-    Without a task it is made for the first one of its family; one that labels has five labels.
+    Without a task it is made for the first one of its family; one that labels has five labels, and
+    one that ranks gives one score.
 
     The weights are five times larger than usual: nearly linear models would hide mistakes.
     """
@@ -176,11 +177,15 @@ def write_tiny(folder: Path, name: str, task: Task | None = None, **changes: Any
         options = ()
     if TASKS.get(task or exporter.tasks[0]).loss.endswith("label"):
         config.update({"num_labels": changes.get("num_labels", 5)})
+    if TASKS.get(task or exporter.tasks[0]).loss == "score":
+        config.update({"num_labels": 1})
     torch.manual_seed(0)
     auto_class = getattr(transformers, TASKS.get(task or exporter.tasks[0]).auto_class)
     model = auto_class.from_config(config, **dict(options))
     _calibrate_norms(model)
     _tell_apart(model)
+    if TASKS.get(task or exporter.tasks[0]).loss == "score":
+        _score_apart(model)
     model.save_pretrained(folder)
     matches = beside(task or exporter.tasks[0]) == TEXTS
     if model.main_input_name == "pixel_values" or matches:
@@ -220,6 +225,15 @@ def _tell_apart(model: torch.nn.Module) -> None:
     for name, value in (("logit_scale", 3.0), ("logit_bias", -2.0)):
         if hasattr(model, name):
             getattr(model, name).data.fill_(value)
+
+
+def _score_apart(model: torch.nn.Module) -> None:
+    """Let a random reranker give pairs scores that differ, nearly all below zero."""
+    for each in model.modules():
+        if isinstance(each, torch.nn.Linear) and each.out_features == 1:
+            each.weight.data.mul_(16)
+            if each.bias is not None:
+                each.bias.data.fill_(-8)
 
 
 def _calibrate_norms(model: torch.nn.Module) -> None:

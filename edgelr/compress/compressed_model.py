@@ -16,6 +16,7 @@ from torch.nn import functional
 from edgelr.compress.factors import Factors, FactorSet, LowRank
 from edgelr.compress.forms import apply, dense_weight
 from edgelr.core.intervals import in_blocks, upper_end
+from edgelr.core.ranks import spearman, spearman_interval
 from edgelr.core.tasks import TASKS
 from edgelr.data.calibration import Calibration
 from edgelr.model.convolutions import convolved, features_last
@@ -176,7 +177,8 @@ def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
     """Answers to every text, where these have a loss: see ``losses.answers``.
 
     Returns:
-        Unit embeddings ``(texts, hidden)``, or logits ``(decisions, classes)``.
+        Unit embeddings ``(texts, hidden)``, scores ``(pairs, 1)``, or logits
+        ``(decisions, classes)``.
     """
     rows = []
     for inputs, mask in _tensors(texts):
@@ -186,9 +188,15 @@ def all_answers(model: LoadedModel, texts: Calibration) -> Tensor:
 
 
 def likeness(model: LoadedModel, texts: Calibration, original: Tensor) -> float:
-    """Mean cosine to ``original`` of unit embeddings; the share of equal labels of logits."""
+    """Mean cosine to ``original`` of unit embeddings; the share of equal labels of logits.
+
+    Of scores, their rank correlation.
+    """
     found = all_answers(model, texts)
-    if TASKS.get(model.task).loss == "embedding":
+    traits = TASKS.get(model.task)
+    if traits.loss == "score":
+        return spearman(found[:, 0].numpy(), original[:, 0].numpy())
+    if traits.loss == "embedding":
         return float((found * original).sum(-1).mean())
     return float((found.argmax(-1) == original.argmax(-1)).double().mean())
 
@@ -196,16 +204,17 @@ def likeness(model: LoadedModel, texts: Calibration, original: Tensor) -> float:
 def loss_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], float]:
     """Return a function that tells how much the loss of ``model`` has grown since now.
 
-    In nats per token for a decoder, in cosine distance for an encoder without a head, and in nats
-    of divergence from the labels' probabilities of now for one that labels.
+    In nats per token for a decoder, in cosine distance for an encoder without a head, in half the
+    squared distance of scores over their deviation for a reranker, and in nats of divergence from
+    the labels' probabilities of now for one that labels.
     """
     traits = TASKS.get(model.task)
     if traits.predicts_tokens:
         dense_loss = mean_loss(model, held_out)
         return lambda: mean_loss(model, held_out) - dense_loss
     original = all_answers(model, held_out)
-    if traits.loss == "embedding":
-        return lambda: 1 - likeness(model, held_out, original)
+    if traits.answers_numbers:
+        return lambda: float((all_answers(model, held_out) - original).square().sum(-1).mean() / 2)
     return lambda: float(divergence(all_answers(model, held_out), original).mean())
 
 
@@ -229,6 +238,8 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
 
         return added
     original = all_answers(model, held_out)
+    if traits.loss == "score":
+        return lambda: _lost_order(all_answers(model, held_out), original)
     if traits.loss == "embedding":
         return lambda: upper_end(1 - (all_answers(model, held_out) * original).sum(-1).numpy())
 
@@ -239,6 +250,13 @@ def gate_increase(model: LoadedModel, held_out: Calibration) -> Callable[[], flo
         return 2 * max(moved, changed) ** 2
 
     return increase
+
+
+def _lost_order(found: Tensor, original: Tensor) -> float:
+    """One minus the low end of the rank correlation of scores ``(pairs, 1)``."""
+    scores = found[:, 0].numpy(), original[:, 0].numpy()
+    sure = spearman_interval(*scores)
+    return 1 - (spearman(*scores) if sure is None else sure.low)
 
 
 def _tensors(texts: Calibration) -> Iterator[tuple[Inputs, Tensor]]:

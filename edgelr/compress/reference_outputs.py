@@ -10,9 +10,10 @@ import torch
 
 from edgelr.compress.compressed_model import installed, multiplied
 from edgelr.compress.factors import FactorSet
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Array
 from edgelr.model.loaded import LoadedModel
-from edgelr.model.losses import Inputs, loss_of
+from edgelr.model.losses import Inputs, answers, loss_of
 
 KEPT_POSITIONS = 128  # of each random row whose outputs are compared: its last ones
 
@@ -20,6 +21,8 @@ KEPT_POSITIONS = 128  # of each random row whose outputs are compared: its last 
 @torch.no_grad()
 def write_dense_answers(model: LoadedModel, lengths: Sequence[int], path: Path) -> None:
     """Write the answers of the original model to random inputs, one of each length.
+
+    Of a model that embeds, also the vectors that it makes of them.
 
     Args:
         model: dense model.
@@ -33,7 +36,10 @@ def write_dense_answers(model: LoadedModel, lengths: Sequence[int], path: Path) 
         f"{loss.reference_name}_{index}": _output(model, row)[-KEPT_POSITIONS:]
         for index, row in enumerate(rows)
     }
-    np.savez(path, allow_pickle=False, **arrays, **outputs)
+    vectors = {}
+    if TASKS.get(model.task).loss == "embedding":
+        vectors = {f"vector_{index}": _vector(model, row) for index, row in enumerate(rows)}
+    np.savez(path, allow_pickle=False, **arrays, **outputs, **vectors)
 
 
 @torch.no_grad()
@@ -64,9 +70,16 @@ def write_answers(
         outputs = [_output(model, row) for row in rows]
     with multiplied(model.module, factors):
         again = [_output(model, row) for row in rows]
-    answers = {f"{loss.reference_name}_{index}": output for index, output in enumerate(outputs)}
+    named = {f"{loss.reference_name}_{index}": output for index, output in enumerate(outputs)}
     rounding = max(np.abs(a - b).max() for a, b in zip(outputs, again, strict=True))
-    np.savez(path, allow_pickle=False, **arrays, **answers, rounding=np.array(rounding))
+    np.savez(path, allow_pickle=False, **arrays, **named, rounding=np.array(rounding))
+
+
+def _vector(model: LoadedModel, row: Inputs) -> Array:
+    """Embed a batch of one without padding, without its first axis."""
+    tokens = row.shape[-1] if model.image is None else model.image.tokens
+    found: Array = answers(model, row, torch.ones(1, tokens, dtype=torch.long))[0].numpy()
+    return found
 
 
 def _output(model: LoadedModel, row: Inputs) -> Array:

@@ -51,6 +51,7 @@ for _modality in (
         "text",
         "input_ids",
     ),
+    Modality("text_pair", ("text-ranking",), "text", "input_ids"),
     Modality(
         "image_encoder", ("image-classification", "feature-extraction"), "image", "pixel_values"
     ),

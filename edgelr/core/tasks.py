@@ -13,12 +13,13 @@ Loss = Literal[
     "target_token",
     "embedding",
     "label",
+    "score",
     "token_label",
     "mask_label",
     "choice",
     "outputs",
 ]
-MetricName = Literal["perplexity", "mean_cosine", "top1_agreement"]
+MetricName = Literal["perplexity", "mean_cosine", "spearman", "top1_agreement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class TaskTraits:
             sampled from the model; ``target_token``: the same of a decoder beside an encoder.
             ``label``, ``token_label`` and ``mask_label``: the same, one for a text or an image, for
             each token, or for each that is masked. ``embedding``: squared distance of the pooled,
-            normalized embedding. ``choice``: of a prompt, for an image. ``outputs``: of no
-            model; a graph is judged by its outputs.
+            normalized embedding; ``score``: the same of one number, over its variance. ``choice``:
+            of a prompt, for an image. ``outputs``: of no model; a graph is judged by its outputs.
         metric: figure that the accuracy gate judges.
     """
 
@@ -47,7 +48,12 @@ class TaskTraits:
     @property
     def by_row(self) -> bool:
         """Whether a text or an image has one loss, and not each of its tokens."""
-        return self.loss in ("embedding", "label", "choice")
+        return self.loss in ("embedding", "score", "label", "choice")
+
+    @property
+    def answers_numbers(self) -> bool:
+        """Whether squared distances of the answers are compared, and no probabilities."""
+        return self.loss in ("embedding", "score")
 
     @property
     def answers_tokens(self) -> bool:
@@ -75,6 +81,13 @@ _BUILT_IN: dict[Task, TaskTraits] = {
         "logits",
         "label",
         "top1_agreement",
+    ),
+    "text-ranking": TaskTraits(
+        "AutoModelForSequenceClassification",
+        "ForSequenceClassification",
+        "logits",
+        "score",
+        "spearman",
     ),
     "image-classification": TaskTraits(
         "AutoModelForImageClassification",

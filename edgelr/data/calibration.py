@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgelr.core.cache import digest
 from edgelr.core.errors import InputError
 from edgelr.core.inputs import Prompts, SourceAndTarget, arrays_of, with_arrays
 from edgelr.data.padding import right_padded
+from edgelr.data.pairs import Pair
 from edgelr.data.text import mask_tokens
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Calibration:
     """Rows that a model reads: a text each for encoders, chunks for decoders, or an image each.
 
     Attributes:
-        inputs: token ids ``(rows, length)``, int64; pixels ``(rows, 3, side, side)``, float32; or
+        inputs: token ids ``(rows, length)``, int64; of pairs of texts ``(rows, 2, length)``, the
+            second telling which text a token is of; pixels ``(rows, 3, side, side)``, float32; or
             a value of several such arrays.
         mask: mask, 1 for real tokens, ``(rows, length)``; an image has the tokens that the model
             makes of it.
@@ -68,7 +70,7 @@ class Calibration:
         """Yield every row without its padding, and how many tokens it has."""
         for row, mask in zip(self.inputs, self.mask, strict=True):
             tokens = int(mask.sum())
-            yield (row[:tokens] if self._of_tokens else row), tokens
+            yield (row[..., :tokens] if self._of_tokens else row), tokens
 
     def first(self, tokens: int) -> Calibration:
         """Keep rows spread evenly over the whole, until about ``tokens`` tokens are kept."""
@@ -85,12 +87,12 @@ class Calibration:
 
     def _cut(self, longest: int) -> Any:
         """Cut padding away; inputs that are not one number per token stay whole."""
-        return self.inputs[:, :longest] if self._of_tokens else self.inputs
+        return self.inputs[..., :longest] if self._of_tokens else self.inputs
 
     @property
     def _of_tokens(self) -> bool:
-        """True where inputs are one number per token, and are cut like the tokens."""
-        return bool(self.inputs.shape == self.mask.shape)
+        """True where inputs are numbers of tokens, and are cut like the tokens."""
+        return bool(np.issubdtype(self.inputs.dtype, np.integer))
 
 
 @dataclass(frozen=True)
@@ -137,16 +139,18 @@ def from_chunks(
 
 
 def from_texts(
-    texts: list[str],
+    texts: Sequence[str | Pair],
     tokenizer: Tokenizer,
     tokens: int,
     length: int,
     description: str,
     mask_token: int | None = None,
+    typed: bool = False,
 ) -> Calibration:
-    """Tokenize one text per row, padded on the right, until ``tokens`` tokens are collected.
+    """Tokenize one text or pair per row, padded on the right, until there are ``tokens`` tokens.
 
-    Some of them are replaced by ``mask_token``, where there is one: see ``text.mask_tokens``.
+    Some of them are replaced by ``mask_token``, where there is one: see ``text.mask_tokens``. Where
+    they are ``typed``, a row also tells which text of a pair each is of.
 
     Raises:
         InputError: there is no text.
@@ -155,11 +159,11 @@ def from_texts(
         raise InputError(f"The calibration text ({description}) is empty; expected sentences.")
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
-    rows: list[list[int]] = []
+    rows: list[Any] = []
     total = 0
-    for encoding in tokenizer.encode_batch(texts):
+    for encoding in tokenizer.encode_batch(list(texts)):
         ids = encoding.ids if mask_token is None else mask_tokens(encoding, mask_token)
-        rows.append(ids)
+        rows.append([ids, encoding.type_ids] if typed else ids)
         total += len(encoding.ids)
         if total >= tokens:
             break

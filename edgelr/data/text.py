@@ -24,6 +24,14 @@ PROMPTS = (  # that bundles are compared on, token by token
     "In 1905, Albert Einstein published a paper that",
     "A short list of things to pack for a walk in the mountains: water,",
 )
+PAIR_KEYS = (  # of the two texts of a pair, in a line of JSON
+    ("text", "text_pair"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("question", "answer"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _CHARACTERS = range(20, 401)  # shorter is a heading, longer is no sentence
 _MOST_CHARACTERS = 16  # per token, in prose: more text than this is never needed
@@ -80,8 +88,8 @@ class Texts:
 def read_text(path: Path | None) -> str:
     """Read a text: ``.txt`` as it is, None for the default, ``.jsonl`` by its keys.
 
-    Of a line, these are ``text``, ``source`` or the words in ``tokens``. The default is technical
-    English that ships with every Python.
+    Of a line, these are ``text``, ``source``, the words in ``tokens``, or a pair of texts. The
+    default is technical English that ships with every Python.
 
     Raises:
         InputError: the file is missing, empty, or not in its format.
@@ -186,4 +194,7 @@ def join_lines(path: Path, content: str) -> str:
 def _text_of(record: dict[str, Any]) -> str:
     if "tokens" in record:
         return " ".join(map(str, record["tokens"]))
+    for first, second in PAIR_KEYS:
+        if first in record and second in record:
+            return f"{record[first]}\n{record[second]}"
     return str(record["text"] if "text" in record else record["source"])

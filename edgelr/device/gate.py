@@ -1,8 +1,9 @@
 """The accuracy gate: one number, ``max_drop``, and the figure that it limits.
 
 For a decoder it is the relative increase of the perplexity, for an encoder one minus the mean
-cosine between the embeddings of the original and of the bundle, and for a model that labels the
-share of its labels that change: no accuracy can fall by more. What decides is the bad end of the
+cosine between the embeddings of the original and of the bundle, for a reranker one minus the rank
+correlation of their scores, and for a model that labels the share of its labels that change: no
+accuracy can fall by more. What decides is the bad end of the
 figure's interval: a bundle passes where its sample shows that it does, and not by luck.
 """
 
@@ -25,12 +26,16 @@ def profile_drop(device: DeviceProfile, task: Task) -> float:
     if metric == "perplexity":
         return device.gate.max_perplexity_increase.value
     gate = device.gate
-    least = gate.min_mean_cosine if metric == "mean_cosine" else gate.min_top1_agreement
-    return round(1 - least.value, 12)
+    least = {
+        "mean_cosine": gate.min_mean_cosine.value,
+        "spearman": gate.min_spearman.value,
+        "top1_agreement": gate.min_top1_agreement.value,
+    }[metric]
+    return round(1 - least, 12)
 
 
 def loss_limit(max_drop: float, task: Task) -> float:
-    """Turn a drop into the unit of the predicted loss: nats, or cosine distance.
+    """Turn a drop into the unit of the predicted loss: nats, or one minus a cosine or correlation.
 
     Of labels, see ``compressed.gate_increase``: so many of them may change that the gate still
     passes where ``JUDGED`` texts or images are judged.

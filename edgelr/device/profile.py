@@ -105,6 +105,9 @@ class AccuracyGate(_Section):
     min_top1_agreement: Figure[_Share, Literal["share"]] = Figure(
         value=0.98, unit="share", source="edgelr default", verified=False
     )
+    min_spearman: Figure[_Cosine, Literal["correlation"]] = Figure(
+        value=0.97, unit="correlation", source="edgelr default", verified=False
+    )
 
 
 class Detection(_Section):

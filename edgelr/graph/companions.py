@@ -21,12 +21,21 @@ COMPANIONS = (
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
 )
+MODULES = ("modules.json", "1_Pooling/config.json")
 GENAI = "genai_config.json"
 
 
-def copy_companions(source: Path, out: Path) -> None:
-    """Copy the tokenizer and the configurations of a Hugging Face folder."""
+def copy_companions(source: Path, out: Path, has_modules: bool = False) -> None:
+    """Copy the tokenizer and the configurations of a Hugging Face folder.
+
+    Args:
+        source: folder of the model.
+        out: folder of the bundle.
+        has_modules: whether the graph does what ``modules.json`` names: nobody shall do it again.
+    """
     for pattern in COMPANIONS:
+        if has_modules and pattern in MODULES:
+            continue
         for path in source.glob(pattern):
             target = out / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -64,10 +64,15 @@ def task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) 
 
 
 def names_task(named: Iterable[str], config: Any, task: Task) -> bool:
-    """Tell whether one of these architectures is transformers' class for a task."""
+    """Tell whether one of these architectures is transformers' class for a task.
+
+    A class that labels gives a score, where it has one label.
+    """
     import transformers
 
     traits = TASKS.get(task)
+    if traits.loss == "score" and config.num_labels != 1:
+        return False
     mapping: Any = getattr(transformers, traits.auto_class)._model_mapping
     found = mapping.get(type(config), ())
     classes = {each.__name__ for each in (found if isinstance(found, tuple) else (found,))}

@@ -11,7 +11,7 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import MODULES, refuse_head
 from edgelr.model.exporter import Exporter, exporter_for
-from edgelr.model.sentence_modules import pooling_of
+from edgelr.model.sentence_modules import dense_layers_of, pooling_of, transformer_folder
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -32,8 +32,9 @@ def require_exportable(folder: Path, task: Task | None) -> None:
     """
     if (folder / ADAPTER).exists():
         return
-    require_weights(folder)
-    config = read_json(folder / CONFIG)
+    inner = transformer_folder(folder)
+    require_weights(inner)
+    config = read_json(inner / CONFIG)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or "auto_map" in config:
         return  # a folder of code, of which transformers says whether it runs
@@ -43,6 +44,7 @@ def require_exportable(folder: Path, task: Task | None) -> None:
     embeds = task in (None, "feature-extraction")
     if embeds and "feature-extraction" in exporter.tasks and (folder / MODULES).exists():
         pooling_of(folder)
+        dense_layers_of(folder)
 
 
 def require_weights(folder: Path) -> None:

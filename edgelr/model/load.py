@@ -100,6 +100,7 @@ def _from_folder(
     read = fields.get("image") or fields.get("sound")
     dimensions, longest = loss.dimensions(config, exporter, task, read)
     further = [] if task == exporter.tasks[0] else [task, fields.get("mask_token")]
+    further += filter(None, [fields.get("sentence_layers")])
     model = LoadedModel(
         module=module,
         exporter=exporter,
@@ -159,11 +160,18 @@ def _read_weights(
 
 
 def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
-    """Refuse heads that answer with numbers: the gates judge labels."""
-    if TASKS.get(task).loss == "label" and config.problem_type == "regression":
+    """Refuse heads that answer with several numbers: the gates judge labels, or one score."""
+    loss = TASKS.get(task).loss
+    if loss == "label" and config.problem_type == "regression":
         raise InputError(
             f"{source} predicts numbers (problem_type is regression); expected a model that "
-            f"labels. Give --task feature-extraction to compress the model without its head."
+            f"labels, or gives one score (--task text-ranking). Give --task feature-extraction to "
+            f"compress the model without its head."
+        )
+    if loss == "score" and config.num_labels != 1:
+        raise InputError(
+            f"{source} has {config.num_labels} labels; expected one score for --task {task}. Leave "
+            f"the option away."
         )
 
 

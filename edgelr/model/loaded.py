@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgelr.core.dimensions import ModelShape
 from edgelr.core.inputs import ImageInput, Matching, Prompts, SoundInput
 from edgelr.core.sites import LinearSite
+from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Pooling, Task
 from edgelr.model.losses import LOSSES
 
@@ -34,10 +35,15 @@ class LoadedModel:
         digest: hash that identifies the weights.
         dimensions: sizes that decide about memory and time.
         longest_text: longest sequence that it takes, tokens; of an image, its tokens.
-        pooling: rule that makes an embedding from tokens; None for models that do not embed.
+        pooling: rule that makes an embedding from tokens; None for models that do not embed, and
+            for those that pool themselves.
+        sentence_layers: hash of the pooling and the layers that an embedder applies itself, so that
+            its graph gives one vector for a text; empty where it gives one for each token.
         image: preparation of an image; None for models that read none.
         mask_token: token id that stands for what is to be filled in; None without such tokens.
         sound: preparation of a sound; None for models that read none.
+        score_deviation: standard deviation of the scores of a reranker, by which they are divided
+            where losses are compared.
         matching: comparison of texts with images; None for models that do not compare them.
         prompts: tokens of the texts that images are compared with in this run.
         sites: linears that can be factorized, in the order in which they run.
@@ -55,13 +61,20 @@ class LoadedModel:
     dimensions: ModelShape
     longest_text: int
     pooling: Pooling | None = None
+    sentence_layers: str = ""
     image: ImageInput | None = None
     mask_token: int | None = None
     sound: SoundInput | None = None
+    score_deviation: float = 1.0
     matching: Matching | None = None
     prompts: Prompts | None = None
     sites: tuple[LinearSite, ...] = ()
     table: LinearSite | None = None
+
+    @property
+    def output(self) -> str:
+        """Name of the output that is compared."""
+        return "sentence_embedding" if self.sentence_layers else TASKS.get(self.task).output
 
     def example_inputs(self, rows: int, tokens: int) -> dict[str, Tensor]:
         """Make random inputs of one forward pass; an image or a sound has always its own size."""

@@ -1,4 +1,4 @@
-"""What a folder of sentence-transformers puts behind its encoder: pooling, and nothing else.
+"""What a folder of sentence-transformers puts behind its encoder: pooling, and Dense layers.
 
 Files of old and new versions name the pooling differently; what is not understood is refused.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,62 @@ POOLINGS: Mapping[str, Pooling] = {
     "weightedmean_tokens": "weighted_mean",
     "lasttoken": "last_token",
 }
-KNOWN = ("Transformer", "Pooling", "Normalize")  # embeddings always have length 1
+KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")  # embeddings always have length 1
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")  # of a Dense layer
 FLAG = "pooling_mode_"  # of older files: one for every rule
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A linear and an activation function behind the pooling.
+
+    Attributes:
+        weights: file with ``linear.weight (out_features, in_features)`` and maybe ``linear.bias``.
+        activation: name of a class of ``torch.nn``, one of ``ACTIVATIONS``.
+    """
+
+    weights: Path
+    activation: str
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Find the folder with the configuration and the weights: itself, or one inside."""
+    path = folder / MODULES
+    if not path.exists() or (folder / "config.json").exists():
+        return folder
+    modules = json.loads(path.read_text(encoding="utf-8"))
+    return folder / str(modules[0]["path"]) if modules else folder
+
+
+def dense_layers_of(folder: Path) -> tuple[DenseLayer, ...]:
+    """Read the Dense layers behind the pooling, in their order.
+
+    Raises:
+        InputError: one has an activation that edgelr does not know, reads something else than the
+            pooled embedding, or has no weights that are safe to open.
+    """
+    if not (folder / MODULES).exists():
+        return ()
+    return tuple(_read_dense(folder / path) for path in _paths(folder, "Dense"))
+
+
+def _read_dense(folder: Path) -> DenseLayer:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    told = str(config.get("activation_function", "Tanh"))
+    reads = config.get("module_input_name", "sentence_embedding")
+    name, weights = told.rpartition(".")[2], folder / "model.safetensors"
+    if name not in ACTIVATIONS or reads != "sentence_embedding":
+        raise InputError(
+            f"{folder} is a Dense layer of {reads} with the activation {told}; expected one of "
+            f"sentence_embedding with {', '.join(ACTIVATIONS)}. edgelr would give other embeddings."
+        )
+    if not weights.exists():
+        raise InputError(
+            f"{folder} holds no model.safetensors; expected the weights of a Dense layer there. "
+            f"Opening a pickle can run code: where you trust it, save the model again by "
+            f"SentenceTransformer(...).save(folder)."
+        )
+    return DenseLayer(weights, name)
 
 
 def pooling_of(folder: Path) -> Pooling:
@@ -39,34 +94,28 @@ def pooling_of(folder: Path) -> Pooling:
     """
     configs = [folder / "1_Pooling" / "config.json"]
     if (folder / MODULES).exists():
-        configs = [folder / path / "config.json" for path in _pooling_paths(folder)]
+        configs = [folder / path / "config.json" for path in _paths(folder, "Pooling")]
     _require_plain_texts(folder)
     if not configs or not configs[0].exists():
         return "mean"
     return _read_pooling(configs[0])
 
 
-def _pooling_paths(folder: Path) -> list[str]:
-    """List the folders of the poolings in modules.json."""
+def _paths(folder: Path, kind: str) -> list[str]:
+    """List the folders of the modules of a kind in modules.json."""
     path = folder / MODULES
     modules = json.loads(path.read_text(encoding="utf-8"))
     kinds = [str(each["type"]).rpartition(".")[2] for each in modules]
-    unknown = [kind for kind in kinds if kind not in KNOWN]
-    if unknown or kinds[:1] != ["Transformer"] or kinds.count("Pooling") > 1:
+    unknown = [each for each in kinds if each not in KNOWN]
+    ordered = unknown or kinds == sorted(kinds, key=KNOWN.index)
+    alone = kinds[:1] == ["Transformer"] and max(map(kinds.count, KNOWN[:2])) == 1
+    if unknown or not (ordered and alone):
         raise InputError(
-            f"{path} names the modules {', '.join(kinds)}. Expected Transformer, then Pooling and "
-            f"Normalize: a bundle without {', '.join(unknown) or 'the others'} would give other "
-            f"embeddings. Delete {MODULES} to compress the Transformer alone."
+            f"{path} names the modules {', '.join(kinds)}. Expected Transformer, then Pooling, "
+            f"Dense and Normalize: a bundle without {', '.join(unknown) or 'the others'} would "
+            f"give other embeddings. Delete {MODULES} to compress the Transformer alone."
         )
-    if modules[0]["path"]:
-        raise InputError(
-            f"{path} has its Transformer in {modules[0]['path']}; expected it in the folder "
-            f"itself. Copy the files of {folder / modules[0]['path']} to {folder}, and set the "
-            f"path of the Transformer in {MODULES} to an empty text."
-        )
-    return [
-        str(each["path"]) for each, kind in zip(modules, kinds, strict=True) if kind == "Pooling"
-    ]
+    return [str(each["path"]) for each, name in zip(modules, kinds, strict=True) if name == kind]
 
 
 def _read_pooling(path: Path) -> Pooling:

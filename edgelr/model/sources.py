@@ -16,6 +16,7 @@ from edgelr.model.checkpoints.adapters import merged
 from edgelr.model.checkpoints.folders import save_plain
 from edgelr.model.checkpoints.gguf_model import from_gguf
 from edgelr.model.checkpoints.quantized import dequantized
+from edgelr.model.checkpoints.sentence_folders import with_transformer
 from edgelr.model.checkpoints.tokenizer_files import with_fast_tokenizer
 from edgelr.model.torch_modules import call_factory
 
@@ -54,6 +55,7 @@ def folder_of(source: str, cache: Cache, revision: str | None) -> Path:
 
 def _plain(folder: Path, cache: Cache) -> Path:
     """Give a folder of float weights with a ``tokenizer.json``: itself, where it is one."""
+    folder = with_transformer(folder, cache)
     whole = merged(folder, cache, lambda base, revision: folder_of(base, cache, revision))
     return with_fast_tokenizer(dequantized(whole, cache), cache)
 

@@ -29,6 +29,7 @@ SECONDS = (
 TOLD: dict[MetricName, str] = {
     "perplexity": "Perplexity, and its ratio to the dense model's: lower is better.",
     "mean_cosine": "Mean cosine to the dense model's embeddings: higher is better.",
+    "spearman": "Rank correlation to the dense model's scores: higher is better.",
     "top1_agreement": "Share of the dense model's labels that stay: higher is better.",
 }
 

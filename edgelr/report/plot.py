@@ -24,6 +24,7 @@ PANELS_PER_ROW = 3
 LOSSES: dict[MetricName, str] = {
     "perplexity": "perplexity / dense",
     "mean_cosine": "1 - mean cosine to dense",
+    "spearman": "1 - rank correlation to dense",
     "top1_agreement": "labels that change",
 }
 PANEL_INCHES = (5.2, 4.2)

@@ -14,7 +14,7 @@ from edgelr.core.measurement import (
 )
 from edgelr.core.plan import Budget, SitePlan
 from edgelr.core.report import Report
-from edgelr.core.results import DenseParity, Interval, Metric, Parity, Validation
+from edgelr.core.results import DENSE_LIMIT, DenseParity, Interval, Metric, Parity, Validation
 from edgelr.device.budget import ledger
 from edgelr.report.figures import NOT_MEASURED, Table, figure, mib, percent
 from edgelr.report.plan_tables import kind_of
@@ -78,6 +78,9 @@ def dense_parity_table(parity: DenseParity) -> Table:
     ]
     if parity.against == "torch":
         rows.append(("the same, in a padded batch", figure(parity.padded_max_abs_error), limit))
+    if parity.vector_max_abs_error:
+        found = figure(parity.vector_max_abs_error)
+        rows.append(("embeddings, of length 1", found, figure(DENSE_LIMIT)))
     return Table((f"dense graph against {parity.against}", "found", "limit"), tuple(rows))
 
 

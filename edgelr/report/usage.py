@@ -55,13 +55,24 @@ EMBED = """## Run it
 
 With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `embed.py` and run
-`python embed.py FOLDER "A dog runs." "A puppy is running."`"""
+`python embed.py FOLDER "A dog runs." "A puppy is running."`. It gives vectors of length 1, whether
+or not the original does."""
 
 CLASSIFY = """## Run it
 
 With [onnxruntime](https://onnxruntime.ai) and
 [tokenizers](https://github.com/huggingface/tokenizers) only; save this as `classify.py` and run
 `python classify.py FOLDER "A dog runs." "A puppy is running."`"""
+
+RANK = """## Run it
+
+With [onnxruntime](https://onnxruntime.ai) and
+[tokenizers](https://github.com/huggingface/tokenizers) only; save this as `rank.py` and run
+`python rank.py FOLDER "Where do puppies sleep?" "A puppy sleeps in a basket." "The sky is blue."`.
+The graph gives raw scores, `logits (pairs, 1)`, for a query and a passage that are tokenized
+together; `token_type_ids`, where it has this input, tells one from the other. The program applies
+the function that sentence-transformers applies (a sigmoid, unless `config.json` names Identity):
+it changes no order."""
 
 FILL_MASK = """## Run it
 
@@ -132,6 +143,7 @@ USAGES.register("text_encoder")(
         **_usage("fill-mask", FILL_MASK, "fill_mask.py"),
     }
 )
+USAGES.register("text_pair")(_usage("text-ranking", RANK, "rank.py"))
 USAGES.register("image_encoder")(
     {
         **_usage("image-classification", CLASSIFY_IMAGE, "classify_image.py"),

@@ -14,6 +14,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.vocabulary import Array
 from edgelr.data.audio import read_sounds
 from edgelr.data.generation import until_end
+from edgelr.data.pairs import activation_of
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners import runner_of
 
@@ -79,6 +80,23 @@ class Bundle:
         names = read_config(self._bundle)["id2label"]
         best = self._runner.decide(self._inputs(samples)).argmax(-1)
         return [str(names[str(label)]) for label in best.tolist()]
+
+    def rank(self, query: str, passages: Sequence[str]) -> list[tuple[float, str]]:
+        """Sort passages by how well they fit a query.
+
+        Scores are those of a CrossEncoder of sentence-transformers: its activation function is
+        applied, see ``data.pairs.activation_of``.
+
+        Returns:
+            Score and passage, the best first.
+        """
+        self._require("rank", ("text-ranking",))
+        raw = self._runner.score([(query, passage) for passage in passages]).astype(np.float64)
+        plain = activation_of(self._bundle.folder) == "identity"
+        scores = raw if plain else 1 / (1 + np.exp(-raw))
+        return [
+            (float(scores[place]), passages[place]) for place in np.argsort(-raw, kind="stable")
+        ]
 
     def match(self, images: Sequence[str | Path], texts: Sequence[str]) -> Array:
         """Compare image files with texts.

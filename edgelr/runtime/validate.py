@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.text import EvaluationSize
 from edgelr.runtime.evaluators import evaluators_for
 from edgelr.runtime.requests import ON_CPU, Evaluation, Execution
-from edgelr.runtime.runners import Runner, runner_of
+from edgelr.runtime.runners import Runner, numbered, runner_of
 
 ROUNDING_MARGIN = 4.0  # other kernels round elsewhere, and more or less often
 _PADDED = 4  # inputs in the padded batch
@@ -117,15 +117,20 @@ def dense_parity(bundle: ExportBundle, answers: Path) -> DenseParity:
     Args:
         bundle: dense export.
         answers: ``.npz`` file as for ``parity``; an output may be that of the last positions alone.
+            Of a model that embeds also ``vector_i``, the embeddings.
     """
     runner = runner_of(bundle).open(bundle, tokenizer=False)
     with _open_answers(answers, runner) as arrays:
         wanted = runner.read_answers(arrays)
+        vectors = numbered(arrays, "vector")
     errors: list[float] = []
+    apart = [0.0]
     outside: list[int] = []
     alone: list[Array] = []
-    for each in wanted:
+    for each, vector in zip_longest(wanted, vectors):
         output = runner.run_alone(each.row)
+        if vector is not None:
+            apart.append(max_abs_error(runner.vector(output), vector))
         found = output[-len(each.output) :]
         errors.append(max_abs_error(found, each.output))
         outside += _outside(found, each.output, len(output))
@@ -138,6 +143,7 @@ def dense_parity(bundle: ExportBundle, answers: Path) -> DenseParity:
         padded_max_abs_error=padding_error(runner, [each.row for each in wanted], alone),
         largest_output=max(float(np.abs(each.output).max()) for each in wanted),
         first_position=min(outside, default=None),
+        vector_max_abs_error=max(apart),
     )
 
 

@@ -21,6 +21,7 @@ from edgelr.data.file_lists import IMAGES, SOUNDS
 from edgelr.data.tensors import require_arrays
 from edgelr.data.text import read_file
 from edgelr.model.first_look import ADAPTER, CONFIG
+from edgelr.model.sentence_modules import transformer_folder
 from edgelr.planning.files import read_plan
 from edgelr.planning.recipes import RECIPES, changed_recipe
 from edgelr.stages.source import DEFAULT, kind_of_source
@@ -143,7 +144,8 @@ def _unwritable(path: Path) -> str:
 def _require_model(model: str) -> None:
     """Refuse a path that is missing, or no model."""
     path = Path(model)
-    if path.is_dir() and not any((path / name).exists() for name in (CONFIG, ADAPTER)):
+    inner = transformer_folder(path)
+    if path.is_dir() and not any((inner / name).exists() for name in (CONFIG, ADAPTER)):
         graphs = ", ".join(sorted(each.name for each in path.glob("*.onnx"))[:3])
         raise InputError(
             f"{model} has no config.json; expected a Hugging Face model folder."
@@ -199,7 +201,8 @@ def _least_room(model: Path) -> tuple[int, int]:
         return 3 * size, 2 * size  # what lies beside the file is known when it is opened
     if model.suffix == ".gguf":
         return model_room(size // 4)  # a number has four bytes at most
-    parameters = sum(_parameters(path) for path in _weight_files(model)) if model.is_dir() else 0
+    files = _weight_files(transformer_folder(model)) if model.is_dir() else []
+    parameters = sum(map(_parameters, files))
     return model_room(parameters)
 
 

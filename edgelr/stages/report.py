@@ -213,6 +213,8 @@ def _loss_check(made: Made, validation: Validation) -> LossCheck | None:
         return LossCheck(predicted, measured, "nats per token")
     if "mean_cosine" in found:
         return LossCheck(predicted, 1 - found["mean_cosine"].value, "of cosine distance")
+    if "score_distance" in found:
+        return LossCheck(predicted, found["score_distance"].value, "of correlation")
     if "kl_divergence" in found:
         return LossCheck(predicted, found["kl_divergence"].value, "nats")
     return None

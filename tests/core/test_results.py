@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgelr.core.intervals import mean_interval
-from edgelr.core.results import Gate, Parity, Validation
+from edgelr.core.results import DenseParity, Gate, Parity, Validation
 
 PARITY = Parity(1e-4, 1e-3, 2e-4, greedy_prompts=8, greedy_identical=8, greedy_tokens=32)
 LOWER = Gate("perplexity", 21.0, 22.0, higher_is_better=False)
@@ -21,6 +21,13 @@ def test_parity_holds_up_to_its_limit(field: str) -> None:
     assert replace(PARITY, **{field: PARITY.max_abs_error_limit}).passed
     for wrong in (1.01 * PARITY.max_abs_error_limit, math.inf, math.nan):
         assert not replace(PARITY, **{field: wrong}).passed
+
+
+def test_embeddings_of_a_dense_graph_have_the_length_1() -> None:
+    found = DenseParity("torch", 2, 1e-4, 1e-4, largest_output=9.0, vector_max_abs_error=1e-4)
+    assert found.passed
+    for wrong in (2e-4, math.inf, math.nan):
+        assert not replace(found, vector_max_abs_error=wrong).passed
 
 
 def test_one_prompt_that_is_answered_otherwise_is_no_parity() -> None:

@@ -25,6 +25,7 @@ from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import as_tensors, named_inputs
 from edgelr.model.losses.dual_encoder import embedding
+from edgelr.model.losses.text_pair import reads_types
 from edgelr.runtime.requests import Execution
 from edgelr.runtime.runners import RUNNERS
 from edgelr.runtime.runners.decoder import DecoderRunner
@@ -37,6 +38,7 @@ from tests.conftest import ENCODER, TEXTS, beside, random_sounds
 
 PIVOTS = ("bert", "llama")  # an encoder and a decoder: what the quick suite knows of families
 FILLING = "bert:fill-mask"
+RANKING = "bert:text-ranking"
 SLOW = (
     "mt5",
     "opt",
@@ -46,7 +48,7 @@ SLOW = (
     "starcoder2",
     "stablelm",
 )  # traced like the others, of which CI runs some
-READING = ("qwen3:feature-extraction",)
+READING = ("qwen3:feature-extraction", "qwen2:text-classification")
 LABELLING = ("bert:text-classification", "bert:token-classification")
 TASK_PIVOTS = (*PIVOTS, *LABELLING)
 IMAGE_PIVOT = "vit:image-classification"
@@ -57,10 +59,19 @@ MATCH_PIVOT = "clip"
 def _marked(name: str) -> Any:
     if name in (*PIVOTS, IMAGE_PIVOT):
         return name
-    heads = (":fill-mask", ":token-classification")  # behind the same bodies, by other names only
-    reads = name.endswith(":feature-extraction") and name not in READING  # decoders, as one of them
-    slow = name in SLOW or reads or (name.endswith(heads) and name not in (FILLING, *LABELLING))
+    # heads behind the same bodies, and decoders that read, differ by names alone: one is enough
+    heads = (":fill-mask", ":token-classification", ":text-ranking")
+    alike = name.endswith(heads) or name in READERS
+    slow = name in SLOW or (alike and name not in (FILLING, RANKING, *LABELLING, *READING))
     return pytest.param(name, marks=pytest.mark.slow if slow else pytest.mark.breadth)
+
+
+READERS = [
+    f"{name}:{task}"
+    for name, each in EXPORTERS.items()
+    if each.reading is not None
+    for task in each.tasks[1:]
+]
 
 
 PAIRS = [name for name, each in EXPORTERS.items() if beside(each.tasks[0]) == ENCODER]
@@ -142,6 +153,8 @@ def make_place(folder: Path) -> Staging:
 def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
     """Random ids and their mask, the first row with padding; or pixels or sounds, without.
 
+    Of a reranker, the second half of each row is the second text.
+
     Of a model that compares images with texts, both: pixels of as many images as texts.
     """
     rng = np.random.default_rng(rows)
@@ -166,6 +179,9 @@ def batch(model: LoadedModel, rows: int, tokens: int, padded: int = 0) -> Batch:
             ids = random_sounds(model.sound, rows)
             mask = np.ones((rows, model.sound.tokens), np.int64)
         return SourceAndTarget(ids, mask, target), np.ones((rows, length), np.int64)
+    if model.modality == "text_pair" and reads_types(model.module.config):
+        types = np.broadcast_to(np.arange(tokens) >= tokens // 2, ids.shape)
+        return np.stack([ids, types], axis=1), mask
     return ids, mask
 
 

@@ -23,6 +23,7 @@ from tests.helpers.runtime_graphs import (
     encoder_model,
     image_model,
     image_weight,
+    pair_model,
     tensors_model,
     text_model,
     write_bundle,
@@ -45,6 +46,8 @@ def write_modality(folder: Path, modality: str, seed: int = 0) -> ExportBundle:
     if modality == "text_encoder":
         return write_bundle(folder, encoder_model(seed))
     changes: dict[str, Any] = {"modality": modality, "pooling": None}
+    if modality == "text_pair":
+        return write_bundle(folder, pair_model(seed), task="text-ranking", **changes)
     if modality == "image_encoder":
         changes |= {"task": "image-classification", "image": IMAGE, "context_tokens": IMAGE.tokens}
         return write_bundle(folder, image_model(seed), **changes)
@@ -96,6 +99,10 @@ def reference_answers(modality: str, seed: int = 0) -> dict[str, np.ndarray]:
     ids = [np.array(row) for row in PROMPTS]
     if modality == "text_encoder":
         return _numbered(input_ids=ids, output=[table[row] for row in ids])
+    if modality == "text_pair":
+        pairs = [np.stack([row, np.arange(len(row)) >= len(row) // 2]) for row in ids]
+        scores = [(table[row, 0] * (types + 1)).sum(keepdims=True) for row, types in pairs]
+        return _numbered(input_ids=pairs, output=scores)
     if modality == "image_encoder":
         return _numbered(pixel_values=list(pixels), output=list(colors))
     if modality == "dual_encoder":

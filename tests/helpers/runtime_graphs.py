@@ -104,6 +104,26 @@ def encoder_model(seed: int = 0) -> ModelProto:
     return make_model(nodes, inputs, outputs, constants)
 
 
+def pair_model(seed: int = 0) -> ModelProto:
+    """Make a reranker that adds the scores of tokens; those of the second text count double."""
+    constants = {
+        "table": embedding_table(seed)[:, 0],
+        "one": np.array(1, np.int64),
+        "axis": np.array([1], np.int64),
+    }
+    nodes = [
+        ("Gather", ["table", "input_ids"], ["scores"], {}),
+        ("Add", ["token_type_ids", "one"], ["place"], {}),
+        ("Mul", ["place", "attention_mask"], ["counts"], {}),
+        ("Cast", ["counts"], ["weights"], {"to": TensorProto.FLOAT}),
+        ("Mul", ["scores", "weights"], ["weighted"], {}),
+        ("ReduceSum", ["weighted", "axis"], ["logits"], {"keepdims": 1}),
+    ]
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    inputs = [(name, TensorProto.INT64, ["batch", "tokens"]) for name in names]
+    return make_model(nodes, inputs, [("logits", TensorProto.FLOAT, ["batch", 1])], constants)
+
+
 def image_model(seed: int = 0, output: str = "logits") -> ModelProto:
     """Make a model of the mean color of an image."""
     constants = {"weight": image_weight(seed), "axes": np.array([2, 3], np.int64)}

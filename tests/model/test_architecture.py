@@ -43,6 +43,7 @@ def task_in(folder: Path, asked: Task | None = None) -> Task:
         ("gpt2", "GPT2LMHeadModel", "text-generation"),
         ("llama", "LlamaForCausalLM", "text-generation"),
         ("llama", "LlamaModel", "feature-extraction"),
+        ("qwen2", "Qwen2ForSequenceClassification", "text-classification"),
         ("marian", "MarianMTModel", "text2text-generation"),
         ("whisper", "WhisperForConditionalGeneration", "automatic-speech-recognition"),
         ("deit", "DeiTForImageClassificationWithTeacher", "image-classification"),
@@ -67,7 +68,7 @@ def test_a_model_of_no_named_architecture_has_the_first_task(tmp_path: Path) -> 
         ("bart", "BartForSequenceClassification", "--task text2text-generation"),
         ("gpt2", "GPT2ForSequenceClassification", "--task text-generation"),
         ("gpt2", "GPT2Model", "--task text-generation"),
-        ("qwen2", "Qwen2ForSequenceClassification", "--task feature-extraction"),
+        ("qwen2", "Qwen2ForTokenClassification", "--task feature-extraction"),
         ("t5", "T5EncoderModel", "--task text2text-generation"),
         ("vit", "ViTForMaskedImageModeling", "--task feature-extraction"),
     ],
@@ -91,6 +92,12 @@ def sentence_folder(folder: Path) -> Path:
 def test_a_folder_of_sentence_transformers_embeds(tmp_path: Path) -> None:
     folder = sentence_folder(folder_of(tmp_path, "bert", architectures=["BertForMaskedLM"]))
     assert task_in(folder) == "feature-extraction"
+
+
+def test_a_cross_encoder_of_sentence_transformers_scores(tmp_path: Path) -> None:
+    changes = {"architectures": ["BertForSequenceClassification"], "num_labels": 1}
+    folder = sentence_folder(folder_of(tmp_path, "bert", **changes))
+    assert task_in(folder) == "text-ranking"
 
 
 def test_a_decoder_that_embeds_does_not_become_one_that_writes(tmp_path: Path) -> None:

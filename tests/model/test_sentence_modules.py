@@ -13,7 +13,13 @@ import torch
 from edgelr.core.errors import InputError
 from edgelr.core.vocabulary import Pooling
 from edgelr.model.losses import pool
-from edgelr.model.sentence_modules import pooling_of, prompts_of
+from edgelr.model.sentence_modules import (
+    DenseLayer,
+    dense_layers_of,
+    pooling_of,
+    prompts_of,
+    transformer_folder,
+)
 from edgelr.runtime.runners.forward import pooled
 
 OLD = "sentence_transformers.models."
@@ -77,15 +83,60 @@ def test_other_poolings_are_refused(tmp_path: Path, config: dict[str, Any], mess
         pooling_of(written(tmp_path, config, "Pooling"))
 
 
-@pytest.mark.parametrize("kind", ["Dense", "LSTM", "WeightedLayerPooling", "CNN"])
+@pytest.mark.parametrize("kind", ["LayerNorm", "LSTM", "WeightedLayerPooling", "CNN"])
 def test_other_modules_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match=f"Transformer, Pooling, {kind}.*without {kind} would"):
         pooling_of(written(tmp_path, {"pooling_mode": "mean"}, "Pooling", kind))
 
 
-def test_a_transformer_elsewhere_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has its Transformer in 0_Transformer"):
-        pooling_of(written(tmp_path, None, "Pooling", path="0_Transformer"))
+def test_modules_in_another_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Pooling, Normalize, Dense.*Expected Transformer"):
+        pooling_of(written(tmp_path, {"pooling_mode": "mean"}, "Pooling", "Normalize", "Dense"))
+
+
+def dense(folder: Path, **config: Any) -> Path:
+    """Write modules.json with a Dense layer behind the pooling."""
+    written(folder, {"pooling_mode": "mean"}, "Pooling", "Dense", "Normalize")
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("torch.nn.modules.activation.Tanh", "Tanh"),
+        ("torch.nn.modules.linear.Identity", "Identity"),
+        ("torch.nn.modules.activation.GELU", "GELU"),
+    ],
+)
+def test_dense_layers_are_read_with_their_activation(tmp_path: Path, told: str, name: str) -> None:
+    dense(tmp_path, in_features=4, out_features=2, bias=True, activation_function=told)
+    weights = tmp_path / "2_Dense" / "model.safetensors"
+    weights.write_bytes(b"")
+    assert dense_layers_of(tmp_path) == (DenseLayer(weights, name),)
+    assert pooling_of(tmp_path) == "mean"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"activation_function": "torch.nn.modules.activation.Softmax"}, "the activation .*Softm"),
+        ({"module_input_name": "token_embeddings"}, "Dense layer of token_embeddings"),
+        ({"activation_function": "torch.nn.modules.activation.Tanh"}, "holds no model.safetensors"),
+    ],
+)
+def test_other_dense_layers_are_refused(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        dense_layers_of(dense(tmp_path, **config))
+
+
+def test_a_transformer_elsewhere_is_found(tmp_path: Path) -> None:
+    assert transformer_folder(tmp_path) == tmp_path
+    written(tmp_path, None, "Pooling", path="0_Transformer")
+    assert transformer_folder(tmp_path) == tmp_path / "0_Transformer"
+    assert pooling_of(tmp_path) == "mean"
 
 
 def test_texts_that_are_changed_first_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edgelr.core.results import Metric
 from edgelr.runtime.evaluators.choices import compare_choices
-from edgelr.runtime.evaluators.embedding import compare_embeddings, overlap, spearman
+from edgelr.runtime.evaluators.embedding import compare_embeddings, overlap
 
 
 class VectorModel:
@@ -75,14 +75,6 @@ def test_retrieval_is_judged_where_there_is_something_to_retrieve() -> None:
     found = by_name(compare_embeddings(model, model, texts))["overlap_at_10"]
     assert (found.value, found.samples) == (1, 60)
     assert "overlap_at_10" not in by_name(compare_embeddings(model, model, texts[:20]))
-
-
-def test_spearman_of_ties_equals_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    generator = np.random.default_rng(0)
-    first, second = generator.integers(5, size=40), generator.integers(5, size=40)
-    assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
-    assert spearman(first, -first) == pytest.approx(-1)
 
 
 def test_a_turn_of_both_embeddings_changes_no_choice() -> None:

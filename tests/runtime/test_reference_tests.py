@@ -41,6 +41,7 @@ def stored(bundle: ExportBundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def test_the_modalities_that_have_tests_are_known() -> None:
     names = ["decoder", "encoder_decoder", "image_encoder", "tensors", "text_encoder"]
+    names.append("text_pair")
     assert REFERENCE_TESTS.names() == names
     assert all(test.suite.is_file() for _, test in REFERENCE_TESTS.items())
 

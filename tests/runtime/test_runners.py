@@ -29,6 +29,7 @@ ONE_THREAD = Execution(threads=1)
 PHASES = {  # phase, batch, tokens, context; of prefills of 8 tokens and contexts of 12
     "decoder": [("prefill", 1, 8, 0), ("decode", 1, 1, 12)],
     "text_encoder": [("forward", 1, CONTEXT, 0), ("forward", 8, CONTEXT, 0)],
+    "text_pair": [("forward", 1, CONTEXT, 0), ("forward", 8, CONTEXT, 0)],
     "image_encoder": [("forward", 1, IMAGE.tokens, 0), ("forward", 8, IMAGE.tokens, 0)],
     "encoder_decoder": [("forward", 1, CONTEXT, 0), ("decode", 1, 1, 0), ("decode", 1, 1, 12)],
     "speech": [("forward", 1, SOUND.tokens, 0), ("decode", 1, 1, 0), ("decode", 1, 1, 12)],
@@ -42,12 +43,14 @@ PHASES = {  # phase, batch, tokens, context; of prefills of 8 tokens and context
 PROFILED = {
     "decoder": ("prefill", 1, 5, 0),
     "text_encoder": ("forward", 1, 5, 0),
+    "text_pair": ("forward", 1, 5, 0),
     "encoder_decoder": ("decode", 1, 1, 0),
     "speech": ("decode", 1, 1, 0),
 }
 CAPPED = {  # tokens at once, context, phases; of a batch of 2, prefills of 8 and contexts of 20
     "decoder": (8, 20, {("decode", 2, 1, 19): 64}),
     "text_encoder": (8, 20, {("forward", 2, 8, 0): 1}),
+    "text_pair": (8, 20, {("forward", 2, 8, 0): 1}),
     "image_encoder": (IMAGE.tokens, IMAGE.tokens, {("forward", 2, IMAGE.tokens, 0): 1}),
     "encoder_decoder": (20, 20, {("forward", 2, 20, 0): 1, ("decode", 2, 1, 19): 64}),
     "speech": (SOUND.tokens, 20, {("forward", 2, SOUND.tokens, 0): 1, ("decode", 2, 1, 19): 64}),
@@ -137,7 +140,8 @@ def test_all_phases_are_timed_without_a_tokenizer(modality: str, bundle: ExportB
 @every_modality
 def test_operators_are_those_of_the_profiled_phase(modality: str, bundle: ExportBundle) -> None:
     found = {each.operator for each in operators(bundle, 5, ONE_THREAD, runs=2)}
-    expected = {"text_encoder": "Gather", "dual_encoder": "ReduceMean"}.get(modality, "MatMul")
+    others = {"text_encoder": "Gather", "text_pair": "Gather", "dual_encoder": "ReduceMean"}
+    expected = others.get(modality, "MatMul")
     assert expected in found
     assert ("CumSum" in found) == (modality in ("decoder", "encoder_decoder", "speech"))
 

@@ -89,12 +89,12 @@ def test_a_tokenizer_without_a_mask_fills_none(tmp_path: Path) -> None:
 
 def test_a_task_of_another_family_is_refused(tiny_decoder_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"llama are for text-generation, feature-ext"):
-        load(str(tiny_decoder_folder), Cache(tmp_path), task="text-classification")
+        load(str(tiny_decoder_folder), Cache(tmp_path), task="token-classification")
 
 
-def test_a_head_that_predicts_numbers_is_refused(tmp_path: Path) -> None:
+def test_a_head_that_predicts_several_numbers_is_refused(tmp_path: Path) -> None:
     folder = write_tiny(
-        tmp_path / "model", "bert", "text-classification", num_labels=1, problem_type="regression"
+        tmp_path / "model", "bert", "text-classification", num_labels=3, problem_type="regression"
     )
     with pytest.raises(InputError, match=r"predicts numbers.*--task feature-extraction"):
         load(str(folder), Cache(tmp_path / "cache"))

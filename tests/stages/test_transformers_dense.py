@@ -14,17 +14,22 @@ import onnx_ir as ir
 import pytest
 
 from edgelr import pipeline
+from edgelr.core.bundle import Manifest
 from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.device.profile import load_profile
 from edgelr.model.dimensions import compared_lengths
 from edgelr.model.exporter import Exporter
+from edgelr.model.load import load
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.sources.transformers import ModelSource
+from edgelr.stages.transformers import dense as exports
 from edgelr.stages.transformers.dense import as_exported, dense_export
 from tests.conftest import MakeModel
 from tests.helpers.run_exports import Recorder, quick_settings
+from tests.stages.test_bundle_tests import write_biased
+from tests.stages.test_embedders import embedder, with_layers
 
 pytestmark = pytest.mark.whole
 
@@ -146,18 +151,86 @@ def test_a_corrupted_graph_is_caught_before_statistics(
     tiny_models: dict[str, LoadedModel], root: Path, tmp_path: Path,
     family: str, change: Change, place: str,
 ) -> None:  # fmt: skip
-    model = tiny_models[family]
-    broken = replace(model, exporter=corrupting(model.exporter, change, root / family))
+    assert_caught(tiny_models[family], change, place, tmp_path, root / family)
+
+
+def nothing(graph: ir.Graph) -> None:
+    """Leave the graph as it is: something beside it is wrong."""
+
+
+def assert_caught(
+    model: LoadedModel, change: Change, place: str, folder: Path, traced: Path | None = None
+) -> None:
+    """Plan a run of a model whose graph is changed; it ends before statistics.
+
+    Args:
+        model: model that is planned.
+        change: corruption of its graph.
+        place: part of the message.
+        folder: folder of the test.
+        traced: folder that keeps the graph as it was traced, for further corruptions.
+    """
+    kept = traced or folder / "traced"
+    broken = replace(model, exporter=corrupting(model.exporter, change, kept))
     settings, recorder = quick_settings(model.folder), Recorder()
     with pytest.raises(InputError, match=f"does not answer like the model in torch.*{place}"):
         pipeline.plan(
             settings,
             load_profile("generic-cpu"),
-            Run(Cache(tmp_path / "cache"), recorder),
+            Run(Cache(folder / "cache"), recorder),
             source=ModelSource(broken),
         )
     assert recorder.stages == ["dense export"]
-    assert not list((tmp_path / "cache").glob("dense-*"))  # nothing wrong is kept
+    assert not list((folder / "cache").glob("dense-*"))  # nothing wrong is kept
+
+
+@pytest.mark.parametrize("family", ["bert", "qwen2"])
+def test_a_bias_that_is_dropped_is_caught(tmp_path: Path, family: str) -> None:
+    """Of a graph that was traced, and of one that onnxruntime-genai built."""
+    folder = write_biased(tmp_path / "model", family)
+    model = load(str(folder), Cache(tmp_path / "loaded"))
+    assert_caught(model, missing_bias, "outputs differ by .* from position", tmp_path)
+
+
+def test_another_pooling_is_caught(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is none of the graph's, but of those who read its manifest."""
+    model = replace(make_model("bert"), pooling="cls")
+    written = exports.dense_manifest
+
+    def mean(*given: Any) -> Manifest:
+        return replace(written(*given), pooling="mean")
+
+    monkeypatch.setattr(exports, "dense_manifest", mean)
+    assert_caught(model, nothing, "other embeddings, .* pooled otherwise", tmp_path)
+    monkeypatch.undo()
+    found = dense_export(model, Run(Cache(tmp_path / "whole"))).parity
+    assert 0 < found.vector_max_abs_error < 1e-5
+
+
+def test_a_layer_behind_the_pooling_is_caught(tmp_path: Path) -> None:
+    folder = embedder(tmp_path / "model", "bert", "mean_tokens")
+    with_layers(folder, 24)
+    model = load(str(folder), Cache(tmp_path / "loaded"))
+
+    def dropped(graph: ir.Graph) -> None:
+        name, bias = weight(graph, "sentence_layers", "bias")
+        put(graph, name, np.zeros_like(bias))
+
+    assert_caught(model, dropped, "outputs differ by", tmp_path)
+
+
+def test_a_reranker_that_confuses_its_texts_is_caught(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    def one_type(graph: ir.Graph) -> None:
+        name, table = weight(graph, "token_type_embeddings")
+        table[1] = table[0]
+        put(graph, name, table)
+
+    model = make_model("bert", "text-ranking")
+    assert_caught(model, one_type, "outputs differ by", tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["linear", "yarn"])

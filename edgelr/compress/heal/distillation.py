@@ -82,7 +82,8 @@ def batches(rows: Iterable[Piece], batch_tokens: int) -> Iterator[Batch]:
 
 
 def _padded(rows: list[Piece]) -> Batch:
-    inputs = torch.nn.utils.rnn.pad_sequence([row.inputs for row in rows], batch_first=True)
+    tokens_first = [row.inputs.movedim(-1, 0) for row in rows]  # pairs of texts are (2, tokens)
+    inputs = torch.nn.utils.rnn.pad_sequence(tokens_first, batch_first=True).movedim(1, -1)
     lengths = torch.tensor([row.tokens for row in rows])
     return inputs, (torch.arange(int(lengths.max())) < lengths[:, None]).long()
 
@@ -91,14 +92,14 @@ def distillation_loss(model: LoadedModel, factors: FactorSet, batch: Batch) -> T
     """Compare the model with ``factors`` with the dense one; a float64 scalar.
 
     Decoders, and models that label: mean of KL(dense || compressed) over the real tokens, or over
-    the texts or images, in nats. Others: mean over the texts or images of one minus the cosine of
-    the two embeddings.
+    the texts or images, in nats. Others: mean over the texts or images of half the squared distance
+    of the two answers: of embeddings, one minus their cosine.
     """
     with torch.no_grad():
         teacher = answers(model, *batch)
     with installed(model.module, factors):
         student = answers(model, *batch)
-    if TASKS.get(model.task).loss != "embedding":
+    if not TASKS.get(model.task).answers_numbers:
         return _divergence(student.float(), teacher.float(), counted(student, model, *batch))
     return (student - teacher).square().sum(-1).mean() / 2  # 1 - cosine, without cancellation
 

@@ -1,4 +1,6 @@
-"""Answers that models are compared by, in torch, and their gradients: unit embeddings, or logits.
+"""Answers that models are compared by, in torch, and their gradients: numbers, or logits.
+
+Numbers are unit embeddings, or scores over their standard deviation.
 
 Logits come as ``(rows, decisions, classes)``: a decision is a token, or the one label of a text
 or an image; where these may have several labels, each of them is a decision between yes and no.
@@ -89,13 +91,14 @@ def answers(model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
     """Run a batch; the arguments are those of ``named_inputs``.
 
     Returns:
-        Logits ``(rows, decisions, classes)``, or unit embeddings ``(rows, hidden)`` in float64.
+        Logits ``(rows, decisions, classes)``; or in float64 unit embeddings ``(rows, hidden)``, or
+        scores over their deviation ``(rows, 1)``.
     """
     return _compared(model, mask, named_inputs(model, inputs, mask))
 
 
 def counted(answered: Tensor, model: LoadedModel, inputs: Inputs, mask: Tensor) -> Tensor:
-    """Tell which decisions have a loss, ``(rows, decisions)``; an embedding counts once."""
+    """Tell which decisions have a loss, ``(rows, decisions)``; numbers count once."""
     if TASKS.get(model.task).by_row:
         return torch.ones(answered.shape[:-1], dtype=torch.bool)
     return decided_tokens(model, inputs, mask)
@@ -123,7 +126,9 @@ def backward(model: LoadedModel, inputs: Inputs, mask: Tensor, generator: torch.
     encoder has no head, and what its users compare are pooled, normalized embeddings. Read as the
     mean of a Gaussian of unit variance, an embedding ``e`` has the Fisher ``J^T J``, and the
     gradients ``J^T noise`` of ``<e, noise>`` have just that moment; the predicted loss is then
-    half the squared distance of the embeddings, which is one minus their cosine. Prompts: labels
+    half the squared distance of the embeddings, which is one minus their cosine. Scores of a
+    reranker, divided by their standard deviation, likewise: half the mean squared distance is one
+    minus their correlation, where errors have nothing to do with the scores. Prompts: labels
     are sampled from the softmax over them, also where every prompt has a probability of its own:
     what is judged is the choice.
     """
@@ -154,7 +159,7 @@ def backward_twice(
     """
     answered = _differentiable(model, inputs, mask)
     found = answered.detach()
-    if TASKS.get(model.task).loss == "embedding":
+    if TASKS.get(model.task).answers_numbers:
         residual = found - expected
     else:
         real = counted(answered, model, inputs, mask)
@@ -180,7 +185,7 @@ def _send_sampled(
 ) -> None:
     """Send the gradients of ``backward`` back from given answers."""
     traits = TASKS.get(model.task)
-    if traits.loss == "embedding":
+    if traits.answers_numbers:
         answered.backward(torch.randn(answered.shape, generator=generator).to(answered.dtype))
         return
     real = counted(answered, model, inputs, mask)

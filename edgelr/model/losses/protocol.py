@@ -148,9 +148,12 @@ class ModalityLoss(Protocol):
     def compared(self, model: LoadedModel, output: Any, mask: Tensor) -> Tensor:
         """Take the compared answers from a model's output; see ``losses.answers``."""
         traits = TASKS.get(model.task)
-        found: Tensor = getattr(output, traits.output)
+        found: Tensor = getattr(output, model.output)
         if traits.loss == "embedding":  # float64: cosines near 1 are compared
-            return functional.normalize(pool(found, mask, model.pooling).double(), dim=-1)
+            pooled = found if model.sentence_layers else pool(found, mask, model.pooling)
+            return functional.normalize(pooled.double(), dim=-1)
+        if traits.loss == "score":
+            return found.double() / model.score_deviation
         if traits.loss != "label":
             return found
         config: Any = model.module.config
@@ -227,8 +230,9 @@ class ModalityLoss(Protocol):
 
     def reference_answer(self, model: LoadedModel, row: Inputs) -> Tensor:
         """Compute the output of the model's graph for a batch of one."""
-        answered = model.module(**self.named_inputs(model, row, torch.ones_like(row)))
-        found: Tensor = getattr(answered, TASKS.get(model.task).output)
+        real = torch.ones(len(row), row.shape[-1], dtype=torch.long)
+        answered = model.module(**self.named_inputs(model, row, real))
+        found: Tensor = getattr(answered, model.output)
         return found
 
 

@@ -27,7 +27,12 @@ def tokenize(folder: Path, texts: list[str], max_tokens: int) -> dict[str, Any]:
 
 
 def pool(hidden: Any, mask: Any, pooling: str) -> Any:
-    """Make one vector of the tokens that are not padding, as the model was trained to."""
+    """Make one vector of the tokens that are not padding, as the model was trained to.
+
+    A graph with layers behind its pooling gives one already.
+    """
+    if hidden.ndim == 2:
+        return hidden
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "max":

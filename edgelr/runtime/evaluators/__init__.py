@@ -84,6 +84,14 @@ class LabellingRunner(Protocol):
         ...
 
 
+class ScoringRunner(Protocol):
+    """A reranker: pairs of texts in, one score for each out, ``(pairs,)`` float32."""
+
+    def score(self, pairs: Sequence[Any], /) -> Array:
+        """Return one score for each pair."""
+        ...
+
+
 class MatchingRunner(Protocol):
     """One that compares images with texts: both become unit vectors ``(samples, features)``."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgelr.core.intervals import mean_interval
+from edgelr.core.ranks import spearman
 from edgelr.core.results import Metric
 from edgelr.core.vocabulary import Array, Progress
 from edgelr.runtime.evaluators import EVALUATORS, EmbeddingRunner, Evaluator
@@ -74,11 +75,6 @@ def _nearest(vectors: Array, count: int) -> Array:
     return nearest
 
 
-def spearman(first: Array, second: Array) -> float:
-    """Compute Spearman's rank correlation of two vectors ``(n,)``; ties share their mean rank."""
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
 def _unit_rows(parts: Sequence[Array]) -> Array:
     """Join batches of vectors, and normalize them in float64: a cosine must not exceed 1."""
     vectors = np.concatenate(parts).astype(np.float64)
@@ -91,13 +87,6 @@ def _similarities(vectors: Array) -> Array:
     rows, columns = np.triu_indices(len(vectors), k=1)
     similarities: Array = (vectors @ vectors.T)[rows, columns]
     return similarities
-
-
-def _ranks(values: Array) -> Array:
-    """Rank ``values`` from 1; equal values get the mean of the ranks that they span."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean_ranks: Array = np.cumsum(counts) - (counts - 1) / 2
-    return mean_ranks[inverse]
 
 
 EVALUATORS.register("embedding")(Evaluator(("feature-extraction",), compare_embeddings))

@@ -114,6 +114,10 @@ class Runner(Protocol):
         """Run rows as one batch, padded where they differ; return the answers without padding."""
         ...
 
+    def vector(self, output: Array) -> Array:
+        """Make the embedding of what the graph answered to a row alone, where the model embeds."""
+        return output
+
     def generate(self, row: Any, new_tokens: int) -> list[int]:
         """Continue or answer a row by its likeliest tokens; nothing, where no text is generated."""
         return []

@@ -36,8 +36,12 @@ def unit(vectors: Array) -> Array:
 def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
     """Pool ``(batch, tokens, features)`` over the real tokens to unit vectors.
 
+    What a graph has pooled itself, ``(batch, features)``, is only normalized.
+
     The rules are those of sentence-transformers; that of ``mean_sqrt_len`` changes only the length.
     """
+    if hidden.ndim == 2:
+        return unit(hidden)
     if pooling == "cls":
         return unit(hidden[:, 0])
     if pooling == "max":
@@ -49,6 +53,12 @@ def pooled(hidden: Array, mask: Array, pooling: Pooling) -> Array:
         mask = places
     weights = (mask / mask.sum(-1, keepdims=True)).astype(np.float32)
     return unit((hidden * weights[..., None]).sum(1))
+
+
+def vector_of(output: Array, pooling: Pooling) -> Array:
+    """Pool what a graph answers to a row alone, ``(tokens, features)``, to a unit vector."""
+    found: Array = pooled(output[None], np.ones((1, len(output)), np.int64), pooling)[0]
+    return found
 
 
 def each_decision(logits: Array) -> Array:

@@ -29,7 +29,13 @@ from edgelr.runtime.requests import (
 )
 from edgelr.runtime.runners import RUNNERS, Runner
 from edgelr.runtime.runners.files import images_of
-from edgelr.runtime.runners.forward import each_decision, forward_phases, output_of, pooled
+from edgelr.runtime.runners.forward import (
+    each_decision,
+    forward_phases,
+    output_of,
+    pooled,
+    vector_of,
+)
 
 if TYPE_CHECKING:
     from edgelr.runtime.session import Session
@@ -123,6 +129,9 @@ class ImageEncoderRunner(Runner):
     def run_together(self, rows: Sequence[Array]) -> list[Array]:
         """Run images ``(3, side, side)`` as one batch; return the answer to each."""
         return list(self.run(np.stack(rows)))
+
+    def vector(self, output: Array) -> Array:
+        return vector_of(output, self.pooling)
 
     def embed(self, paths: Sequence[Path], batch: int = _BATCH) -> Array:
         """Compute one unit vector for each image file, ``(images, features)`` float32."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from edgelr.core.errors import InputError
 from edgelr.core.tasks import decides_each_label
 from edgelr.core.vocabulary import Array, Pooling
 from edgelr.data.labels import Record, label_ids, read_records, token_labels
-from edgelr.data.padding import right_padded
+from edgelr.data.padding import padding_token, right_padded
 from edgelr.data.text import mask_tokens, read_text, split_sentences
 from edgelr.runtime.evaluators import Known
 from edgelr.runtime.graphs import open_graph, random_ids
@@ -33,11 +33,14 @@ from edgelr.runtime.runners.forward import (
     forward_phases,
     output_of,
     pooled,
+    vector_of,
 )
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
+    from typing_extensions import Self
 
+    from edgelr.data.pairs import Pair
     from edgelr.runtime.session import Session
 
 _BATCH = 32
@@ -57,7 +60,7 @@ class TextEncoderRunner(Runner):
         max_tokens: length to which longer texts are cut.
         decides_each_label: whether several labels may be true: see ``tasks.decides_each_label``.
         mask_token: id of the token that is to be filled in; None where none is.
-        vocabulary: number of tokens, for random ones.
+        config: configuration of the model: its vocabulary, and the token that is padding.
 
     Raises:
         InputError: the graph has other inputs.
@@ -73,10 +76,11 @@ class TextEncoderRunner(Runner):
         max_tokens: int = 512,
         decides_each_label: bool = False,
         mask_token: int | None = None,
-        vocabulary: int = 0,
+        config: Mapping[str, Any] = {},
     ) -> None:
         self.session = session
-        self.vocabulary = vocabulary
+        self.vocabulary = int(config.get("vocab_size", 0))
+        self.padding = padding_token(config.get("pad_token_id"))
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.mask_token = mask_token
@@ -97,7 +101,7 @@ class TextEncoderRunner(Runner):
     @classmethod
     def open(
         cls, bundle: ExportBundle, execution: Execution = ON_CPU, tokenizer: bool = True
-    ) -> TextEncoderRunner:
+    ) -> Self:
         """Open the encoder of a bundle."""
         config = read_config(bundle)
         labels = len(config.get("id2label", ()))
@@ -109,7 +113,7 @@ class TextEncoderRunner(Runner):
             bundle.manifest.task == "text-classification"
             and decides_each_label(config.get("problem_type"), labels),
             bundle.manifest.mask_token,
-            int(config.get("vocab_size", 0)),
+            config,
         )
 
     @classmethod
@@ -157,28 +161,37 @@ class TextEncoderRunner(Runner):
         """Compute what the graph answers.
 
         Args:
-            input_ids: token ids, ``(batch, tokens)``.
-            attention_mask: mask of the same shape, 0 for padding; None for a batch without.
+            input_ids: token ids, ``(batch, tokens)``; of pairs of texts ``(batch, 2, tokens)``, the
+                second telling which text a token is of.
+            attention_mask: mask ``(batch, tokens)``, 0 for padding; None for a batch without.
 
         Returns:
             Hidden states ``(batch, tokens, features)``, logits of every token ``(batch, tokens,
             labels)`` or of every text ``(batch, labels)``; float32.
         """
-        mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
+        paired = input_ids.ndim == 3
+        ids = input_ids[:, 0] if paired else input_ids
+        mask = np.ones_like(ids) if attention_mask is None else attention_mask
         feeds = {
-            "input_ids": input_ids,
+            "input_ids": np.where(mask == 1, ids, self.padding),
             "attention_mask": mask,
-            "token_type_ids": np.zeros_like(input_ids),
+            "token_type_ids": input_ids[:, 1] if paired else np.zeros_like(ids),
         }
         wanted = {name: value for name, value in feeds.items() if name in self.session.inputs}
         (found,), _ = self.session.run(wanted, [self._output])
         return found.astype(np.float32, copy=False)
 
     def run_together(self, rows: Sequence[Array]) -> list[Array]:
-        """Run token ids ``(length,)`` as one padded batch; return the answer to each."""
-        outputs = self.run(*right_padded([row.tolist() for row in rows]))
+        """Run token ids ``(length,)`` as one padded batch; return the answer to each.
+
+        Those of pairs of texts are ``(2, length)``, see ``run``.
+        """
+        outputs = self.run(*right_padded(rows))
         cut = outputs.ndim == 3  # an answer for every token
         return [each[: len(row)] if cut else each for each, row in zip(outputs, rows, strict=True)]
+
+    def vector(self, output: Array) -> Array:
+        return vector_of(output, self.pooling)
 
     def embed(self, texts: Sequence[str], batch: int = _BATCH) -> Array:
         """Compute one unit vector for each text, ``(texts, features)`` float32."""
@@ -215,8 +228,8 @@ class TextEncoderRunner(Runner):
         real: Array = mask == 1
         return real if self.mask_token is None else real & (ids == self.mask_token)
 
-    def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenize texts."""
+    def encode(self, texts: Sequence[str | Pair]) -> list[Encoding]:
+        """Tokenize texts, or pairs of texts."""
         assert self.tokenizer is not None, "this encoder was opened without a tokenizer"
         return self.tokenizer.encode_batch(list(texts))
 

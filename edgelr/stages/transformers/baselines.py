@@ -55,7 +55,7 @@ def dense_in(
         sites = model.sites if whole else ()
         target = GraphTarget(computed, device.max_opset, device.ir_version, device.accuracy_level)
         opset, ir_version = build(model, dense.traced, sites, factors, path, target, blocks)
-        copy_companions(model.folder, folder)
+        copy_companions(model.folder, folder, bool(model.sentence_layers))
         write_manifest(folder, dense_manifest(model, computed, opset, ir_version, path))
 
     level = device.accuracy_level if whole else None

@@ -75,7 +75,7 @@ def _write(
     target = GraphTarget(precision, newest, device.ir_version, accuracy_level)
     traced, blocks = made.dense.traced, factored.blocks
     opset, ir_version = build(model, traced, subject.sites, factors, path, target, blocks)
-    copy_companions(model.folder, folder)
+    copy_companions(model.folder, folder, bool(model.sentence_layers))
     manifest = dense_manifest(model, precision, opset, ir_version, path)
     manifest = replace(
         manifest,

@@ -98,7 +98,7 @@ def _write(model: LoadedModel, folder: Path) -> None:
     if model.exporter.fuse is None:  # the two graphs are one: keep it once
         for file in folder.glob("model.onnx*"):
             file.unlink()
-    copy_companions(model.folder, bundle)
+    copy_companions(model.folder, bundle, bool(model.sentence_layers))
     write_genai_config(folder / "traced", bundle, "onnx/model.onnx", "cpu", model.longest_text)
     for file in (folder / "traced").rglob("*.onnx*"):
         file.unlink()
@@ -142,6 +142,11 @@ def _difference(found: DenseParity) -> str:
         return (
             f"outputs differ by {found.max_abs_error:.2e}{behind}, where the largest is "
             f"{found.largest_output:.2e}."
+        )
+    if not found.vector_max_abs_error <= DENSE_LIMIT:
+        return (
+            f"its tokens give other embeddings, which differ by {found.vector_max_abs_error:.2e} "
+            f"where their length is 1: they are pooled otherwise."
         )
     return (
         f"in a padded batch outputs differ by {found.padded_max_abs_error:.2e} from those of the "

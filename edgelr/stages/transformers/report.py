@@ -69,7 +69,8 @@ def calibration_notes(made: ModelPlanned) -> tuple[str, ...]:
 
 def _prompt_notes(model: LoadedModel) -> list[str]:
     """Name the prompts that sentence-transformers puts before the texts of an embedder."""
-    prompts = {} if model.pooling is None else prompts_of(model.folder)
+    embeds = model.pooling is not None or model.sentence_layers
+    prompts = prompts_of(model.folder) if embeds else {}
     usual = prompts.pop("", None)
     notes = [f"sentence-transformers puts “{usual}” before every text: do the same."] * bool(usual)
     if prompts:
