@@ -88,7 +88,7 @@ def parity(
         InputError: ``answers`` cannot be read.
     """
     runner = runner_of(bundle).open(bundle, execution)
-    with _open_answers(answers, runner) as arrays:
+    with open_answers(answers, runner) as arrays:
         wanted = runner.read_answers(arrays)
         if "rounding" in arrays and np.isfinite(arrays["rounding"]):
             limit = max(limit, ROUNDING_MARGIN * float(arrays["rounding"]))
@@ -119,7 +119,7 @@ def dense_parity(bundle: ExportBundle, answers: Path) -> DenseParity:
         answers: ``.npz`` file as for ``parity``; an output may be that of the last positions alone.
     """
     runner = runner_of(bundle).open(bundle, tokenizer=False)
-    with _open_answers(answers, runner) as arrays:
+    with open_answers(answers, runner) as arrays:
         wanted = runner.read_answers(arrays)
     errors: list[float] = []
     outside: list[int] = []
@@ -159,7 +159,7 @@ def twin_error(
     the largest output of the twin: the errors of float16 and of quantized products are relative.
     """
     runners = [runner_of(bundle).open(bundle, execution) for bundle in (shipped, twin)]
-    with _open_answers(answers, runners[0]) as arrays:
+    with open_answers(answers, runners[0]) as arrays:
         rows = [each.row for each in runners[0].read_answers(arrays)]
     worst = 0.0
     for row in rows:
@@ -188,7 +188,12 @@ def max_abs_error(found: Array, expected: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def _open_answers(path: Path, runner: Runner) -> NpzFile:
+def open_answers(path: Path, runner: Runner) -> NpzFile:
+    """Open a file of reference answers.
+
+    Raises:
+        InputError: it cannot be read, or is that of another kind of model.
+    """
     try:
         arrays: NpzFile = np.load(path, allow_pickle=False)
         missing = set(runner.answer_names).difference(getattr(arrays, "files", ()))
