@@ -52,7 +52,10 @@ def validate(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a bundle with the original again; exit code 3 where the gate fails."""
+    """Compare a bundle with the original again; exit code 3 where the gate fails.
+
+    On a board without torch or the original: with its own answers at the export.
+    """
     if under_cap:
         _run_under_cap(folder, profile, provider, as_json)
         return
@@ -74,6 +77,11 @@ def validate(
         print_json(found)
     else:
         print_metrics(found)
+    if found.parity is not None and not found.parity.passed:
+        raise GateError(
+            f"{folder} does not answer here as it did at the export: see the figures above. Copy "
+            f"the folder again, take the ONNX Runtime of the export, or compare with the original."
+        )
     if not found.passed:
         undecided = found.gate is not None and found.gate.undecided
         told = "is not surely inside" if undecided else "is outside"

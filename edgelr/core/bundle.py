@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MANIFEST = "edgelr/manifest.json"
+STORED_ANSWERS = "edgelr/answers.npz"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from onnx_ir.passes import InPlacePass, PassResult, Sequential
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgelr.graph.linears import SCOPES
-from edgelr.graph.nodes import MICROSOFT, constant, insert, multiply_by_transposed, replace_node
+from edgelr.graph.nodes import constant, insert, multiply_by_transposed, replace_node
+from edgelr.graph.plain import MICROSOFT
 
 FLAT_AXES = 3  # of what ONNX Runtime's kernel normalizes
 

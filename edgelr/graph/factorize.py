@@ -60,7 +60,8 @@ from edgelr.compress.factors import Dense, Factors, FactorSet, Kronecker, LowRan
 from edgelr.core.errors import EdgelrError
 from edgelr.graph.bind import Binding
 from edgelr.graph.emitter import Emitter
-from edgelr.graph.nodes import MICROSOFT, constant
+from edgelr.graph.nodes import constant
+from edgelr.graph.plain import MICROSOFT
 
 EXACT = 1  # accuracy level: products in float32
 

@@ -6,9 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgelr.compress.block_quantized import Blocks
-from edgelr.core.vocabulary import BLOCK_SIZE
-
-MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
+from edgelr.graph.plain import MICROSOFT, product_attributes
 
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -50,11 +48,5 @@ def quantized_product(
     stored: Blocks, inputs: list[ir.Value | None], accuracy_level: int, name: str
 ) -> ir.Node:
     """Make the MatMulNBits of a value, packed integers, scales and zero points."""
-    attributes = {
-        "K": stored.in_features,
-        "N": stored.out_features,
-        "bits": stored.bits,
-        "block_size": BLOCK_SIZE,
-        "accuracy_level": accuracy_level,
-    }
+    attributes = product_attributes(stored, accuracy_level)
     return ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT, name=name)

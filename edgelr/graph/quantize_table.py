@@ -18,7 +18,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 from edgelr.compress.block_quantized import Blocks
 from edgelr.core.errors import EdgelrError
 from edgelr.core.vocabulary import BLOCK_SIZE
-from edgelr.graph.nodes import MICROSOFT, constant, insert, quantized_product, replace_node
+from edgelr.graph.nodes import constant, insert, quantized_product, replace_node
+from edgelr.graph.plain import MICROSOFT
 
 _Tensors: TypeAlias = tuple[ir.Value, ir.Value, ir.Value]  # packed, scales, zero points
 

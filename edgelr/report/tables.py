@@ -57,7 +57,7 @@ def parity_table(parity: Parity) -> Table:
     """Show the differences of ONNX Runtime from the compressed model, and their limits."""
     limit = figure(parity.max_abs_error_limit)
     rows = [("largest absolute error", figure(parity.max_abs_error), limit)]
-    if parity.against == "torch":
+    if parity.against == "torch" or parity.padded_max_abs_error:
         rows.append(("the same, in a padded batch", figure(parity.padded_max_abs_error), limit))
     if parity.greedy_prompts:
         found = f"{parity.greedy_identical} of {parity.greedy_prompts}"
@@ -76,7 +76,7 @@ def dense_parity_table(parity: DenseParity) -> Table:
     rows = [
         (f"largest absolute error ({parity.rows} rows{texts})", figure(parity.max_abs_error), limit)
     ]
-    if parity.against == "torch":
+    if parity.against == "torch" or parity.padded_max_abs_error:
         rows.append(("the same, in a padded batch", figure(parity.padded_max_abs_error), limit))
     if parity.vector_max_abs_error:
         found = figure(parity.vector_max_abs_error)

@@ -81,8 +81,10 @@ def print_budget(budget: Budget, weight_bytes: int, console: Console | None = No
 
 
 def print_metrics(validation: Validation, console: Console | None = None) -> None:
-    """Print accuracy figures, and the verdict of the gate."""
+    """Print accuracy figures, the verdict of the gate, and parity where there is one."""
     console = console or _console()
+    if validation.parity is not None:
+        draw_table(console, "Answers", tables.parity_table(validation.parity))
     draw_table(console, f"Accuracy on {validation.text}", tables.accuracy_table(validation))
     if validation.gate is not None:
         gate = gate_sentence(validation.gate)

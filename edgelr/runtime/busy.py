@@ -58,18 +58,25 @@ def snapshot(processes: Iterable[int]) -> Snapshot | None:
     )
 
 
+def taken_by_others(before: Snapshot | None, after: Snapshot | None) -> float:
+    """Find the share of the cores that other processes took; 0 where nothing tells it."""
+    if before is None or after is None:
+        return 0.0
+    seconds = max(after.moment - before.moment, 1e-9) * usable_cores()
+    others = ((after.busy - before.busy) - (after.own - before.own)) / seconds
+    return min(max(0.0, others), 1.0)
+
+
 def busy_notes(before: Snapshot | None, after: Snapshot | None) -> tuple[str, ...]:
     """Say what disturbed a measurement between two moments."""
     if before is None or after is None:
         return ()
-    notes, cores = [], usable_cores()
-    seconds = max(after.moment - before.moment, 1e-9) * cores
-    others = ((after.busy - before.busy) - (after.own - before.own)) / seconds
+    notes, cores, others = [], usable_cores(), taken_by_others(before, after)
     if others > OTHERS_LIMIT or before.load > cores + 1:
         notes.append(
             f"The machine was busy while latency was measured: other processes took "
-            f"{max(0.0, others):.0%} of its {cores} cores, and the load average was "
-            f"{before.load:.1f}. Times and ratios are less sure than their intervals say."
+            f"{others:.0%} of its {cores} cores, and the load average was {before.load:.1f}. Times "
+            f"are less sure than they look; intervals of ratios allow for it."
         )
     if after.throttled > before.throttled or after.cooled:
         notes.append("The processor was slowed down for its heat while latency was measured.")

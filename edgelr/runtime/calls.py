@@ -23,6 +23,8 @@ from edgelr.runtime.worker_client import Worker
 if TYPE_CHECKING:  # what their arguments and results are, for whoever calls them here
     from edgelr.runtime.reference_tests.write import write_references as write_references
     from edgelr.runtime.sampling import sample_tokens as sample_tokens
+    from edgelr.runtime.stored_answers import same_answers as same_answers
+    from edgelr.runtime.stored_answers import store_answers as store_answers
     from edgelr.runtime.time_probes import time_graphs as time_graphs
     from edgelr.runtime.timed_session import operators as operators
     from edgelr.runtime.validate import accuracy as accuracy
@@ -52,6 +54,8 @@ CALLS: Mapping[str, Call] = {
     "operators": Call("timed_session", list[OperatorTime]),
     "sample_tokens": Call("sampling", Annotated[list[list[int]], AfterValidator(np.array)]),
     "time_graphs": Call("time_probes", list[list[float]]),
+    "store_answers": Call("stored_answers", None),
+    "same_answers": Call("stored_answers", Parity),
     "write_references": Call("reference_tests.write", None),
 }
 

@@ -20,7 +20,7 @@ from edgelr.core.measurement import Comparison, Measurement, MemoryUse, PhaseLat
 from edgelr.core.results import Interval
 from edgelr.core.vocabulary import Array, Progress
 from edgelr.data.tensors import SAMPLES
-from edgelr.runtime.busy import busy_notes, snapshot
+from edgelr.runtime.busy import OTHERS_LIMIT, busy_notes, snapshot, taken_by_others
 from edgelr.runtime.memory_cap import predict_peak
 from edgelr.runtime.requests import (
     ON_CPU,
@@ -36,6 +36,7 @@ from edgelr.runtime.worker_client import Opened, Worker
 
 REPETITIONS = 10
 PROCESSES_DIFFER = 0.02  # that two processes with one graph differ in speed, as long as they run
+MOST_LOST = 0.9  # of the cores, to others: what little is left still tells ten times from one
 SAME_GRAPH = "Both folders hold the same graph: what differs between their times is the machine."
 _WARM_UPS = 2  # the first run allocates, the second still meets cold caches
 
@@ -75,7 +76,7 @@ def measure(
     both = (runner_of(each).phases(each, sizes) for each in (dense, bundle))
     phases = min(both, key=lambda found: max(phase.tokens for phase in found))  # what both can read
     timing = _Timing(phases, execution, repetitions, progress, samples or bundle.folder / SAMPLES)
-    found, times, notes = _measure((dense, bundle), timing)
+    found, times, notes, others = _measure((dense, bundle), timing)
     ratios = {
         phase.key: phase.p50_ms / before.p50_ms
         for before, phase in zip(found[0].phases, found[1].phases, strict=True)
@@ -83,7 +84,7 @@ def measure(
     intervals = {
         phase.key: interval
         for phase, pair in zip(phases, times, strict=True)
-        if (interval := ratio_interval(*pair)) is not None
+        if (interval := ratio_interval(pair[0], pair[1], others)) is not None
     }
     if graph_hashes(dense) == graph_hashes(bundle) != {}:
         intervals = {key: _around_1(interval) for key, interval in intervals.items()}
@@ -101,15 +102,19 @@ def _around_1(found: Interval) -> Interval:
     return Interval(min(found.low, 1.0), max(found.high, 1.0), found.units)
 
 
-def ratio_interval(dense_ms: Sequence[float], bundle_ms: Sequence[float]) -> Interval | None:
+def ratio_interval(
+    dense_ms: Sequence[float], bundle_ms: Sequence[float], others: float = 0.0
+) -> Interval | None:
     """Find where the ratio of two medians lies, with 95 % confidence.
 
     Pairs of neighbours are resampled. What makes one process slower than another as long as it
-    runs, such as where its memory lies, is in no sample: ``PROCESSES_DIFFER`` moves the ends.
+    runs, such as where its memory lies, is in no sample: ``PROCESSES_DIFFER`` moves the ends. On a
+    busy machine one of the two may have lost all that other processes took: that moves them, too.
 
     Args:
         dense_ms: times of the dense graph, by repetition.
         bundle_ms: times of the bundle, by repetition.
+        others: share of the cores that other processes took.
     """
     dense, bundle = np.array(dense_ms), np.array(bundle_ms)
 
@@ -119,7 +124,8 @@ def ratio_interval(dense_ms: Sequence[float], bundle_ms: Sequence[float]) -> Int
     found = figure_interval(ratio, len(dense))
     if found is None:
         return None
-    wider = 1 + PROCESSES_DIFFER
+    lost = min(others, MOST_LOST) if others > OTHERS_LIMIT else 0.0
+    wider = (1 + PROCESSES_DIFFER) / (1 - lost)
     return Interval(max(0.0, found.low) / wider, found.high * wider, found.units)
 
 
@@ -133,7 +139,7 @@ def measure_one(
     """Measure one bundle alone; the arguments are those of ``measure``."""
     phases = runner_of(bundle).phases(bundle, sizes)
     timing = _Timing(phases, execution, repetitions, progress, bundle.folder / SAMPLES)
-    (found,), _, notes = _measure((bundle,), timing)
+    (found,), _, notes, _ = _measure((bundle,), timing)
     return replace(found, notes=notes)
 
 
@@ -150,22 +156,23 @@ class _Timing:
 
 def _measure(
     bundles: Sequence[ExportBundle], timing: _Timing
-) -> tuple[list[Measurement], list[Times], tuple[str, ...]]:
+) -> tuple[list[Measurement], list[Times], tuple[str, ...], float]:
     """Time all phases of all bundles, each bundle in a process of its own.
 
     Returns:
-        Measurements, the times of every phase, and notes on what disturbed them.
+        Measurements, the times of every phase, notes on what disturbed them, and the share of the
+        cores that other processes took.
     """
     inputs = TimedInputs(samples=timing.samples)
+    before = snapshot(())  # the kernel counts in hundredths of a second: a short run sees none
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker()) for _ in bundles]
         opened = [
             worker.open(bundle, timing.execution, inputs)
             for worker, bundle in zip(workers, bundles, strict=True)
         ]
-        before = snapshot(worker.pid for worker in workers)
         times = [_alternate(workers, phase, timing) for phase in timing.phases]
-        notes = busy_notes(before, snapshot(worker.pid for worker in workers))
+        after = snapshot(worker.pid for worker in workers)
         memories = [
             _memory(worker, start, bundle, timing)
             for worker, start, bundle in zip(workers, opened, bundles, strict=True)
@@ -174,7 +181,8 @@ def _measure(
         tuple(map(_latency, timing.phases, by_phase)) for by_phase in zip(*times, strict=True)
     ]
     parts = zip(bundles, opened, latencies, memories, strict=True)
-    return [_measurement(*part) for part in parts], times, notes
+    notes, others = busy_notes(before, after), taken_by_others(before, after)
+    return [_measurement(*part) for part in parts], times, notes, others
 
 
 def _alternate(workers: Sequence[Worker], phase: TimedPhase, timing: _Timing) -> Times:

@@ -88,7 +88,7 @@ def parity(
         InputError: ``answers`` cannot be read.
     """
     runner = runner_of(bundle).open(bundle, execution)
-    with _open_answers(answers, runner) as arrays:
+    with open_answers(answers, runner) as arrays:
         wanted = runner.read_answers(arrays)
         if "rounding" in arrays and np.isfinite(arrays["rounding"]):
             limit = max(limit, ROUNDING_MARGIN * float(arrays["rounding"]))
@@ -120,7 +120,7 @@ def dense_parity(bundle: ExportBundle, answers: Path) -> DenseParity:
             Of a model that embeds also ``vector_i``, the embeddings.
     """
     runner = runner_of(bundle).open(bundle, tokenizer=False)
-    with _open_answers(answers, runner) as arrays:
+    with open_answers(answers, runner) as arrays:
         wanted = runner.read_answers(arrays)
         vectors = numbered(arrays, "vector")
     errors: list[float] = []
@@ -165,7 +165,7 @@ def twin_error(
     the largest output of the twin: the errors of float16 and of quantized products are relative.
     """
     runners = [runner_of(bundle).open(bundle, execution) for bundle in (shipped, twin)]
-    with _open_answers(answers, runners[0]) as arrays:
+    with open_answers(answers, runners[0]) as arrays:
         rows = [each.row for each in runners[0].read_answers(arrays)]
     worst = 0.0
     for row in rows:
@@ -194,7 +194,12 @@ def max_abs_error(found: Array, expected: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def _open_answers(path: Path, runner: Runner) -> NpzFile:
+def open_answers(path: Path, runner: Runner) -> NpzFile:
+    """Open a file of reference answers.
+
+    Raises:
+        InputError: it cannot be read, or is that of another kind of model.
+    """
     try:
         arrays: NpzFile = np.load(path, allow_pickle=False)
         missing = set(runner.answer_names).difference(getattr(arrays, "files", ()))

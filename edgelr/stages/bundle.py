@@ -51,10 +51,14 @@ def require_provider(settings: Settings, dense: DenseExport) -> None:
 def validate(
     source: Source, made: Planned[Any, Any], written: Written, place: Staging, run: Run
 ) -> Validation:
-    """Compare with what the factors compute (parity) and with the original (accuracy)."""
+    """Compare with what the factors compute (parity) and with the original (accuracy).
+
+    What the bundle answers is stored in it, for 'edgelr validate' on a board.
+    """
     subject, bundle = made.subject, written.bundle
     run.progress("parity", 0, 1)
     parity = source.parity(made, written, place)
+    calls.store_answers(bundle, place.answers)
     run.progress("parity", 1, 1)
     data = subject.write_judged(place.scratch)
     metrics, on_gpu = _accuracy(made, written, data, run)

@@ -170,10 +170,12 @@ class SourceKind:
     Attributes:
         accepts: function that tells whether settings name such an original.
         open: maker of the source, which imports nothing heavy before its methods run.
+        needs: packages without which the original cannot be read.
     """
 
     accepts: Callable[[Settings], bool]
     open: Callable[[], Source]
+    needs: tuple[str, ...] = ()
 
 
 SOURCES: Registry[SourceKind] = Registry(

@@ -19,6 +19,11 @@ class Staging:
     bundle: Path
     scratch: Path
 
+    @property
+    def answers(self) -> Path:
+        """File of reference answers, with which a source proves what it wrote."""
+        return self.scratch / "answers.npz"
+
 
 def model_room(parameters: int) -> tuple[int, int]:
     """Estimate the bytes that the cache and the bundle of a model in torch take at most.

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgelr.cli import app
+from tests.helpers.bare import build
 from tests.helpers.paths import ROOT
 
 pytest.importorskip("hatchling", reason="hatchling builds the wheel: see the extra `dev`")
@@ -33,15 +34,6 @@ main()
 """
 QUICK = ["--profile", "generic-cpu", "--recipe", "svd-llm", "--keep", "0.7",
          "--calibration-tokens", "512", "--calibration-length", "32"]  # fmt: skip
-
-
-def build(target: str, source: Path, out: Path) -> Path:
-    """Build the sdist or the wheel of a source tree, without a network."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(out)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (built,) = out.iterdir()
-    return built
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import load
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
+from edgelr.data.tensors import SAMPLES, write_samples
+from edgelr.graph.plain import PlainGraph
 from edgelr.runtime.measure import SAME_GRAPH, graph_hashes, measure, measure_one, ratio_interval
 from edgelr.runtime.requests import Execution, PhaseSizes
 from tests.helpers.paths import ROOT
@@ -19,6 +22,7 @@ from tests.helpers.runtime_graphs import decoder_model, encoder_model, write_bun
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
+WIDTH = 384
 WITHOUT_ORT = """
 import sys
 from pathlib import Path
@@ -116,6 +120,49 @@ def test_two_copies_of_a_graph_are_neither_faster_nor_slower(
     assert graph_hashes(decoder) == graph_hashes(other) != {}
     assert [found.faster(key) for key in found.ratios] == [None, None]
     assert SAME_GRAPH in found.notes
+
+
+BURN = "while True: pass"
+
+
+def chain(folder: Path, name: str) -> ExportBundle:
+    """Sixteen products of some milliseconds; the name makes it another file."""
+    generator, value = np.random.default_rng(0), "x"
+    graph = PlainGraph(name, "float32", (32, WIDTH), ["x"])
+    for index in range(16):
+        weight = generator.standard_normal((WIDTH, WIDTH), np.float32) / np.float32(WIDTH**0.5)
+        value = graph.node("MatMul", [value, graph.constant(f"w{index}", weight)])
+    graph.save(folder / f"{name}.onnx", value)
+    options = {"modality": "tensors", "task": "tensors", "pooling": None, "context_tokens": 0}
+    bundle = write_bundle(folder / name, load(folder / f"{name}.onnx"), **options)
+    write_samples(bundle.folder / SAMPLES, {"x": np.ones((1, 32, WIDTH), np.float32)})
+    return bundle
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("threads", [1, 2])
+def test_on_a_busy_machine_equal_graphs_are_neither_faster_nor_slower(
+    tmp_path: Path, threads: int
+) -> None:
+    """A loop keeps one core busy. Nothing tells that the files are copies: their hashes differ."""
+    first, second = (chain(tmp_path, name) for name in ("first", "second"))
+    assert graph_hashes(first) != graph_hashes(second)
+    with subprocess.Popen([sys.executable, "-c", BURN]) as burner:
+        for _ in range(2):
+            found = measure(first, second, Execution("cpu", threads))
+            assert found.faster("forward") is None, found
+            assert "The machine was busy" in found.notes[0]
+        burner.kill()
+
+
+def test_what_takes_a_tenth_of_the_time_is_faster_on_a_busy_machine() -> None:
+    dense, bundle = [10.0, 11.0, 9.0, 10.0], [1.0, 1.1, 0.9, 1.0]
+    calm, busy = (ratio_interval(dense, bundle, others) for others in (0.05, 0.5))
+    assert calm is not None
+    assert busy is not None
+    assert busy.high == pytest.approx(2 * calm.high)
+    assert busy.low == pytest.approx(calm.low / 2)
+    assert busy.high < 1
 
 
 def test_what_takes_half_the_time_is_faster() -> None:

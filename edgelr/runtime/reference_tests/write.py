@@ -44,13 +44,19 @@ def write_references(
     shutil.copyfile(test.suite, folder / TESTS)
 
 
+def kind_of(bundle: ExportBundle) -> str:
+    """Name the kind of numbers that a bundle computes with, as ``ELSEWHERE`` does."""
+    residency = bundle.manifest.residency
+    quantized = residency is not None and residency.quantized
+    return "quantized" if quantized else bundle.manifest.precision
+
+
 def _facts(bundle: ExportBundle, values: ReferenceValues) -> dict[str, object]:
     """Say what is expected, and how closely."""
     import onnxruntime as ort
 
     manifest = bundle.manifest
-    quantized = manifest.residency is not None and manifest.residency.quantized
-    kind = "quantized" if quantized else manifest.precision
+    kind = kind_of(bundle)
     elsewhere = ELSEWHERE[kind]
     metric = TASKS.get(manifest.task).metric
     slack = 1 / values.decisions if values.decisions else FLOOR["float32"]

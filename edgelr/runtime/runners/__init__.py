@@ -55,10 +55,12 @@ class Runner(Protocol):
     Attributes:
         session: session of the graph that answers.
         answer_names: arrays that every file of reference answers has; the first holds an input.
+        output_name: name of an output in such a file, before the number of its input.
     """
 
     session: Session
     answer_names: ClassVar[tuple[str, ...]]
+    output_name: ClassVar[str] = "output"
 
     @classmethod
     def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:
@@ -103,8 +105,14 @@ class Runner(Protocol):
     def read_answers(self, answers: Mapping[str, Array]) -> list[ReferenceAnswer]:
         """Read the inputs of a file of reference answers, and what they should be answered."""
         inputs = numbered(answers, self.answer_names[0].removesuffix("_0"))
-        pairs = zip(inputs, numbered(answers, "output"), strict=True)
+        pairs = zip(inputs, numbered(answers, self.output_name), strict=True)
         return [ReferenceAnswer(*pair) for pair in pairs]
+
+    def answer_again(self, answers: Mapping[str, Array]) -> dict[str, Array]:
+        """Make a file of reference answers anew: the same inputs, and the outputs of this graph."""
+        rows = [each.row for each in self.read_answers(answers)]
+        outputs = {f"{self.output_name}_{i}": self.run_alone(row) for i, row in enumerate(rows)}
+        return {**answers, **outputs}
 
     def run_alone(self, row: Any) -> Array:
         """Run one row; return what its graph answers, without the axis of the batch."""

@@ -35,6 +35,7 @@ class DecoderRunner(DecoderGraph, Runner):
     """A decoder; see ``DecoderGraph`` for its arguments."""
 
     answer_names = ("prompts", "lengths", "greedy", "logits_0")
+    output_name = "logits"
 
     @classmethod
     def open(

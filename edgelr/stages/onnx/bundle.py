@@ -51,10 +51,9 @@ def compare_with_factors(made: GraphPlanned, written: Written, place: Staging) -
     """Compare the split graph with the original one whose weights are the factors' products."""
     few = take(made.subject.held_out, 0, PARITY_SAMPLES)
     expected = made.costs.weights.outputs(ranks_of(made.plan), few)
-    answers = place.scratch / "answers.npz"
-    write_answers(answers, few, expected)
+    write_answers(place.answers, few, expected)
     limit = PARITY_LIMITS[made.subject.precision] * largest_output(expected)
-    return replace(calls.parity(written.bundle, answers, limit), against=FACTORS)
+    return replace(calls.parity(written.bundle, place.answers, limit), against=FACTORS)
 
 
 def predicted_run(

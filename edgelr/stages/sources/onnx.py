@@ -163,4 +163,4 @@ def accepts(settings: Settings) -> bool:
     return settings.model.endswith(".onnx") or settings.task == TENSORS
 
 
-SOURCES.register("onnx")(SourceKind(accepts, GraphSource))
+SOURCES.register("onnx")(SourceKind(accepts, GraphSource, ("onnx_ir",)))

@@ -199,4 +199,6 @@ class ModelSource:
         return model.sites, lambda site: singular_values(model, site.name)
 
 
-SOURCES.register(DEFAULT)(SourceKind(accepts=lambda _: True, open=ModelSource))
+SOURCES.register(DEFAULT)(
+    SourceKind(lambda _: True, ModelSource, ("torch", "transformers", "onnx_ir"))
+)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
 GREEDY_TOKENS = 64
-ANSWERS = "answers.npz"
 
 
 def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Written:
@@ -40,9 +39,8 @@ def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Writ
     """
     subject = made.subject
     factors = in_forms(factored.factors, made.plan, subject.device.rank_multiple)
-    answers = place.scratch / ANSWERS
     prompts = rows_of(subject.model).parity_inputs(subject, made.costs.calibration)
-    write_answers(subject.model, factors, prompts, GREEDY_TOKENS, answers)
+    write_answers(subject.model, factors, prompts, GREEDY_TOKENS, place.answers)
     level = subject.device.accuracy_level if factored.blocks else EXACT
     bundle = _write(made, factored, factors, place.bundle, subject.precision, level)
     write_genai_config(
@@ -90,7 +88,7 @@ def _write(
 
 def compare_with_torch(written: Written, place: Staging) -> Parity:
     """Compare what was written, or its exact twin, with the compressed model in torch."""
-    answers, bundle = place.scratch / ANSWERS, written.bundle
+    answers, bundle = place.answers, written.bundle
     parity = calls.parity(written.twin or bundle, answers, limit=PARITY_LIMIT)
     if written.twin is None:
         return parity
