@@ -23,7 +23,7 @@ from edgelr.core.measurement import PredictedPhase, Prediction
 from edgelr.core.measurement import phase_key as key_of
 from edgelr.core.plan import Candidate
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import PRECISION_BYTES, Form, Precision, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, PRECISION_BYTES, Form, Precision, WeightPrecision
 from edgelr.device.profile import DeviceProfile, Kernels
 from edgelr.device.storage import matrix_bytes, stored
 
@@ -161,19 +161,26 @@ class _Tables:
             (weights, rows, inputs, outputs): microseconds * 1e-6
             for weights, rows, inputs, outputs, microseconds in kernels.products
         }
+        self._precisions = {row[0] for row in kernels.products}
         self._rows = sorted({row[1] for row in kernels.products})
         self._sizes = sorted({row[2] for row in kernels.products})
 
     def seconds(self, product: Product, rows: int) -> float:
         """Interpolate between the neighbours; beyond the grid, time follows the arithmetic."""
-        total = 0.0
+        total, weights = 0.0, self._measured_as(product.weights)
         for row, row_share in _neighbours(self._rows, rows):
             for inputs, inputs_share in _neighbours(self._sizes, product.inputs):
                 for outputs, outputs_share in _neighbours(self._sizes, product.outputs):
-                    measured = self._times[product.weights, row, inputs, outputs]
+                    measured = self._times[weights, row, inputs, outputs]
                     share = row_share * inputs_share * outputs_share
                     total += share * math.log(measured / (row * inputs * outputs))
         return math.exp(total) * rows * product.inputs * product.outputs
+
+    def _measured_as(self, weights: WeightPrecision) -> WeightPrecision:
+        """Name the measured precision that is most like another one."""
+        if weights in self._precisions or weights not in LAYOUTS:
+            return weights
+        return "int8" if LAYOUTS[weights].bits == 8 else "int4"
 
 
 def _neighbours(grid: list[int], value: int) -> Iterable[tuple[int, float]]:

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgelr.compress.block_quantized import Blocks
-from edgelr.core.vocabulary import BLOCK_SIZE
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
@@ -53,8 +52,8 @@ def quantized_product(
     attributes = {
         "K": stored.in_features,
         "N": stored.out_features,
-        "bits": stored.bits,
-        "block_size": BLOCK_SIZE,
+        "bits": stored.layout.bits,
+        "block_size": stored.layout.block_size,
         "accuracy_level": accuracy_level,
     }
     return ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT, name=name)

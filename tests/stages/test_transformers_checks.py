@@ -12,7 +12,7 @@ from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.modality import MODALITIES
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.core.vocabulary import LAYOUTS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import RECIPES
@@ -100,4 +100,4 @@ def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, preci
 
 def test_floats_are_for_convolutions_and_all_precisions_for_matrices(tiny_models: Models) -> None:
     require_floats(tiny_models["resnet"].sites, ("float32", "float16"))
-    require_floats(tiny_models["bert"].sites, tuple(WEIGHT_BITS))
+    require_floats(tiny_models["bert"].sites, tuple(LAYOUTS))
