@@ -72,6 +72,31 @@ class QuantizeTable(InPlacePass):
         return PassResult(model, modified=True)
 
 
+@dataclass(frozen=True)
+class ReplaceTable(InPlacePass):
+    """Give the table of embeddings other values, in float.
+
+    Attributes:
+        name: name of the table's module, for messages.
+        weight: table as it is, ``(vocabulary, hidden)``.
+        replacement: table as it becomes.
+    """
+
+    name: str
+    weight: np.ndarray
+    replacement: np.ndarray
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Replace the values for every reader.
+
+        Raises:
+            EdgelrError: the graph has no such table.
+        """
+        table = _find(model.graph, self.name, self.weight)
+        table.const_value = ir.tensor(np.ascontiguousarray(self.replacement), name=table.name)
+        return PassResult(model, modified=True)
+
+
 def _find(graph: ir.Graph, name: str, weight: np.ndarray) -> ir.Value:
     for value in graph.initializers.values():
         tensor = value.const_value
