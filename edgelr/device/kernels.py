@@ -7,6 +7,8 @@ others take a thousand times longer. The CUDA provider has kernels for 4 and 8 b
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.device.profile import DeviceProfile
 
@@ -21,3 +23,10 @@ def fast_precisions(device: DeviceProfile) -> tuple[WeightPrecision, ...]:
     else:
         bits = None if device.accuracy_level == INT8_PRODUCTS else _FLOAT_BITS
     return tuple(name for name, each in LAYOUTS.items() if bits is None or each.bits in bits)
+
+
+def measured_as(precision: WeightPrecision, measured: Collection[str]) -> WeightPrecision:
+    """Name the precision of a table of times that is most like another one."""
+    if precision in measured or precision not in LAYOUTS:
+        return precision
+    return "int8" if LAYOUTS[precision].bits == 8 else "int4"

@@ -23,7 +23,8 @@ from edgelr.core.measurement import PredictedPhase, Prediction
 from edgelr.core.measurement import phase_key as key_of
 from edgelr.core.plan import Candidate
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import LAYOUTS, PRECISION_BYTES, Form, Precision, WeightPrecision
+from edgelr.core.vocabulary import PRECISION_BYTES, Form, Precision, WeightPrecision
+from edgelr.device.kernels import measured_as
 from edgelr.device.profile import DeviceProfile, Kernels
 from edgelr.device.storage import matrix_bytes, stored
 
@@ -167,7 +168,7 @@ class _Tables:
 
     def seconds(self, product: Product, rows: int) -> float:
         """Interpolate between the neighbours; beyond the grid, time follows the arithmetic."""
-        total, weights = 0.0, self._measured_as(product.weights)
+        total, weights = 0.0, measured_as(product.weights, self._precisions)
         for row, row_share in _neighbours(self._rows, rows):
             for inputs, inputs_share in _neighbours(self._sizes, product.inputs):
                 for outputs, outputs_share in _neighbours(self._sizes, product.outputs):
@@ -175,12 +176,6 @@ class _Tables:
                     share = row_share * inputs_share * outputs_share
                     total += share * math.log(measured / (row * inputs * outputs))
         return math.exp(total) * rows * product.inputs * product.outputs
-
-    def _measured_as(self, weights: WeightPrecision) -> WeightPrecision:
-        """Name the measured precision that is most like another one."""
-        if weights in self._precisions or weights not in LAYOUTS:
-            return weights
-        return "int8" if LAYOUTS[weights].bits == 8 else "int4"
 
 
 def _neighbours(grid: list[int], value: int) -> Iterable[tuple[int, float]]:

@@ -18,6 +18,7 @@ from edgelr.core.vocabulary import (
 Shape = tuple[int, int]
 INDEX_BYTES = 8
 PACKED_SCALE_BYTES = 4
+PACKED_INPUTS = {2: 256}  # that kernels fill up to, by the bits of an integer
 LEAST_SAVING = 1 / 8  # of the dense bytes: what the further nodes of a small product cost in time
 
 
@@ -95,7 +96,8 @@ def packed_bytes(shape: Shape, weights: WeightPrecision) -> int:
     if weights in PRECISION_BYTES:
         return inputs * outputs * PRECISION_BYTES[weights]
     layout = LAYOUTS[weights]
-    blocks = -(-inputs // layout.block_size)
+    tile = max(layout.block_size, PACKED_INPUTS.get(layout.bits, 0))
+    blocks = -(-inputs // tile) * tile // layout.block_size
     return outputs * blocks * (_block_bytes(layout) + 2 * PACKED_SCALE_BYTES)
 
 

@@ -90,12 +90,20 @@ def test_tests_are_promised_where_there_are_some(tiny_models: Models, name: str)
         require_tests(model, asked)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "auto"])
-def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int4_b64"])
+def test_convolutions_are_not_stored_as_integers(tiny_models: Models, precision: str) -> None:
     model = tiny_models["resnet"]
     settings = quick_settings(model.folder, calibration_length=None, precision=precision)
     with pytest.raises(InputError, match=r"12 linears of this model are convolutions \(resnet\."):
         examine(model, settings, DEVICE)
+
+
+def test_convolutions_stay_in_float_where_every_linear_has_a_precision_of_its_own(
+    tiny_models: Models,
+) -> None:
+    model = tiny_models["resnet"]
+    settings = quick_settings(model.folder, calibration_length=None, precision="auto")
+    assert examine(model, settings, DEVICE).weights == ("float32", *LAYOUTS)
 
 
 def test_floats_are_for_convolutions_and_all_precisions_for_matrices(tiny_models: Models) -> None:
