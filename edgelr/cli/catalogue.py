@@ -12,7 +12,9 @@ from edgelr.cli.app import app, profiles_app
 from edgelr.cli.common import listener_of
 from edgelr.cli.options import AsJson, Provider, Quiet, Threads, Verbose, complete, option
 
-KINDS = ("methods", "allocators", "recipes", "exporters", "profiles", "evaluators", "tasks")
+KINDS = (
+    "methods", "allocators", "recipes", "roundings", "exporters", "profiles", "evaluators", "tasks",
+)  # fmt: skip
 
 
 @app.command("list")

@@ -18,6 +18,7 @@ def describe(kind: str) -> list[tuple[str, str]]:
         "methods": _methods,
         "allocators": _allocators,
         "recipes": _recipes,
+        "roundings": _roundings,
         "exporters": _exporters,
         "profiles": _profiles,
         "evaluators": _evaluators,
@@ -46,6 +47,12 @@ def _recipes() -> Iterable[tuple[str, str]]:
     from edgelr.planning.recipes import RECIPES
 
     return ((name, recipe.summary) for name, recipe in RECIPES.items())
+
+
+def _roundings() -> Iterable[tuple[str, str]]:
+    from edgelr.compress.rounding import ROUNDING
+
+    return ((name, rounding.paper) for name, rounding in ROUNDING.items())
 
 
 def _exporters() -> Iterable[tuple[str, str]]:

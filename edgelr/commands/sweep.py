@@ -22,7 +22,13 @@ from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.run import FORMATS, Run
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
 from edgelr.core.tasks import TASKS
-from edgelr.core.vocabulary import PRECISION_BYTES, AskedPrecision, Precision, WeightPrecision
+from edgelr.core.vocabulary import (
+    LAYOUTS,
+    PRECISION_BYTES,
+    AskedPrecision,
+    Precision,
+    WeightPrecision,
+)
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.report.pareto import (
     Entry,
@@ -128,7 +134,8 @@ class _Maker:
     def _bundle(
         self, device: _Device, name: str, precision: AskedPrecision | None, keep: float | None
     ) -> Entry:
-        title = f"edgelr {precision or device.subject.precision}"
+        free = len(device.subject.weights) > 1
+        title = f"edgelr {precision or ('auto' if free else device.subject.precision)}"
         title += ", inside the gate" if keep is None else f", keep {keep:g}"
         settings = self._settings(name, precision, keep)
         folder = self._out / device.profile.id / _slug(title)
@@ -211,8 +218,8 @@ def read_precisions(text: str | None) -> tuple[AskedPrecision | None, ...]:
         found = TypeAdapter(list[AskedPrecision]).validate_python(names)
     except ValidationError as error:
         raise InputError(
-            f"--precision is {text!r}; expected some of fp32, fp16, int8, int4 and auto, separated "
-            f"by commas."
+            f"--precision is {text!r}; expected some of fp32, fp16, {', '.join(LAYOUTS)} and "
+            f"auto, separated by commas."
         ) from error
     return tuple(dict.fromkeys(found))
 

@@ -13,17 +13,23 @@ vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgelr.compress.block_quantized import Blocks, QuantizedLoss
 from edgelr.compress.gradient_pass import fisher_pass
 from edgelr.compress.grams import add_gram, mirrored
-from edgelr.compress.quantization import rounded
+from edgelr.compress.methods.metric import damped
+from edgelr.compress.rounding import ROUNDING
+from edgelr.compress.stored_weights import write_group
+from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Progress, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.token_table import tied_heads, token_table
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from edgelr.data.calibration import Calibration
 
 TABLE_TOKENS = 16384  # of calibration text: rows are many, but what they cost has few numbers
+TABLE_DAMPING = 0.01  # of the mean diagonal
 _FILE = "table.safetensors"
 
 
@@ -120,15 +127,41 @@ class _Sums:
         )
 
 
-def table_loss(
+def round_table(
     model: LoadedModel,
     known: TableStatistics,
     units_per_token: float,
-    precision: WeightPrecision,
-) -> float:
-    """Predict the loss of rounding the whole table, in nats per loss term."""
-    weight = token_table(model).weight.detach()
-    error = weight - rounded(weight.T, precision).T  # (vocabulary, hidden)
+    asked: tuple[str, Sequence[WeightPrecision]],
+    site: LinearSite,
+    folder: Path,
+) -> None:
+    """Write the table in each precision, and the loss that is predicted, in nats per loss term.
+
+    Rows are rounded in the mean of their metrics ``f_v G + s_v H``, and judged each in its own.
+
+    Args:
+        model: dense model.
+        known: how much the loss depends on the rows.
+        units_per_token: losses per token.
+        asked: name of the rounding, and the precisions.
+        site: description of the table; see ``token_table.find_table``.
+        folder: folder that receives the table; see ``stored_weights.write_group``.
+    """
+    (rounding, precisions), weight = asked, token_table(model).weight.detach()
+    read, judged = known.frequency.mean(), known.squares.mean()
+    mean = damped(read * known.gradient_gram + judged * known.input_gram, TABLE_DAMPING)
+    found = ROUNDING.get(rounding).round(weight.numpy(), (None, mean.numpy()), precisions)
+    stored = dict(zip(precisions, found, strict=True))
+    never = np.full(min(weight.shape) + 1, np.inf)
+    losses = {
+        each: QuantizedLoss(_table_loss(weight, blocks, known) / units_per_token, never)
+        for each, blocks in stored.items()
+    }
+    write_group(folder, site.name, {site.name: stored}, losses)
+
+
+def _table_loss(weight: Tensor, stored: Blocks, known: TableStatistics) -> float:
+    error = weight - torch.from_numpy(stored.dense()).T  # (vocabulary, hidden)
     read = ((error @ known.gradient_gram) * error).sum(1) @ known.frequency
     judged = ((error @ known.input_gram) * error).sum(1) @ known.squares
-    return 0.5 * float(read + judged) / units_per_token
+    return 0.5 * float(read + judged)

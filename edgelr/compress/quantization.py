@@ -1,13 +1,13 @@
-"""Losses of quantization: a group's weights, dense and factorized, in 8 or 4 bits.
+"""Losses of quantization: a group's weights, dense and factorized, in 8, 4 or 2 bits.
 
 A rounded matrix is another matrix, so that its error costs what any other costs in the method's
 metric: ``1/2 tr(D^T G D H)`` with ``D`` the difference to the original weight. It is computed for
-the very numbers that ONNX Runtime's quantizer gives, and for every rank at once.
+the very numbers that are stored; of factors, for every rank at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,24 +18,31 @@ from edgelr.compress.block_quantized import Blocks, QuantizedLoss, quantize
 from edgelr.compress.decompose import compressed_groups
 from edgelr.compress.factors import Decomposed, Decomposition, Dense, FactorSet, LowRank, Reweighted
 from edgelr.compress.forms import level
+from edgelr.compress.rounding import ROUNDING
 from edgelr.compress.shared_basis import best_up, metric_loss
+from edgelr.compress.stored_weights import write_group
 from edgelr.core.plan import Plan
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import WEIGHT_BITS, Progress, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Progress, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import weight_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from edgelr.compress.methods import ErrorMetric, Method
     from edgelr.compress.spectra import SpectrumTable
     from edgelr.compress.statistics import StatisticsStore
 
+FACTOR_PRECISIONS: tuple[WeightPrecision, ...] = ("int8", "int4")  # that factors are offered in
+
 
 def rounded(matrix: Tensor, precision: WeightPrecision) -> Tensor:
     """Return the nearest matrix that ``precision`` can store, ``(in_features, out_features)``."""
-    return _matrix(_stored(matrix, precision)).to(matrix)
+    return _matrix(quantize(matrix.float().contiguous().numpy(), precision)).to(matrix)
 
 
 @dataclass(frozen=True)
@@ -52,98 +59,160 @@ class Rounded:
     blocks: dict[str, Blocks]
 
 
-def round_factors(
-    model: LoadedModel,
-    plan: Plan,
-    factors: FactorSet,
-    input_gram_of: Callable[[str], Tensor | None],
-) -> Rounded:
-    """Round the matrices that the plan stores in int8 or int4; the rest stays as it is.
+@dataclass(frozen=True)
+class RoundedWeights:
+    """What rounds the matrices of a plan.
+
+    Attributes:
+        rounding: name of the rounding.
+        input_gram_of: function that gives ``H`` of a site in the method's metric; None for the
+            identity.
+        weight_of: function that gives the stored weight of a site in a precision.
+    """
+
+    rounding: str
+    input_gram_of: Callable[[str], Tensor | None]
+    weight_of: Callable[[str, WeightPrecision], Blocks]
+
+    def round(
+        self, matrix: Tensor, input_gram: Tensor | None, precision: WeightPrecision
+    ) -> Blocks:
+        """Round a matrix ``(in_features, out_features)`` in the metric of its inputs."""
+        return _stored(self.rounding, matrix.T, (None, input_gram), [precision])[0]
+
+
+def round_factors(plan: Plan, factors: FactorSet, weights: RoundedWeights) -> Rounded:
+    """Round the matrices that the plan stores in int8, int4 or int2; the rest stays as it is.
 
     ``down`` is rounded first, and ``up`` solved again for what it became, so that it makes up for
     a part of the error before it is rounded itself.
 
     Args:
-        model: dense model.
         plan: forms, ranks and precisions.
         factors: products of the sites that are not dense.
-        input_gram_of: function that gives ``H`` of a site in the method's metric; None for the
-            identity.
+        weights: what rounds them.
     """
     found, blocks = dict(factors), {}
     for site in plan.sites:
         chosen, key = site.candidate, f"{site.name}.weight"
-        if chosen.form == "dense" and chosen.precision in WEIGHT_BITS:
-            weight = weight_of(model, site.name).T
-            blocks[key] = _stored(weight, chosen.precision)
+        if chosen.form == "dense" and chosen.precision in LAYOUTS:
+            blocks[key] = weights.weight_of(site.name, chosen.precision)
             found[site.name] = Dense(_matrix(blocks[key]))
     for name, sites in compressed_groups(plan).items():
         precision = sites[0].candidate.precision
-        if precision in WEIGHT_BITS:
+        if precision in LAYOUTS:
             parts = [part for site in sites if isinstance(part := factors[site.name], LowRank)]
             ups = torch.cat([part.up for part in parts], dim=1)
             whole = level(LowRank(parts[0].down.double(), ups.double(), parts[0].shared))
-            blocks[f"{name}.down"] = _stored(whole.down, precision)
+            given = weights.input_gram_of(sites[0].name)
+            blocks[f"{name}.down"] = weights.round(whole.down, given, precision)
             down = _matrix(blocks[f"{name}.down"])
             sizes = [site.out_features for site in sites]
             for site, up in zip(sites, whole.up.split(sizes, dim=1), strict=True):
-                solved = best_up(down.double(), (whole.down @ up).T, input_gram_of(site.name))
+                gram = weights.input_gram_of(site.name)
+                solved = best_up(down.double(), (whole.down @ up).T, gram)
+                hidden = _hidden_gram(down.double(), gram)
                 key = f"{site.name}.up"
-                blocks[key] = _stored(solved, precision)
+                blocks[key] = weights.round(solved, hidden, precision)
                 found[site.name] = LowRank(down, _matrix(blocks[key]), whole.shared)
     return Rounded(found, blocks)
 
 
-def _stored(matrix: Tensor, precision: WeightPrecision) -> Blocks:
-    return quantize(matrix.float().contiguous().numpy(), precision)
+def _hidden_gram(down: Tensor, input_gram: Tensor | None) -> Tensor:
+    """Gram of what ``down`` gives, ``(rank, rank)``: the metric of the inputs of ``up``."""
+    return down.T @ (down if input_gram is None else input_gram @ down)
+
+
+def _stored(
+    rounding: str, weight: Tensor, metric: ErrorMetric, precisions: Sequence[WeightPrecision]
+) -> list[Blocks]:
+    """Round a weight ``(out_features, in_features)`` to each precision."""
+    output_gram, input_gram = (None if each is None else each.numpy() for each in metric)
+    arrays = (output_gram, input_gram)
+    return ROUNDING.get(rounding).round(weight.numpy(), arrays, precisions)
 
 
 def _matrix(blocks: Blocks) -> Tensor:
     return torch.from_numpy(blocks.dense())
 
 
-def quantized_losses(
+def round_groups(
     model: LoadedModel,
     groups: list[SiteGroup],
     metric_of: tuple[StatisticsStore, Method],
     spectra: SpectrumTable,
-    precision: WeightPrecision,
+    asked: tuple[str, Sequence[WeightPrecision]],
+    folder: Path,
     progress: Progress,
-) -> dict[str, QuantizedLoss]:
-    """Predict the loss of every group in one precision; see ``quantized_loss``."""
-    (store, method), found = metric_of, {}
+) -> None:
+    """Write every weight in each precision, and what that is predicted to lose, into ``folder``.
+
+    Args:
+        model: dense model.
+        groups: linears that are planned together.
+        metric_of: statistics, and the method that makes a metric of them.
+        spectra: factors of every group.
+        asked: name of the rounding, and the precisions.
+        folder: folder that receives ``<group>.npz``; see ``stored_weights.write_group``.
+        progress: function of ``("rounding", done, total)`` in groups.
+    """
+    (store, method), (rounding, precisions) = metric_of, asked
     for done, group in enumerate(groups, start=1):
         weights = [weight_of(model, site.name).double() for site in group.sites]
         metrics = [method.metric(store.of(site)) for site in group.sites]
+        stored = [
+            dict(zip(precisions, _stored(rounding, weight, metric, precisions), strict=True))
+            for weight, metric in zip(weights, metrics, strict=True)
+        ]
         factors = spectra.decomposition(group.name)
-        found[group.name] = quantized_loss(weights, metrics, factors, precision)
-        progress(f"rounding to {precision}", done, len(groups))
-    return found
+        losses = {
+            each: QuantizedLoss(
+                _stored_loss(weights, metrics, [blocks[each] for blocks in stored]),
+                product_losses(weights, metrics, factors, each),
+            )
+            for each in precisions
+        }
+        sites = [site.name for site in group.sites]
+        write_group(folder, group.name, dict(zip(sites, stored, strict=True)), losses)
+        progress("rounding", done, len(groups))
 
 
-def quantized_loss(
+def _stored_loss(weights: list[Tensor], metrics: list[ErrorMetric], stored: list[Blocks]) -> float:
+    """Predict the loss of the stored weights of a group."""
+    return sum(
+        metric_loss((weight.float() - _matrix(blocks).T), _single(metric))
+        for weight, metric, blocks in zip(weights, metrics, stored, strict=True)
+    )
+
+
+def _single(metric: ErrorMetric) -> ErrorMetric:
+    """The metric in float32, which errors of rounding do not need more than."""
+    output_gram, input_gram = (None if each is None else each.float() for each in metric)
+    return output_gram, input_gram
+
+
+def product_losses(
     weights: list[Tensor], metrics: list[ErrorMetric], found: Decomposed, precision: WeightPrecision
-) -> QuantizedLoss:
-    """Predict the loss of a group when its weights, or its factors, are rounded.
+) -> NDArray[np.float64]:
+    """Predict the loss of a group when its factors are rounded to nearest, at every rank.
 
     Args:
         weights: weight of each site, ``(out_features, in_features)``, float64.
         metrics: metric ``(G, H)`` of each site.
         found: factors of the group; those whose ranks are not nested are not offered rounded.
-        precision: int8 or int4.
+        precision: quantized precision; only ``FACTOR_PRECISIONS`` are offered.
+
+    Returns:
+        Predicted loss by number of kept components, ``(k + 1,)``; infinite where none are offered.
     """
-    dense = sum(
-        metric_loss(weight - rounded(weight.T, precision).T, metric)
-        for weight, metric in zip(weights, metrics, strict=True)
-    )
-    if not isinstance(found, Decomposition | Reweighted):
-        return QuantizedLoss(dense, np.full(len(found.loss), np.inf))
+    if precision not in FACTOR_PRECISIONS or not isinstance(found, Decomposition | Reweighted):
+        return np.full(len(found.loss), np.inf)
     even = level(LowRank(found.down.double(), found.up.double()))
     product = _product_loss(weights, metrics, even, precision)
     if isinstance(found, Reweighted):  # whose own losses are not errors in this metric
         exact = _product_loss(weights, metrics, even, None)
         product = found.loss + (product - exact).clamp_min(0.0)
-    return QuantizedLoss(dense, product.numpy())
+    return product.numpy()
 
 
 def _product_loss(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open
 
-from edgelr.compress.block_quantized import QuantizedLoss
+from edgelr.compress.block_quantized import Blocks, QuantizedLoss
 from edgelr.compress.factors import (
     Decomposed,
     Decomposition,
@@ -28,15 +28,13 @@ from edgelr.compress.factors import (
     Tied,
     TiedFit,
 )
+from edgelr.compress.stored_weights import read_blocks, read_losses
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import WeightPrecision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-
-_LOSSES = "losses.npz"
 
 
 @dataclass(frozen=True)
@@ -47,26 +45,38 @@ class SpectrumTable:
         folder: one ``<group>.safetensors`` per group: factors (float32) and ``loss`` (float64).
         loss: predicted loss of every group, ``{group: (k + 1,)}``, float64; infinite where the
             method made no factors.
-        quantized: predicted losses in int8 and int4, where these were asked for.
+        quantized: predicted losses in quantized precisions, where these were asked for.
+        stored: folder of the quantized weights of every group; see ``stored_weights``.
     """
 
     folder: Path
     loss: dict[str, NDArray[np.float64]]
     quantized: Mapping[str, Mapping[WeightPrecision, QuantizedLoss]] = field(default_factory=dict)
+    stored: Mapping[str, Path] = field(default_factory=dict)
 
     def decomposition(self, group: str) -> Decomposed:
         """Read the factors of one group."""
         with safe_open(_file(self.folder, group), framework="pt") as file:
             return _value({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
-    def with_whole(self, site: LinearSite, costs: Mapping[WeightPrecision, float]) -> SpectrumTable:
-        """Add a weight that is not factorized, and its loss in each precision."""
-        never = np.full(min(site.in_features, site.out_features) + 1, np.inf)
-        exact = np.append(never[1:], 0.0)
-        losses = {precision: QuantizedLoss(cost, never) for precision, cost in costs.items()}
-        return SpectrumTable(
-            self.folder, {**self.loss, site.name: exact}, {**self.quantized, site.name: losses}
+    def weight(self, group: str, site: str, precision: WeightPrecision) -> Blocks:
+        """Read the quantized weight of a site."""
+        return read_blocks(self.stored[group], group, site, precision)
+
+    def with_rounded(self, folder: Path, groups: Iterable[str]) -> SpectrumTable:
+        """Add what ``round_groups`` wrote into a folder."""
+        names = list(groups)
+        return replace(
+            self,
+            quantized={**self.quantized, **{name: read_losses(folder, name) for name in names}},
+            stored={**self.stored, **dict.fromkeys(names, folder)},
         )
+
+    def with_whole(self, site: LinearSite, folder: Path) -> SpectrumTable:
+        """Add a weight that is not factorized, and its loss in each precision."""
+        never = np.full(min(site.in_features, site.out_features), np.inf)
+        whole = replace(self, loss={**self.loss, site.name: np.append(never, 0.0)})
+        return whole.with_rounded(folder, [site.name])
 
     def scaled(self, truncation: float, rounding: float) -> SpectrumTable:
         """Scale the predicted losses of dropped components, and of rounded weights."""
@@ -79,10 +89,10 @@ class SpectrumTable:
             product[finite] = truncation * dropped[finite] + rounding * rounded
             return QuantizedLoss(rounding * lost.dense, product)
 
-        return SpectrumTable(
-            self.folder,
-            {name: truncation * loss for name, loss in self.loss.items()},
-            {
+        return replace(
+            self,
+            loss={name: truncation * loss for name, loss in self.loss.items()},
+            quantized={
                 name: {precision: quantized(name, lost) for precision, lost in per.items()}
                 for name, per in self.quantized.items()
             },
@@ -104,23 +114,6 @@ def read_spectra(folder: Path) -> SpectrumTable:
         with safe_open(path, framework="np") as file:
             loss[path.stem] = file.get_tensor("loss")
     return SpectrumTable(folder, loss)
-
-
-def write_losses(folder: Path, losses: Mapping[str, QuantizedLoss]) -> None:
-    """Write the losses of groups in one precision."""
-    arrays = {f"{name}/product": each.product for name, each in losses.items()}
-    arrays |= {f"{name}/dense": np.array(each.dense) for name, each in losses.items()}
-    np.savez(folder / _LOSSES, allow_pickle=False, **arrays)
-
-
-def read_losses(folder: Path) -> dict[str, QuantizedLoss]:
-    """Read the losses that ``write_losses`` wrote."""
-    with np.load(folder / _LOSSES, allow_pickle=False) as arrays:
-        names = [name.removesuffix("/dense") for name in arrays if name.endswith("/dense")]
-        return {
-            name: QuantizedLoss(float(arrays[f"{name}/dense"]), arrays[f"{name}/product"])
-            for name in names
-        }
 
 
 def write_factors(path: Path, factors: FactorSet) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgelr.core.vocabulary import WEIGHT_BITS, Form, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Form, WeightPrecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SitePlan:
     @property
     def changed(self) -> bool:
         """Whether the graph differs there from the original's."""
-        return self.candidate.form != "dense" or self.candidate.precision in WEIGHT_BITS
+        return self.candidate.form != "dense" or self.candidate.precision in LAYOUTS
 
 
 @dataclass(frozen=True)

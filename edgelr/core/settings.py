@@ -135,8 +135,12 @@ class Settings:
         "What a linear may become.", "the recipe's, or the method's"
     )
     precision: AskedPrecision | None = _compression(
-        "int8, int4 and auto (one for each) are those of the weights of linears and embeddings.",
-        "the profile's",
+        "int8, int4 and the like are those of the weights of linears and embeddings; auto: one for "
+        "each. A suffix is the size of a block, which is 32 without one.",
+        "auto with the recipe edgelr, else the profile's",
+    )
+    rounding: str | None = _compression(
+        "How the integers of int8, int4 and int2 are found.", "the recipe's", names="roundings"
     )
     rounds: Annotated[int, Limits(ge=1, le=4)] = _compression(
         "Plans in a row, each on the model that the one before compressed.", default=1

@@ -24,6 +24,7 @@ from edgelr.core.measurement import phase_key as key_of
 from edgelr.core.plan import Candidate
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import PRECISION_BYTES, Form, Precision, WeightPrecision
+from edgelr.device.kernels import measured_as
 from edgelr.device.profile import DeviceProfile, Kernels
 from edgelr.device.storage import matrix_bytes, stored
 
@@ -161,16 +162,17 @@ class _Tables:
             (weights, rows, inputs, outputs): microseconds * 1e-6
             for weights, rows, inputs, outputs, microseconds in kernels.products
         }
+        self._precisions = {row[0] for row in kernels.products}
         self._rows = sorted({row[1] for row in kernels.products})
         self._sizes = sorted({row[2] for row in kernels.products})
 
     def seconds(self, product: Product, rows: int) -> float:
         """Interpolate between the neighbours; beyond the grid, time follows the arithmetic."""
-        total = 0.0
+        total, weights = 0.0, measured_as(product.weights, self._precisions)
         for row, row_share in _neighbours(self._rows, rows):
             for inputs, inputs_share in _neighbours(self._sizes, product.inputs):
                 for outputs, outputs_share in _neighbours(self._sizes, product.outputs):
-                    measured = self._times[product.weights, row, inputs, outputs]
+                    measured = self._times[weights, row, inputs, outputs]
                     share = row_share * inputs_share * outputs_share
                     total += share * math.log(measured / (row * inputs * outputs))
         return math.exp(total) * rows * product.inputs * product.outputs

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from edgelr.core.sites import SiteGroup
 from edgelr.core.vocabulary import (
-    BLOCK_SIZE,
+    LAYOUTS,
     PRECISION_BYTES,
-    WEIGHT_BITS,
+    BlockLayout,
     Form,
     Precision,
     WeightPrecision,
@@ -18,6 +18,7 @@ from edgelr.core.vocabulary import (
 Shape = tuple[int, int]
 INDEX_BYTES = 8
 PACKED_SCALE_BYTES = 4
+PACKED_INPUTS = {2: 256}  # that kernels fill up to, by the bits of an integer
 LEAST_SAVING = 1 / 8  # of the dense bytes: what the further nodes of a small product cost in time
 
 
@@ -79,8 +80,9 @@ def tensor_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> t
     inputs, outputs = shape
     if weights in PRECISION_BYTES:
         return (inputs * outputs * PRECISION_BYTES[weights],)
-    bits, blocks = WEIGHT_BITS[weights], -(-inputs // BLOCK_SIZE)
-    packed, zero_points = blocks * BLOCK_SIZE * bits // 8, -(-blocks * bits // 8)
+    layout = LAYOUTS[weights]
+    blocks = -(-inputs // layout.block_size)
+    packed, zero_points = blocks * _block_bytes(layout), -(-blocks * layout.bits // 8)
     return outputs * packed, outputs * blocks * PRECISION_BYTES[values], outputs * zero_points
 
 
@@ -93,8 +95,15 @@ def packed_bytes(shape: Shape, weights: WeightPrecision) -> int:
     inputs, outputs = shape
     if weights in PRECISION_BYTES:
         return inputs * outputs * PRECISION_BYTES[weights]
-    blocks = -(-inputs // BLOCK_SIZE)
-    return outputs * blocks * (BLOCK_SIZE * WEIGHT_BITS[weights] // 8 + 2 * PACKED_SCALE_BYTES)
+    layout = LAYOUTS[weights]
+    tile = max(layout.block_size, PACKED_INPUTS.get(layout.bits, 0))
+    blocks = -(-inputs // tile) * tile // layout.block_size
+    return outputs * blocks * (_block_bytes(layout) + 2 * PACKED_SCALE_BYTES)
+
+
+def _block_bytes(layout: BlockLayout) -> int:
+    """Bytes of the integers of a block."""
+    return layout.block_size * layout.bits // 8
 
 
 def nearest_divisors(size: int) -> tuple[int, int]:

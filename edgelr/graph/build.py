@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgelr.compress.block_quantized import Blocks
-from edgelr.compress.factors import FactorSet
+from edgelr.compress.factors import Dense, FactorSet
 from edgelr.core.graph_files import encoder_beside, graph_file
 from edgelr.core.sites import LinearSite
 from edgelr.core.vocabulary import Precision
@@ -18,7 +18,7 @@ from edgelr.graph.bind import Binding, bind
 from edgelr.graph.cleanup import KeepScopes, RenameNorms, ShareTiedHead, clean_decoder
 from edgelr.graph.factorize import EXACT, FactorizeLinears
 from edgelr.graph.float16 import ToFloat16
-from edgelr.graph.quantize_table import QuantizeTable
+from edgelr.graph.quantize_table import QuantizeTable, ReplaceTable
 from edgelr.graph.save import load_graph, save_graph, save_graphs
 from edgelr.graph.split_tied_table import split_tied_table
 from edgelr.model.loaded import LoadedModel
@@ -97,7 +97,7 @@ def build(
         factors: factors of the sites that do not stay dense, by name.
         path: graph file that is written.
         target: form in which it is written.
-        blocks: quantized matrices, by name of the tensor; None where there are none.
+        blocks: quantized matrices, by name of the tensor; None stores in float what they stand for.
 
     Returns:
         The operator set and the file format version that were written.
@@ -109,8 +109,13 @@ def build(
         FactorizeLinears(_bind(model, graph, chosen), factors, blocks, level)(graph)
         _fuse(model, graph)
     for name in factors.keys() - {site.name for site in sites}:  # no linear: the token table
-        weight, stored = weight_of(model, name).numpy(), blocks[f"{name}.weight"]
-        QuantizeTable(name, weight, stored, level)(graphs[path])
+        weight, stored = weight_of(model, name).numpy(), blocks.get(f"{name}.weight")
+        if stored is None:
+            table = factors[name]
+            assert isinstance(table, Dense)
+            ReplaceTable(name, weight, table.weight.T.numpy())(graphs[path])
+        else:
+            QuantizeTable(name, weight, stored, level)(graphs[path])
     _save(graphs, target)
     return graphs[path].opset_imports[""], graphs[path].ir_version
 

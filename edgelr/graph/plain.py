@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelr.compress.block_quantized import Blocks
-from edgelr.core.vocabulary import BLOCK_SIZE
 
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 OPSET, IR_VERSION = 17, 8  # known to every ONNX Runtime since 1.12
@@ -94,8 +93,8 @@ def product_attributes(stored: Blocks, accuracy_level: int) -> dict[str, int]:
     return {
         "K": stored.in_features,
         "N": stored.out_features,
-        "bits": stored.bits,
-        "block_size": BLOCK_SIZE,
+        "bits": stored.layout.bits,
+        "block_size": stored.layout.block_size,
         "accuracy_level": accuracy_level,
     }
 

@@ -17,7 +17,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from edgelr.compress.block_quantized import Blocks
 from edgelr.core.errors import EdgelrError
-from edgelr.core.vocabulary import BLOCK_SIZE
+from edgelr.core.vocabulary import BlockLayout
 from edgelr.graph.nodes import constant, insert, quantized_product, replace_node
 from edgelr.graph.plain import MICROSOFT
 
@@ -59,7 +59,7 @@ class QuantizeTable(InPlacePass):
         )
         for use in table.uses():
             if use.node.op_type == "Gather":  # case 1
-                made = _lookup(use.node, tensors, stored.bits)
+                made = _lookup(use.node, tensors, stored.layout)
             elif use.node.op_type == "FusedMatMul":  # case 2
                 made = _head(graph, use.node, stored, tensors, self.accuracy_level)
             else:
@@ -70,6 +70,31 @@ class QuantizeTable(InPlacePass):
                 )
             replace_node(graph, use.node, made)
         graph.initializers.pop(table.name or "")
+        return PassResult(model, modified=True)
+
+
+@dataclass(frozen=True)
+class ReplaceTable(InPlacePass):
+    """Give the table of embeddings other values, in float.
+
+    Attributes:
+        name: name of the table's module, for messages.
+        weight: table as it is, ``(vocabulary, hidden)``.
+        replacement: table as it becomes.
+    """
+
+    name: str
+    weight: np.ndarray
+    replacement: np.ndarray
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Replace the values for every reader.
+
+        Raises:
+            EdgelrError: the graph has no such table.
+        """
+        table = _find(model.graph, self.name, self.weight)
+        table.const_value = ir.tensor(np.ascontiguousarray(self.replacement), name=table.name)
         return PassResult(model, modified=True)
 
 
@@ -89,11 +114,12 @@ def _find(graph: ir.Graph, name: str, weight: np.ndarray) -> ir.Value:
     )
 
 
-def _lookup(gather: ir.Node, tensors: _Tensors, bits: int) -> ir.Node:
+def _lookup(gather: ir.Node, tensors: _Tensors, layout: BlockLayout) -> ir.Node:
     packed, scales, zero_points = tensors
     inputs = [packed, gather.inputs[1], scales, zero_points]
-    layout = {"gather_axis": 0, "quantize_axis": 1, "block_size": BLOCK_SIZE, "bits": bits}
-    return ir.node("GatherBlockQuantized", inputs, layout, domain=MICROSOFT, name=gather.name)
+    attributes = {"gather_axis": 0, "quantize_axis": 1}
+    attributes |= {"block_size": layout.block_size, "bits": layout.bits}
+    return ir.node("GatherBlockQuantized", inputs, attributes, domain=MICROSOFT, name=gather.name)
 
 
 def _head(

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgelr.core.bundle import Residency
 from edgelr.core.graph_files import encoder_beside
-from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.device.storage import packed_bytes
 from edgelr.graph.save import load_graph, weight_bytes
 from edgelr.graph.split_tied_table import PRODUCTS
@@ -61,9 +61,14 @@ def read_residencies(path: Path, provider: str) -> Residency:
     )
 
 
-def precision_of_bits(bits: int) -> WeightPrecision:
-    """Name the precision of quantized weights of so many bits."""
-    return "int8" if bits == WEIGHT_BITS["int8"] else "int4"
+def precision_of(product: ir.Node) -> WeightPrecision:
+    """Name the precision of the weights of a MatMulNBits, or the one that is most like it."""
+    bits, size = (product.attributes[name].as_int() for name in ("bits", "block_size"))
+
+    def difference(name: WeightPrecision) -> tuple[int, int]:
+        return abs(LAYOUTS[name].bits - bits), abs(LAYOUTS[name].block_size - size)
+
+    return min(LAYOUTS, key=difference)
 
 
 def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
@@ -75,7 +80,7 @@ def _packed(node: ir.Node) -> tuple[ir.Value | None, int] | None:
         return None
     if node.op_type == QUANTIZED_PRODUCT:
         shape = (node.attributes["K"].as_int(), node.attributes["N"].as_int())
-        return weight, packed_bytes(shape, precision_of_bits(node.attributes["bits"].as_int()))
+        return weight, packed_bytes(shape, precision_of(node))
     return (weight, weight.const_value.nbytes) if weight.const_value is not None else None
 
 

@@ -14,7 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.latency import Product, Workload
-from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of_bits
+from edgelr.graph.residency import QUANTIZED_PRODUCT, precision_of
 from edgelr.graph.save import load_graph
 from edgelr.graph.split_tied_table import PRODUCTS
 
@@ -75,7 +75,7 @@ def _positions(node: ir.Node) -> int:
 def _product(node: ir.Node) -> Product | None:
     if node.op_type == QUANTIZED_PRODUCT:
         inputs, outputs = (node.attributes[name].as_int() for name in ("K", "N"))
-        return Product(inputs, outputs, precision_of_bits(node.attributes["bits"].as_int()))
+        return Product(inputs, outputs, precision_of(node))
     found = node.op_type in (*PRODUCTS, "Conv") and len(node.inputs) > 1
     weight = node.inputs[1] if found else None
     if weight is None or weight.const_value is None:

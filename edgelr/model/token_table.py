@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import BLOCK_SIZE
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import loss_of
 
@@ -13,17 +13,22 @@ from edgelr.model.losses import loss_of
 def find_table(model: LoadedModel) -> LinearSite | None:
     """Describe the table as the linear that a tied head is: from hidden states to logits.
 
-    None where no graph has the table for itself, and where the row length is not a multiple of
-    ``BLOCK_SIZE``: ONNX Runtime reads the padding of the last block.
+    None where no graph has the table for itself, and where blocks of no size fill a row: ONNX
+    Runtime reads the padding of the last block.
     """
     if not loss_of(model).has_table:
         return None
     table = token_table(model)
-    if table.weight.shape[1] % BLOCK_SIZE:
+    if not table_layouts(table.weight.shape[1]):
         return None
     name = next(name for name, each in model.module.named_modules() if each is table)
     vocabulary, hidden = table.weight.shape
     return LinearSite(name, hidden, vocabulary, False, name.rpartition(".")[2], None, name)
+
+
+def table_layouts(hidden: int) -> tuple[WeightPrecision, ...]:
+    """List the quantized precisions whose blocks fill a row of ``hidden`` numbers."""
+    return tuple(name for name, each in LAYOUTS.items() if hidden % each.block_size == 0)
 
 
 def tied_heads(model: LoadedModel) -> dict[str, nn.Module]:

@@ -25,7 +25,7 @@ import numpy as np
 from edgelr.compress.block_quantized import QuantizedLoss
 from edgelr.core.plan import Candidate, Choice
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, Form, Precision, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Form, Precision, WeightPrecision
 from edgelr.device.storage import (
     INDEX_BYTES,
     LEAST_SAVING,
@@ -170,7 +170,7 @@ def make_options(
     if group.sites[0].kernel:  # two convolutions are all that one becomes
         forms = tuple(form for form in forms if form in CONVOLUTION_FORMS)
     known = {values: QuantizedLoss(0.0, loss), **(quantized or {})}
-    weights = weights or (values,)
+    weights = tuple(each for each in weights if each in known) or (values,)
     dense, *rounded = [_dense(group, known[each].dense, each, values) for each in weights]
     compressed = [each for each in rounded if each.bytes < dense.bytes]
     for precision in weights:
@@ -196,8 +196,8 @@ def _factorized(
     multiple: int,
 ) -> Iterator[Candidate]:
     """Candidates of one precision of the weights that are smaller than dense."""
-    if precisions[0] in WEIGHT_BITS:  # whole blocks, and what MatMulNBits can multiply with
-        multiple = math.lcm(multiple, BLOCK_SIZE)
+    if precisions[0] in LAYOUTS:  # whole blocks, and what MatMulNBits can multiply with
+        multiple = math.lcm(multiple, LAYOUTS[precisions[0]].block_size)
         forms = tuple(form for form in forms if form in QUANTIZED_FORMS)
     dense = _dense(group, lost.dense, *precisions).bytes
     largest = (1 - LEAST_SAVING) * dense if "dense" in forms else dense - 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgelr.compress.methods import METHODS
+from edgelr.compress.rounding import ROUNDING
 from edgelr.core.errors import InputError
 from edgelr.core.registry import Registry
 from edgelr.core.vocabulary import (
@@ -45,6 +46,9 @@ class Recipe:
             half of the full rank alone.
         importance: measure by which the components of single linears are ordered and scaled anew:
             the increase of the loss without them (``surgery``) or a trained score (``soco``).
+        mixed: whether weights may have every precision that the device multiplies fast, where none
+            is asked for; else they have the profile's.
+        rounding: name of what finds the integers of quantized matrices; see ``compress.rounding``.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Recipe:
     refine: tuple[Refinement, ...] = ()
     heal: HealedSites = "all"
     importance: Importance | None = None
+    mixed: bool = False
+    rounding: str = "gptq"
 
 
 def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
@@ -69,13 +75,14 @@ def changed_recipe(recipe: Recipe, settings: Settings) -> Recipe:
     Raises:
         InputError: a name is unknown, or the axes that were named do not go together.
     """
-    axes = ("grouping", "method", "allocator", "forms")
+    axes = ("grouping", "method", "allocator", "forms", "rounding")
     named = {axis: value for axis in axes if (value := getattr(settings, axis)) is not None}
     if not named:
         return recipe
     changed = replace(recipe, name=f"{recipe.name} (changed: {', '.join(named)})", **named)
     method = METHODS.get(changed.method)
     ALLOCATORS.get(changed.allocator)
+    ROUNDING.get(changed.rounding)
     if "forms" not in named and not method.forms.issuperset(changed.forms):
         changed = replace(changed, forms=tuple(sorted(method.forms)))
     if changed.importance == "surgery" and not (method.nested and changed.grouping == "one"):
@@ -129,14 +136,15 @@ for _recipe in (
     Recipe(
         name="edgelr",
         summary=(
-            "two-sided Fisher metric, optimal brain surgery, one budget in units "
-            "of loss (the default)"
+            "one budget in units of loss for precisions, ranks and forms: two-sided Fisher metric, "
+            "GPTQ, optimal brain surgery (the default)"
         ),
         method="fisher",
         allocator="lagrangian",
         forms=("dense", "low_rank", "pivoted"),
         refine=("scale",),
         importance="surgery",
+        mixed=True,
     ),
     Recipe(
         name="svd",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from edgelr.core.measurement import Comparison, Prediction
 from edgelr.core.plan import Plan, SitePlan
 from edgelr.core.report import LossCheck, Report
-from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.core.vocabulary import LAYOUTS
 from edgelr.device.budget import ledger
 from edgelr.report.charts import Bar, BarGroup, Bars, Cell, Chart, HeatMap, Step, Waterfall
 from edgelr.report.figures import KEPT_SHARES, figure, measured_heading, mib, percent
@@ -26,7 +26,7 @@ def drawings(report: Report) -> dict[str, Chart]:
         found["memory"] = memory_chart(report)
     found["budget"] = budget_chart(report)
     found["ranks"] = rank_chart(report.plan)
-    if any(site.candidate.precision in WEIGHT_BITS for site in report.plan.sites):
+    if any(site.candidate.precision in LAYOUTS for site in report.plan.sites):
         found["bytes"] = byte_chart(report.plan)
     return found | spectrum_charts(report)
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from edgelr.core.plan import Plan, SitePlan
-from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.core.vocabulary import LAYOUTS
 from edgelr.report.figures import Table, figure, mib, percent
 
 
@@ -85,7 +85,7 @@ def full_rank(site: SitePlan) -> int:
 def kind_of(site: SitePlan) -> str:
     """Form of a site, and its precision where it is quantized."""
     form, precision = site.candidate.form, site.candidate.precision
-    return f"{form} {precision}" if precision in WEIGHT_BITS else form
+    return f"{form} {precision}" if precision in LAYOUTS else form
 
 
 def _role_row(role: str, sites: list[SitePlan], kinds: list[str]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def test_other_spellings_of_an_option(words: list[str], name: str, value: Any) -
 @pytest.mark.parametrize(
     "shown",
     [
-        "<fp32|fp16|int8|int4|auto>",
+        "<fp32|fp16|int8|int8_b128|int4|int4_b",
         "Some of dense, low_rank, pivoted, tied, kronecker, with commas between.",
         "[default: jetson]",
         "[default: (the recipe's)]",

@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelr.compress.block_quantized import Blocks, quantize
-from edgelr.core.vocabulary import BLOCK_SIZE, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.device.storage import tensor_bytes
 
 SHAPES = [(64, 40), (40, 24), (33, 7), (8, 5)]  # whole blocks, a part of one at the end, less
 
-every_precision = pytest.mark.parametrize("precision", ["int8", "int4"])
+every_precision = pytest.mark.parametrize("precision", LAYOUTS)
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
@@ -41,7 +41,8 @@ def multiplied(blocks: Blocks, x: np.ndarray) -> np.ndarray:
     }  # fmt: skip
     node = helper.make_node(
         "MatMulNBits", ["x", *tensors], ["y"], domain="com.microsoft", K=inputs, N=outputs,
-        bits=blocks.bits, block_size=BLOCK_SIZE, accuracy_level=1,
+        bits=blocks.layout.bits,
+        block_size=blocks.layout.block_size, accuracy_level=1,
     )  # fmt: skip
     graph = helper.make_graph(
         [node],
@@ -82,7 +83,7 @@ def test_every_number_is_within_half_a_step(
 ) -> None:
     weight = random_matrix(shape)
     blocks = quantize(weight, precision)
-    step = np.repeat(blocks.scales, BLOCK_SIZE, axis=1)[:, : shape[0]].T
+    step = np.repeat(blocks.scales, blocks.layout.block_size, axis=1)[:, : shape[0]].T
     # The zero point is rounded as well: numbers at an end of the range may be another half off.
     assert (np.abs(blocks.dense() - weight) <= 1.01 * step).all()
     assert np.abs(blocks.dense() - weight).mean() < 0.3 * step.mean()
@@ -109,9 +110,9 @@ def test_columns_are_rounded_by_themselves(precision: WeightPrecision) -> None:
 
 @every_precision
 def test_whole_blocks_of_rows_are_rounded_by_themselves(precision: WeightPrecision) -> None:
-    weight = random_matrix((96, 10))
+    rows, weight = 2 * LAYOUTS[precision].block_size, random_matrix((288, 10))
     np.testing.assert_array_equal(
-        quantize(weight[:64], precision).dense(), quantize(weight, precision).dense()[:64]
+        quantize(weight[:rows], precision).dense(), quantize(weight, precision).dense()[:rows]
     )
 
 
@@ -139,7 +140,10 @@ def test_the_public_quantizer_of_onnx_runtime_stores_the_same_bytes(
         weight = WEIGHTS[kind](shape).astype(np.float32)
         blocks = quantize(weight, precision)
         public = MatMulNBitsQuantizer(
-            product(weight), bits=blocks.bits, block_size=BLOCK_SIZE, is_symmetric=False
+            product(weight),
+            bits=blocks.layout.bits,
+            block_size=blocks.layout.block_size,
+            is_symmetric=False,
         )
         public.process()
         (node,) = public.model.model.graph.node

@@ -15,12 +15,12 @@ from edgelr.compress.factors import Dense, LowRank, Reweighted
 from edgelr.compress.forms import level
 from edgelr.compress.methods import ErrorMetric
 from edgelr.compress.methods.metric import factorize_between
-from edgelr.compress.quantization import quantized_loss, rounded
+from edgelr.compress.quantization import product_losses, rounded
 from edgelr.compress.shared_basis import factorize_stacked, metric_loss
 from edgelr.compress.spectra import SpectrumTable
 from edgelr.core.cache import Cache
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.device.profile import load_profile
 from edgelr.graph.residency import read_residency
 from edgelr.graph.save import load_graph
@@ -33,6 +33,7 @@ from tests.helpers.run_exports import Recorder, quick_settings, session_cache
 
 pytestmark = pytest.mark.whole
 
+BLOCK = LAYOUTS["int4"].block_size
 PRECISIONS: tuple[WeightPrecision, ...] = ("int8", "int4")
 
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
@@ -51,14 +52,13 @@ def random_weight(outputs: int, inputs: int, seed: int) -> torch.Tensor:
 def test_the_predicted_loss_is_that_of_the_rounded_matrices(precision: WeightPrecision) -> None:
     weight, metric = random_weight(80, 96, 0), (random_gram(80, 1), random_gram(96, 2))
     found = factorize_between(weight, *metric)
-    lost = quantized_loss([weight], [metric], found, precision)
-    assert lost.dense == pytest.approx(metric_loss(weight - rounded(weight.T, precision).T, metric))
-    for rank in (BLOCK_SIZE, 2 * BLOCK_SIZE):
+    lost = product_losses([weight], [metric], found, precision)
+    for rank in (BLOCK, 2 * BLOCK):
         part = level(LowRank(found.down[:, :rank], found.up[:rank]))
         product = rounded(part.down, precision) @ rounded(part.up, precision)
         expected = metric_loss(weight - product.T, metric)
-        assert lost.product[rank] == pytest.approx(expected, rel=1e-6)
-    assert (lost.product[::BLOCK_SIZE] >= found.loss.numpy()[::BLOCK_SIZE]).all()
+        assert lost[rank] == pytest.approx(expected, rel=1e-6)
+    assert (lost[::BLOCK] >= found.loss.numpy()[::BLOCK]).all()
 
 
 @every_precision
@@ -67,20 +67,19 @@ def test_a_group_loses_what_its_sites_lose(precision: WeightPrecision) -> None:
     inputs = random_gram(64, 2)
     metrics: list[ErrorMetric] = [(random_gram(48, 3), inputs), (random_gram(40, 4), inputs)]
     found = factorize_stacked(weights, metrics, inputs)
-    lost = quantized_loss(weights, metrics, found, precision)
-    part = level(LowRank(found.down[:, :BLOCK_SIZE], found.up[:BLOCK_SIZE]))
+    lost = product_losses(weights, metrics, found, precision)
+    part = level(LowRank(found.down[:, :BLOCK], found.up[:BLOCK]))
     product = rounded(part.down, precision) @ rounded(part.up, precision)
     errors = [w - p.T for w, p in zip(weights, product.split([48, 40], dim=1), strict=True)]
     expected = sum(map(metric_loss, errors, metrics))
-    assert lost.product[BLOCK_SIZE] == pytest.approx(expected, rel=1e-6)
+    assert lost[BLOCK] == pytest.approx(expected, rel=1e-6)
 
 
 def test_more_bits_lose_less() -> None:
     weight, metric = random_weight(80, 96, 0), (random_gram(80, 1), random_gram(96, 2))
     found = factorize_between(weight, *metric)
-    fine, coarse = (quantized_loss([weight], [metric], found, each) for each in PRECISIONS)
-    assert fine.dense < coarse.dense / 50
-    assert (fine.product[BLOCK_SIZE:] < coarse.product[BLOCK_SIZE:]).all()
+    fine, coarse = (product_losses([weight], [metric], found, each) for each in PRECISIONS)
+    assert (fine[BLOCK:] < coarse[BLOCK:]).all()
 
 
 @every_precision
@@ -91,22 +90,21 @@ def test_components_of_another_order_lose_what_they_do_and_what_rounding_adds(
     plain, order = factorize_between(weight, *metric), torch.arange(79, -1, -1)
     down, up = plain.down[:, order], plain.up[order]
     found = Reweighted(down, up, torch.eye(80).double(), 3 * plain.loss)
-    lost = quantized_loss([weight], [metric], found, precision)
-    for rank in (BLOCK_SIZE, 2 * BLOCK_SIZE):
+    lost = product_losses([weight], [metric], found, precision)
+    for rank in (BLOCK, 2 * BLOCK):
         part = level(LowRank(down[:, :rank], up[:rank]))
         product = rounded(part.down, precision) @ rounded(part.up, precision)
         errors = (weight - product.T, weight - (part.down @ part.up).T)
         added = metric_loss(errors[0], metric) - metric_loss(errors[1], metric)
         expected = float(found.loss[rank]) + max(0.0, float(added))
-        assert lost.product[rank] == pytest.approx(expected, rel=1e-6)
+        assert lost[rank] == pytest.approx(expected, rel=1e-6)
 
 
 def test_factors_that_are_not_nested_stay_as_they_are() -> None:
     weight = random_weight(40, 48, 0)
     plain = factorize_between(weight, None, None)
-    lost = quantized_loss([weight], [(None, None)], Unnested(plain.loss), "int8")  # type: ignore[arg-type]
-    assert np.isinf(lost.product).all()
-    assert np.isfinite(lost.dense)
+    lost = product_losses([weight], [(None, None)], Unnested(plain.loss), "int8")  # type: ignore[arg-type]
+    assert np.isinf(lost).all()
 
 
 class Unnested:
@@ -148,8 +146,8 @@ def test_bytes_go_where_they_cost_least(tiny_decoder: LoadedModel, cache: Cache)
     """With every precision to choose from, no budget loses more than with one."""
     free = planned(tiny_decoder, cache, precision="auto", keep=0.55)
     assert free.plan.kept <= 0.55
-    assert precisions(free) <= {"float32", *WEIGHT_BITS}
-    assert precisions(free) & set(WEIGHT_BITS)
+    assert precisions(free) <= {"float32", *LAYOUTS}
+    assert precisions(free) & set(LAYOUTS)
     fixed = planned(tiny_decoder, cache, precision="float32", keep=0.55)
     assert free.plan.predicted_loss < fixed.plan.predicted_loss
 
@@ -179,12 +177,12 @@ def test_an_export_is_right_and_as_large_as_planned(
         and (value.dtype == ir.DataType.UINT8 or str(value.name).endswith(".scales"))
     ]
     chosen = [site.candidate for site in report.plan.sites]
-    assert sum(stored) == sum(each.bytes for each in chosen if each.precision in WEIGHT_BITS)
+    assert sum(stored) == sum(each.bytes for each in chosen if each.precision in LAYOUTS)
     assert sum(stored) > 0
     table = find_table(model)
     assert table is not None
     assert report.plan.sites[-1].name == table.name
-    assert report.plan.sites[-1].candidate.precision in WEIGHT_BITS
+    assert report.plan.sites[-1].candidate.precision in LAYOUTS
     loaded = read_residency(next(folder.glob("onnx/*.onnx")), "cpu")
     planned_bytes = report.budget.fixed_weight_bytes + report.plan.resident_bytes
     assert planned_bytes == pytest.approx(loaded.bytes, rel=0.02)  # shapes, orders of runs

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgelr.compress.block_quantized import QuantizedLoss
+from edgelr.compress.block_quantized import QuantizedLoss, quantize
 from edgelr.compress.factors import (
     Decomposed,
     Decomposition,
@@ -30,12 +30,11 @@ from edgelr.compress.factors import (
 from edgelr.compress.spectra import (
     SpectrumTable,
     read_factors,
-    read_losses,
     read_spectra,
     write_factors,
-    write_losses,
     write_spectrum,
 )
+from edgelr.compress.stored_weights import write_group
 from edgelr.core.sites import LinearSite
 
 LOSS = torch.linspace(1, 0, 7).double()
@@ -109,24 +108,19 @@ def test_a_tensor_that_two_sites_share_may_be_written(tmp_path: Path) -> None:
     assert same(read_factors(tmp_path / "factors.safetensors"), shared)
 
 
-def test_losses_of_a_precision_are_read_as_they_were_written(tmp_path: Path) -> None:
-    losses = {
-        name: QuantizedLoss(value, np.array([np.inf, 2 * value, value]))
-        for name, value in (("model.layers.0.up", 0.25), ("a/dense", 0.5))
-    }
-    write_losses(tmp_path, losses)
-    found = read_losses(tmp_path)
-    assert list(found) == list(losses)
-    for name, each in losses.items():
-        assert found[name].dense == each.dense
-        np.testing.assert_array_equal(found[name].product, each.product)
-
-
 # --- values --------------------------------------------------------------------------------------
 
 
-def test_a_weight_that_is_not_factorized_stays_whole_or_is_rounded(table: SpectrumTable) -> None:
-    found = table.with_whole(SITE, {"int8": 0.25})
+def test_a_weight_that_is_not_factorized_stays_whole_or_is_rounded(
+    table: SpectrumTable, tmp_path: Path
+) -> None:
+    stored = quantize(random(6, 9).numpy(), "int8")
+    lost = QuantizedLoss(0.25, np.full(7, np.inf))
+    write_group(tmp_path, SITE.name, {SITE.name: {"int8": stored}}, {"int8": lost})
+    found = table.with_whole(SITE, tmp_path)
+    np.testing.assert_array_equal(
+        found.weight(SITE.name, SITE.name, "int8").dense(), stored.dense()
+    )
     assert found.loss["table"].tolist() == [np.inf] * 6 + [0.0]
     lost = found.quantized["table"]["int8"]
     assert lost.dense == 0.25

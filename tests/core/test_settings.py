@@ -21,6 +21,7 @@ from edgelr.core.settings import (
     setting_types,
     write_settings,
 )
+from edgelr.core.vocabulary import LAYOUTS
 
 EVERYTHING: dict[str, Any] = {
     "model": "folder/model",
@@ -33,6 +34,7 @@ EVERYTHING: dict[str, Any] = {
     "forms": ("low_rank", "pivoted"),
     "task": "text-generation",
     "precision": "float32",
+    "rounding": "searched",
     "max_size": "60MB",
     "calibration": ("self", "a.txt"),
     "calibration_tokens": 4096,
@@ -249,7 +251,7 @@ def test_what_a_command_needs_to_offer_the_settings_is_there_at_once() -> None:
     ("name", "words"),
     [
         ("provider", ("cpu", "cuda")),
-        ("precision", ("fp32", "fp16", "int8", "int4", "auto")),
+        ("precision", ("fp32", "fp16", *LAYOUTS, "auto")),
         ("forms", ("dense", "low_rank", "pivoted", "tied", "kronecker")),
         ("recipe", ()),
         ("calibration", ()),

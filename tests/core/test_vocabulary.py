@@ -6,10 +6,9 @@ from typing import get_args
 
 from edgelr.core.vocabulary import (
     ALTERNATIVES,
-    BLOCK_SIZE,
+    LAYOUTS,
     PRECISION_BYTES,
     SHARING,
-    WEIGHT_BITS,
     AskedPrecision,
     Grouping,
     GroupKind,
@@ -20,13 +19,13 @@ from edgelr.core.vocabulary import (
 
 def test_every_precision_has_bytes_or_bits() -> None:
     assert set(PRECISION_BYTES) == set(get_args(Precision))
-    assert not set(PRECISION_BYTES) & set(WEIGHT_BITS)
-    assert set(PRECISION_BYTES) | set(WEIGHT_BITS) == set(get_args(WeightPrecision))
+    assert not set(PRECISION_BYTES) & set(LAYOUTS)
+    assert set(PRECISION_BYTES) | set(LAYOUTS) == set(get_args(WeightPrecision))
     assert set(get_args(AskedPrecision)) == {*get_args(WeightPrecision), "auto"}
 
 
 def test_a_block_is_a_whole_number_of_bytes() -> None:
-    assert all(BLOCK_SIZE * bits % 8 == 0 for bits in WEIGHT_BITS.values())
+    assert all(each.block_size * each.bits % 8 == 0 for each in LAYOUTS.values())
 
 
 def test_groupings_are_divided_by_what_they_share() -> None:

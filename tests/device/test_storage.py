@@ -16,7 +16,7 @@ from edgelr.compress.block_quantized import quantize
 from edgelr.compress.factors import LowRank
 from edgelr.compress.forms import pivot
 from edgelr.core.sites import LinearSite, SiteGroup
-from edgelr.core.vocabulary import BLOCK_SIZE, WEIGHT_BITS, Form, GroupKind, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Form, GroupKind, WeightPrecision
 from edgelr.device.storage import (
     largest_rank,
     matrix_bytes,
@@ -28,7 +28,7 @@ from edgelr.device.storage import (
 
 ALIGNMENT = 256  # bytes that a packed layout may have more, for its beginning and its parts
 
-every_quantized = pytest.mark.parametrize("precision", WEIGHT_BITS)
+every_quantized = pytest.mark.parametrize("precision", LAYOUTS)
 
 
 def group(*outputs: int, inputs: int = 40, kind: GroupKind = "one") -> SiteGroup:
@@ -112,7 +112,7 @@ def test_every_rank_up_to_the_largest_leaves_something_on_both_sides(
 
 
 @every_quantized
-@pytest.mark.parametrize("inputs", [8, BLOCK_SIZE, BLOCK_SIZE + 1, 96])
+@pytest.mark.parametrize("inputs", [8, 32, 33, 96, 128, 129])
 def test_files_hold_whole_blocks_with_a_scale_and_a_zero_point_each(
     precision: WeightPrecision, inputs: int
 ) -> None:
@@ -134,7 +134,8 @@ def product(precision: WeightPrecision, weight: np.ndarray) -> onnx.ModelProto:
         tensors = {"weight": blocks.packed, "scales": blocks.scales, "points": points}
         node = helper.make_node(
             "MatMulNBits", ["x", *tensors], ["y"], domain="com.microsoft", K=len(weight),
-            N=weight.shape[1], bits=blocks.bits, block_size=BLOCK_SIZE, accuracy_level=4,
+            N=weight.shape[1], bits=blocks.layout.bits,
+            block_size=blocks.layout.block_size, accuracy_level=4,
         )  # fmt: skip
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
@@ -170,7 +171,7 @@ def kernel_bytes(model: onnx.ModelProto, folder: Path) -> int:
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs have layouts of their own"
 )
-@pytest.mark.parametrize("precision", ["float32", *WEIGHT_BITS])
+@pytest.mark.parametrize("precision", ["float32", *LAYOUTS])
 @pytest.mark.parametrize("shape", [(64, 512), (100, 256), (256, 128)])
 def test_packed_bytes_are_those_of_the_kernels_layout(
     precision: WeightPrecision, shape: tuple[int, int], tmp_path: Path

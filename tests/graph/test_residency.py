@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
@@ -11,7 +12,7 @@ from edgelr.core.bundle import Residency
 from edgelr.core.vocabulary import WeightPrecision
 from edgelr.device.storage import matrix_bytes, packed_bytes
 from edgelr.graph.probe import write_products
-from edgelr.graph.residency import precision_of_bits, read_residencies, read_residency
+from edgelr.graph.residency import precision_of, read_residencies, read_residency
 from tests.helpers.foreign_graphs import Builder, mlp
 
 
@@ -59,5 +60,13 @@ def test_an_encoder_counts_with_the_decoder_beside_it(tmp_path: Path) -> None:
     assert read_residencies(tmp_path / "encoder_model.onnx", "cpu") == encoder
 
 
-def test_bits_have_names() -> None:
-    assert [precision_of_bits(bits) for bits in (4, 8)] == ["int4", "int8"]
+@pytest.mark.parametrize(
+    ("bits", "block_size", "named"),
+    [(4, 32, "int4"), (8, 32, "int8"), (4, 128, "int4_b128"), (4, 256, "int4_b128"),
+     (2, 16, "int2_b64"), (8, 16, "int8")],
+)  # fmt: skip
+def test_a_product_is_named_by_the_layout_that_is_most_like_its_own(
+    bits: int, block_size: int, named: str
+) -> None:
+    node = ir.node("MatMulNBits", [], {"bits": bits, "block_size": block_size})
+    assert precision_of(node) == named

@@ -20,6 +20,7 @@ from edgelr.core.graph_files import encoder_beside
 from edgelr.core.inputs import SourceAndTarget
 from edgelr.core.plan import Budget, Plan
 from edgelr.core.settings import Settings, make_settings
+from edgelr.device.profile import load_profile
 from edgelr.model.exporter import EXPORTERS
 from edgelr.model.generate import start_of
 from edgelr.model.loaded import LoadedModel
@@ -139,7 +140,11 @@ def session_cache(factory: pytest.TempPathFactory) -> Cache:
 
 
 def quick_settings(model: Path | str, **changes: Any) -> Settings:
-    return make_settings(**{"model": str(model), **QUICK, **changes})
+    """Settings of a short run; every weight has the precision of the profile, unless asked."""
+    asked = {"model": str(model), **QUICK, **changes}
+    if Path(str(model)).suffix != ".onnx":
+        asked = {"precision": load_profile(asked["profile"]).precision, **asked}
+    return make_settings(**asked)
 
 
 def make_place(folder: Path) -> Staging:

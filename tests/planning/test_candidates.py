@@ -11,7 +11,7 @@ import pytest
 from edgelr.compress.block_quantized import QuantizedLoss
 from edgelr.core.plan import Candidate
 from edgelr.core.sites import LinearSite, SiteGroup
-from edgelr.core.vocabulary import BLOCK_SIZE, Form, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Form, WeightPrecision
 from edgelr.device.storage import INDEX_BYTES, largest_rank, matrix_bytes, packed_bytes, stored
 from edgelr.planning.candidates import make_candidate, make_options, site_candidates, site_residency
 from tests.planning.test_allocators import (
@@ -23,6 +23,8 @@ from tests.planning.test_allocators import (
     make_group,
     option,
 )
+
+BLOCK = LAYOUTS["int8"].block_size
 
 QUERY, KEY = (
     LinearSite(name, 96, size, False, name, None, "x") for name, size in (("q", 64), ("k", 32))
@@ -151,7 +153,7 @@ def test_rounded_weights_are_whole_or_low_rank_in_whole_blocks() -> None:
     eight_bits = [each for each in found.compressed if each.precision == "int8"]
     assert [(each.form, each.rank, each.predicted_loss) for each in eight_bits] == [
         ("dense", 96, 0.25),
-        ("low_rank", BLOCK_SIZE, rounded["int8"].product[BLOCK_SIZE]),
+        ("low_rank", BLOCK, rounded["int8"].product[BLOCK]),
     ]
     assert found.dense.precision == "float32"
 

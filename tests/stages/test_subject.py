@@ -8,7 +8,7 @@ import pytest
 
 from edgelr import pipeline
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.allocate import Search
@@ -45,7 +45,7 @@ def test_a_search_offers_the_precisions_of_the_subject_or_those_that_are_named(
     made: Planned,
 ) -> None:
     subject = made.subject
-    assert precisions(make_search(subject, made.spectra)) == {"float32", *WEIGHT_BITS}
+    assert precisions(make_search(subject, made.spectra)) == {"float32", *LAYOUTS}
     for named in ("float32", "int4"):
         search = make_search(subject, made.spectra, (named,))
         assert precisions(search) == {named}

@@ -12,7 +12,7 @@ from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.modality import MODALITIES
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.core.vocabulary import LAYOUTS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import RECIPES
@@ -90,8 +90,8 @@ def test_tests_are_promised_where_there_are_some(tiny_models: Models, name: str)
         require_tests(model, asked)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "auto"])
-def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int4_b64"])
+def test_convolutions_are_not_stored_as_integers(tiny_models: Models, precision: str) -> None:
     model = tiny_models["resnet"]
     settings = quick_settings(model.folder, calibration_length=None, precision=precision)
     with pytest.raises(InputError, match=r"12 linears of this model are convolutions \(resnet\."):
@@ -100,4 +100,5 @@ def test_convolutions_are_not_stored_in_whole_numbers(tiny_models: Models, preci
 
 def test_floats_are_for_convolutions_and_all_precisions_for_matrices(tiny_models: Models) -> None:
     require_floats(tiny_models["resnet"].sites, ("float32", "float16"))
-    require_floats(tiny_models["bert"].sites, tuple(WEIGHT_BITS))
+    require_floats(tiny_models["resnet"].sites, ("float32", *LAYOUTS))  # one for each linear
+    require_floats(tiny_models["bert"].sites, tuple(LAYOUTS))

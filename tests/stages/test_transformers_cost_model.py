@@ -13,9 +13,10 @@ from edgelr import pipeline
 from edgelr.compress.importance.soco import Schedule
 from edgelr.core.cache import Cache
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import AskedPrecision
+from edgelr.core.vocabulary import LAYOUTS, AskedPrecision
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
+from edgelr.model.token_table import table_layouts
 from edgelr.stages.subject import Planned
 from edgelr.stages.transformers import cost_model
 from edgelr.stages.transformers.cost_model import spectra, statistics
@@ -109,7 +110,7 @@ def test_a_decomposition_is_found_again_for_another_allocator_and_not_for_other_
 
 
 @pytest.mark.parametrize(
-    ("precision", "rounded"), [("float16", set()), ("int8", {"int8"}), ("auto", {"int8", "int4"})]
+    ("precision", "rounded"), [("float16", set()), ("int8", {"int8"}), ("auto", set(LAYOUTS))]
 )
 def test_rounding_is_priced_where_it_may_be_taken(
     make_model: MakeModel, tmp_path: Path, precision: AskedPrecision, rounded: set[str]
@@ -119,10 +120,12 @@ def test_rounding_is_priced_where_it_may_be_taken(
     subject, texts = subject_of(model, precision=precision), [random_rows(model, 4, 12)]
     found = spectra(subject, statistics(subject, texts, run), run, texts)
     priced = {group.name: rounded for group in subject.planned_groups} if rounded else {}
+    if subject.table is not None:
+        priced[subject.table.name] = rounded & set(table_layouts(subject.table.in_features))
     assert {name: set(losses) for name, losses in found.quantized.items()} == priced
     assert (subject.table is None) == (not rounded)
     kept = stages(run.cache)
-    assert kept.count("rounding") == len(rounded)
+    assert kept.count("rounding") == kept.count("table_rounding") == bool(rounded)
     assert kept.count("table") == (1 if rounded else 0)
     assert kept.count("correction") == (1 if precision == "auto" else 0)
 

@@ -12,7 +12,7 @@ from edgelr.core.cache import Cache
 from edgelr.core.errors import InputError
 from edgelr.core.run import Run
 from edgelr.core.sites import SiteGroup
-from edgelr.core.vocabulary import AskedPrecision
+from edgelr.core.vocabulary import LAYOUTS, AskedPrecision
 from edgelr.device.profile import load_profile
 from edgelr.graph.residency import read_residencies
 from edgelr.model.loaded import LoadedModel
@@ -53,16 +53,17 @@ def table_of(subject: ModelSubject, cache: Cache) -> SpectrumTable:
 @pytest.mark.parametrize(
     ("profile", "asked", "values", "weights"),
     [
-        ("generic-cpu", None, "float32", ["float32"]),
-        ("jetson", None, "float16", ["float16"]),
+        ("generic-cpu", "float32", "float32", ["float32"]),
+        ("generic-cpu", None, "float32", ["float32", *LAYOUTS]),
         ("jetson", "float32", "float32", ["float32"]),
         ("generic-cpu", "float16", "float16", ["float16"]),
         ("jetson", "int4", "float16", ["int4"]),
         ("generic-cpu", "int8", "float32", ["int8"]),
-        ("jetson", "auto", "float16", ["float16", "int8", "int4"]),
+        ("raspberry-pi-5-8gb", "int2_b64", "float32", ["int2_b64"]),
+        ("jetson", "auto", "float16", ["float16", *LAYOUTS.keys() - {"int2_b64"}]),
     ],
 )
-def test_whole_numbers_are_for_weights_and_the_device_multiplies_in_floats(
+def test_integers_are_for_weights_and_the_device_multiplies_in_floats(
     tiny_encoder: LoadedModel,
     profile: str,
     asked: AskedPrecision | None,
@@ -70,7 +71,20 @@ def test_whole_numbers_are_for_weights_and_the_device_multiplies_in_floats(
     weights: list[str],
 ) -> None:
     found = subject_of(tiny_encoder, profile=profile, precision=asked)
-    assert (found.precision, list(found.weights)) == (values, weights)
+    assert (found.precision, set(found.weights)) == (values, set(weights))
+    assert found.weights[0] == weights[0]
+
+
+def test_other_recipes_than_the_default_keep_the_precision_of_the_profile(
+    tiny_encoder: LoadedModel,
+) -> None:
+    found = subject_of(tiny_encoder, recipe="spectral-surgery", profile="jetson", precision=None)
+    assert found.weights == ("float16",)
+
+
+def test_what_has_no_fast_kernel_is_refused(tiny_encoder: LoadedModel) -> None:
+    with pytest.raises(InputError, match="no fast kernels on cuda at accuracy level"):
+        subject_of(tiny_encoder, profile="jetson", precision="int2_b64")
 
 
 def test_one_knob_cannot_choose_precisions(tiny_decoder: LoadedModel) -> None:

@@ -64,7 +64,10 @@ def common_ground(question: BenchRequest, device: DeviceProfile, out: Path, run:
         )
     model = load_model(settings, run)
     require_one_graph(model, "bench")
-    subject = examine(model, settings, device)
+    one = replace(
+        settings, precision=settings.precision or device.precision
+    )  # recipes are compared
+    subject = examine(model, one, device)
     texts = {
         name: _tokenized(question, subject, name, source, text)
         for name, (source, text) in _judging_texts(question, subject).items()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edgelr.core.plan import Candidate, Choice
-from edgelr.core.vocabulary import WEIGHT_BITS
+from edgelr.core.vocabulary import LAYOUTS
 from edgelr.planning.allocators import ALLOCATORS
 from edgelr.planning.allocators.cover import Cover, components
 from edgelr.planning.candidates import Options
@@ -145,7 +145,7 @@ def _explain(option: Options, chosen: Candidate, price: float) -> Choice:
     if chosen is not option.dense:
         shared = f" for {len(option.sites)} linears" if len(option.sites) > 1 else ""
         rank = "" if chosen.form == "dense" else f" rank {chosen.rank}"
-        stored = f" in {chosen.precision}" if chosen.precision in WEIGHT_BITS else ""
+        stored = f" in {chosen.precision}" if chosen.precision in LAYOUTS else ""
         return Choice(chosen, f"{chosen.form}{rank}{stored}{shared} costs its loss least")
     if not option.compressed:
         return Choice(chosen, "no smaller candidate")

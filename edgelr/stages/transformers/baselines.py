@@ -15,7 +15,7 @@ from edgelr.compress.factors import Dense, FactorSet
 from edgelr.core.bundle import ExportBundle, read_bundle, write_manifest
 from edgelr.core.graph_files import graph_file
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import WEIGHT_BITS, Precision, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Precision, WeightPrecision
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions
@@ -45,7 +45,7 @@ def dense_in(
     """
     if weights == "float32":
         return dense.bundle
-    whole = weights in WEIGHT_BITS
+    whole = weights in LAYOUTS
     computed: Precision = (values or device.precision) if whole else "float16"
 
     def write(folder: Path) -> None:

@@ -14,7 +14,6 @@ from edgelr.core.results import Parity
 from edgelr.core.vocabulary import Precision
 from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions, write_genai_config
-from edgelr.graph.factorize import EXACT
 from edgelr.runtime import calls
 from edgelr.stages.source import Written
 from edgelr.stages.staging import Staging
@@ -24,25 +23,30 @@ from edgelr.stages.transformers.rows import rows_of
 from edgelr.stages.transformers.subject import ModelPlanned
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgelr.compress.block_quantized import Blocks
     from edgelr.compress.factors import FactorSet
 
 PARITY_LIMIT = 1e-3  # of float32 logits or hidden states
 FLOAT16_LIMIT = 2e-2  # of the largest output: eleven bits, through every layer
+QUANTIZED_LIMIT = 0.25  # the same, for values that products round to int8: a wrong scale, zero
+# point or bit order gives other answers altogether
 GREEDY_TOKENS = 64
 
 
 def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Written:
     """Write the graph and its companions, and what the torch model answers.
 
-    A bundle that ships in float16, or multiplies int8 or int4, gets an exact float32 twin in the
-    scratch folder: both are one plan, and the twin can be compared with torch to the last digits.
+    A bundle that ships in float16, or multiplies int8 or int4, gets a float32 twin in the scratch
+    folder, whose weights are what the stored ones stand for: both are one plan, and the twin can be
+    compared with torch to the last digits.
     """
     subject = made.subject
     factors = in_forms(factored.factors, made.plan, subject.device.rank_multiple)
     prompts = rows_of(subject.model).parity_inputs(subject, made.costs.calibration)
     write_answers(subject.model, factors, prompts, GREEDY_TOKENS, place.answers)
-    level = subject.device.accuracy_level if factored.blocks else EXACT
-    bundle = _write(made, factored, factors, place.bundle, subject.precision, level)
+    bundle = _write(made, factored.blocks, factors, place.bundle, subject.precision)
     write_genai_config(
         made.dense.folder / "traced",
         place.bundle,
@@ -51,18 +55,17 @@ def write_bundle(made: ModelPlanned, factored: Factored, place: Staging) -> Writ
         subject.context_tokens,
     )
     twin = None
-    if subject.precision != "float32" or level != EXACT:
-        twin = _write(made, factored, factors, place.scratch / "float32", "float32", EXACT)
+    if subject.precision != "float32" or factored.blocks:
+        twin = _write(made, {}, factors, place.scratch / "float32", "float32")
     return Written(bundle, twin, factored.notes)
 
 
 def _write(
     made: ModelPlanned,
-    factored: Factored,
+    blocks: Mapping[str, Blocks],
     factors: FactorSet,
     folder: Path,
     precision: Precision,
-    accuracy_level: int,
 ) -> ExportBundle:
     """Write the graph of a plan in one precision, its companions and its manifest."""
     subject = made.subject
@@ -70,8 +73,8 @@ def _write(
     path = folder / "onnx" / graph_file(model.modality, precision)
     path.parent.mkdir(parents=True)
     newest = min(device.max_opset, settings.opset or device.max_opset)
-    target = GraphTarget(precision, newest, device.ir_version, accuracy_level)
-    traced, blocks = made.dense.traced, factored.blocks
+    target = GraphTarget(precision, newest, device.ir_version, device.accuracy_level)
+    traced = made.dense.traced
     opset, ir_version = build(model, traced, subject.sites, factors, path, target, blocks)
     copy_companions(model.folder, folder, bool(model.sentence_layers))
     manifest = dense_manifest(model, precision, opset, ir_version, path)
@@ -92,6 +95,7 @@ def compare_with_torch(written: Written, place: Staging) -> Parity:
     parity = calls.parity(written.twin or bundle, answers, limit=PARITY_LIMIT)
     if written.twin is None:
         return parity
-    half = bundle.manifest.precision == "float16"
+    quantized = bundle.manifest.residency is not None and bundle.manifest.residency.quantized
     error = calls.twin_error(bundle, written.twin, answers)
-    return replace(parity, twin_max_error=error, twin_limit=FLOAT16_LIMIT if half else None)
+    limit = QUANTIZED_LIMIT if quantized else FLOAT16_LIMIT
+    return replace(parity, twin_max_error=error, twin_limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgelr.core.errors import InputError
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.model.loaded import LoadedModel
 from edgelr.planning.recipes import Recipe
 from edgelr.runtime.reference_tests import REFERENCE_TESTS
@@ -13,16 +13,19 @@ from edgelr.stages.transformers.rows import rows_of
 
 
 def require_floats(sites: tuple[LinearSite, ...], weights: tuple[WeightPrecision, ...]) -> None:
-    """Refuse int8 and int4 for convolutions: MatMulNBits multiplies matrices.
+    """Refuse quantized convolutions: MatMulNBits multiplies matrices.
+
+    Where a precision is chosen for every linear, they stay in float.
 
     Raises:
-        InputError: some sites are convolutions, and such a precision is asked for.
+        InputError: some sites are convolutions, and one such precision is asked for.
     """
     convolutions = [site.name for site in sites if site.kernel]
-    if convolutions and set(weights) & set(WEIGHT_BITS):
+    if convolutions and set(weights) <= set(LAYOUTS):
         raise InputError(
-            f"--precision int8, int4 and auto store matrices, and {len(convolutions)} linears of "
-            f"this model are convolutions ({convolutions[0]}). Expected fp32 or fp16."
+            f"--precision {weights[0]} stores matrices, and {len(convolutions)} linears of this "
+            f"model are convolutions ({convolutions[0]}). Expected fp32, fp16 or auto, which "
+            f"leaves them in float."
         )
 
 

@@ -6,11 +6,10 @@ Each is a stage of its own in the cache: another budget, device or recipe finds 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from edgelr.compress import statistics as statistic
-from edgelr.compress.block_quantized import QuantizedLoss
 from edgelr.compress.compressed_model import multiplied
 from edgelr.compress.decompose import decompose, truncate
 from edgelr.compress.embedding_table import (
@@ -18,18 +17,19 @@ from edgelr.compress.embedding_table import (
     TableStatistics,
     collect_table,
     read_table_statistics,
-    table_loss,
+    round_table,
 )
 from edgelr.compress.factors import FactorSet
 from edgelr.compress.importance import KEEP, STEPS, Schedule, collect_importance, learn_importance
 from edgelr.compress.methods import METHODS, Need
-from edgelr.compress.quantization import quantized_losses
-from edgelr.compress.spectra import SpectrumTable, read_losses, read_spectra, write_losses
+from edgelr.compress.quantization import round_groups
+from edgelr.compress.spectra import SpectrumTable, read_spectra
 from edgelr.core.cache import digest
 from edgelr.core.run import Run
-from edgelr.core.vocabulary import WEIGHT_BITS, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, WeightPrecision
 from edgelr.data import calibration as calibrations
 from edgelr.data.calibration import Calibration
+from edgelr.model.token_table import table_layouts
 from edgelr.stages.transformers.loss_correction import corrected
 from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
@@ -119,26 +119,23 @@ def _with_rounding(
     run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Predict what weights in int8 and int4 would lose, where these may be taken."""
-    rounding = [precision for precision in subject.weights if precision in WEIGHT_BITS]
+    """Round the weights to the precisions that they may have, and predict what that loses."""
+    rounding = tuple(precision for precision in subject.weights if precision in LAYOUTS)
     if not rounding:
         return spectra
-    model, method = subject.model, METHODS.get(subject.recipe.method)
-    found: dict[str, dict[WeightPrecision, QuantizedLoss]] = {}
-    for precision in rounding:
+    model, recipe = subject.model, subject.recipe
+    method = METHODS.get(recipe.method)
 
-        def write(folder: Path, precision: WeightPrecision = precision) -> None:
-            losses = quantized_losses(
-                model, subject.groups, (store, method), spectra, precision, run.progress
-            )
-            write_losses(folder, losses)
+    chosen = [group for group in subject.groups if not group.sites[0].kernel]
 
-        groups = [group.name for group in subject.groups]
-        grams = [path.name for path in store.folders.values()]
-        parts = (spectra.folder.name, grams, groups, precision)
-        for name, loss in read_losses(run.stage("rounding", parts, write)).items():
-            found.setdefault(name, {})[precision] = loss
-    spectra = replace(spectra, quantized=found)
+    def write(folder: Path) -> None:
+        asked = (recipe.rounding, rounding)
+        round_groups(model, chosen, (store, method), spectra, asked, folder, run.progress)
+
+    groups = [group.name for group in chosen]
+    grams = [path.name for path in store.folders.values()]
+    parts = (spectra.folder.name, grams, groups, recipe.rounding, rounding)
+    spectra = spectra.with_rounded(run.stage("rounding", parts, write), groups)
     if subject.table is not None:
         spectra = _with_table(subject, spectra, rounding, store, run, calibration)
     if len(subject.weights) > 1:
@@ -149,25 +146,30 @@ def _with_rounding(
 def _with_table(
     subject: ModelSubject,
     spectra: SpectrumTable,
-    rounding: list[WeightPrecision],
+    rounding: tuple[WeightPrecision, ...],
     store: statistic.StatisticsStore,
     run: Run,
     calibration: Sequence[Calibration],
 ) -> SpectrumTable:
-    """Add what the table of embeddings loses in int8 and int4."""
-    assert subject.table is not None
-    known = _table_statistics(subject, list(calibration), run)
-    model = subject.model
-    costs = {each: table_loss(model, known, store.units_per_token, each) for each in rounding}
-    return spectra.with_whole(subject.table, costs)
+    """Add the table of embeddings, in the precisions whose blocks fill its rows."""
+    table, model = subject.table, subject.model
+    assert table is not None
+    parts = calibrations.spread(list(calibration), TABLE_TOKENS)
+    known = _table_statistics(subject, parts, run)
+    fitting = [each for each in rounding if each in table_layouts(table.in_features)]
+    asked = (subject.recipe.rounding, fitting)
+
+    def write(folder: Path) -> None:
+        round_table(model, known, store.units_per_token, asked, table, folder)
+
+    keys = [part.key for part in parts]
+    key = (model.digest, keys, run.seed, asked, store.units_per_token)
+    return spectra.with_whole(table, run.stage("table_rounding", key, write))
 
 
-def _table_statistics(
-    subject: ModelSubject, calibration: list[Calibration], run: Run
-) -> TableStatistics:
+def _table_statistics(subject: ModelSubject, parts: list[Calibration], run: Run) -> TableStatistics:
     """Collect what the rows of the table of embeddings are worth, or find it."""
     model, seed = subject.model, run.seed
-    parts = calibrations.spread(calibration, TABLE_TOKENS)
 
     def write(folder: Path) -> None:
         collect_table(model, parts, seed, run.progress).write(folder)

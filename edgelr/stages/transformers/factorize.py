@@ -17,7 +17,7 @@ from edgelr.compress.factors import FactorSet, LowRank
 from edgelr.compress.forms import balance
 from edgelr.compress.heal import Healing, heal, multiplies_bfloat16
 from edgelr.compress.methods import METHODS
-from edgelr.compress.quantization import Rounded, round_factors
+from edgelr.compress.quantization import Rounded, RoundedWeights, round_factors
 from edgelr.compress.refit import FactorSource, refit
 from edgelr.compress.rescale import Scales, components, solve_step
 from edgelr.compress.shared_basis import group_loss, refine_basis
@@ -26,6 +26,7 @@ from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.cache import digest, unfinished
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
+from edgelr.core.vocabulary import WeightPrecision
 from edgelr.data.calibration import spread
 from edgelr.model.sites import weight_of
 from edgelr.stages.transformers.calibration_data import selection, to_heal_on
@@ -68,8 +69,8 @@ def make_factors(made: ModelPlanned, run: Run) -> Factored:
 
 
 def rounded(made: ModelPlanned, found: Factored) -> Factored:
-    """Round what the plan stores in int8 or int4, after everything else was done."""
-    result = rounded_as(made.subject, made.costs.statistics, made.plan, found.factors)
+    """Round what the plan stores in int8, int4 or int2, after everything else was done."""
+    result = rounded_as(made.subject, made.costs.statistics, made.spectra, made.plan, found.factors)
     return Factored(result.factors, found.notes, result.blocks)
 
 
@@ -81,22 +82,31 @@ def measured_loss(
     increase: Callable[[], float],
 ) -> float:
     """Measure a plan by ``increase``, with its factors as they are truncated and rounded."""
-    factors = rounded_as(subject, statistics, plan, truncate(spectra, plan)).factors
+    factors = rounded_as(subject, statistics, spectra, plan, truncate(spectra, plan)).factors
     with multiplied(subject.model.module, factors):
         return increase()
 
 
 def rounded_as(
-    subject: ModelSubject, statistics: StatisticsStore, plan: Plan, factors: FactorSet
+    subject: ModelSubject,
+    statistics: StatisticsStore,
+    spectra: SpectrumTable,
+    plan: Plan,
+    factors: FactorSet,
 ) -> Rounded:
-    """Round what ``plan`` stores in int8 or int4, in the metric of the recipe's method."""
+    """Round what ``plan`` stores in int8, int4 or int2, in the metric of the recipe's method."""
     sites = {site.name: site for site in subject.sites}
+    groups = {site.name: site.group or site.name for site in plan.sites}
     method = METHODS.get(subject.recipe.method)
 
     def input_gram_of(name: str) -> Tensor | None:
         return method.metric(statistics.of(sites[name]))[1]
 
-    return round_factors(subject.model, plan, factors, input_gram_of)
+    def weight_of(name: str, precision: WeightPrecision) -> Blocks:
+        return spectra.weight(groups[name], name, precision)
+
+    weights = RoundedWeights(subject.recipe.rounding, input_gram_of, weight_of)
+    return round_factors(plan, factors, weights)
 
 
 def _improvements(made: ModelPlanned, run: Run) -> Iterator[tuple[str, Improve]]:

@@ -16,12 +16,14 @@ from edgelr.compress.spectra import SpectrumTable
 from edgelr.compress.statistics import StatisticsStore
 from edgelr.core.plan import Plan
 from edgelr.core.run import Run
+from edgelr.core.vocabulary import WeightPrecision
 from edgelr.planning.search import smallest_within
 from edgelr.stages.subject import make_search
 from edgelr.stages.transformers.calibration_data import selection
 from edgelr.stages.transformers.factorize import measured_loss
 from edgelr.stages.transformers.subject import ModelSubject
 
+TYPICAL: WeightPrecision = "int4"  # losses of fewer bits, everywhere, are beyond the prediction
 LEAST_FACTOR = 0.1  # of a measured over a predicted loss: held-out text is a sample
 _FILE = "factors.json"
 
@@ -34,10 +36,10 @@ def corrected(
 ) -> SpectrumTable:
     """Scale the predictions of both kinds, by one measured plan for each.
 
-    One plan rounds everything to the lowest precision, the other drops components until the same
-    loss is predicted. Both are measured on held-out text.
+    One plan rounds everything to int4, or to the lowest precision, the other drops components
+    until the same loss is predicted. Both are measured on held-out text.
     """
-    lowest = subject.weights[-1]
+    lowest = next((each for each in subject.weights if each == TYPICAL), subject.weights[-1])
     held_out = selection(subject)
 
     def write(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,8 +14,8 @@ from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite, SiteGroup
 from edgelr.core.vocabulary import (
+    LAYOUTS,
     PRECISION_BYTES,
-    WEIGHT_BITS,
     AskedPrecision,
     GroupKind,
     Precision,
@@ -24,6 +24,7 @@ from edgelr.core.vocabulary import (
 )
 from edgelr.data.calibration import Calibration, load_tokenizer
 from edgelr.data.text import Texts
+from edgelr.device.kernels import fast_precisions
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.residency import read_residencies
 from edgelr.model.load import load
@@ -31,7 +32,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.model.sites import find_groups
 from edgelr.model.token_table import tied_heads
 from edgelr.planning.allocators import ONE_KNOB
-from edgelr.planning.recipes import RECIPES, changed_recipe
+from edgelr.planning.recipes import RECIPES, Recipe, changed_recipe
 from edgelr.report.card import license_of
 from edgelr.stages.staging import model_room
 from edgelr.stages.subject import DenseExport, Planned, Subject
@@ -69,7 +70,7 @@ class ModelSubject(Subject):
     @property
     def table(self) -> LinearSite | None:
         """The table of embeddings, where its precision is chosen."""
-        return self.model.table if set(self.weights) & set(WEIGHT_BITS) else None
+        return self.model.table if set(self.weights) & set(LAYOUTS) else None
 
     @property
     def planned_groups(self) -> list[SiteGroup]:
@@ -143,9 +144,12 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     rows = rows_of(model)
     rows.require_lengths(model, settings)
     device, shape, context = rows.workload(model, settings, device)
-    values, weights = _precisions(settings.precision, device)
-    checks.require_floats(model.sites, weights)
     recipe = changed_recipe(RECIPES.get(settings.recipe), settings)
+    asked = settings.precision or ("auto" if _mixes(recipe) else device.precision)
+    values, weights = _precisions(asked, device)
+    checks.require_floats(model.sites, weights)
+    if len(weights) > 1 and recipe.importance == "surgery":
+        recipe = replace(recipe, importance=None)
     rows.require(model, settings, recipe)
     checks.require_tests(model, settings)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
@@ -169,17 +173,30 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     )
 
 
+def _mixes(recipe: Recipe) -> bool:
+    """Whether a recipe chooses a precision for every linear, where none is asked for."""
+    return recipe.mixed and recipe.allocator not in ONE_KNOB
+
+
 def _precisions(
-    asked: AskedPrecision | None, device: DeviceProfile
+    asked: AskedPrecision, device: DeviceProfile
 ) -> tuple[Precision, tuple[WeightPrecision, ...]]:
-    """Precision of the values, and those of the weights; int8 and int4 are for weights alone."""
+    """Precision of the values, and those of the weights; int8 and the like are for weights alone.
+
+    Raises:
+        InputError: the device has no kernels for the precision.
+    """
     if asked == "float32" or asked == "float16":
         return asked, (asked,)
-    if asked == "int8" or asked == "int4":
-        return device.precision, (asked,)
     if asked == "auto":
-        return device.precision, (device.precision, "int8", "int4")
-    return device.precision, (device.precision,)
+        return device.precision, (device.precision, *fast_precisions(device))
+    if asked not in fast_precisions(device):
+        raise InputError(
+            f"--precision is {asked}, for which ONNX Runtime has no fast kernels on "
+            f"{device.provider} at accuracy level {device.accuracy_level}: the profile {device.id} "
+            f"has {', '.join(fast_precisions(device))}."
+        )
+    return device.precision, (asked,)
 
 
 def fixed_residency(subject: ModelSubject, dense: DenseExport) -> int:
