@@ -52,6 +52,7 @@ EVERYTHING: dict[str, Any] = {
     "revision": "main",
     "trust_remote_code": True,
     "with_tests": True,
+    "rivals": False,
 }
 
 
