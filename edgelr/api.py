@@ -214,7 +214,6 @@ def sweep(
     from edgelr.commands import sweep as sweeps
     from edgelr.core.units import read_option, share
 
-    rivals = options.pop("rivals", True)
     with _run(listener, options, f"edgelr.sweep({_named(model)!r}, ...)") as run:
         settings, source = _original(model, profiles[0], options, run)
         question = sweeps.SweepRequest(
@@ -222,7 +221,6 @@ def sweep(
             tuple(dict.fromkeys(profiles)),
             sweeps.read_precisions(",".join(precisions) or None),
             tuple(read_option("keeps", share, keep) for keep in keeps) or (None,),
-            rivals,
         )
         folder = Path(out or f"sweep-{_stem(settings.model)}")
         return sweeps.sweep(question, folder, run, source)

@@ -16,6 +16,7 @@ from edgelr.stages.bundle_tests import write_tests
 from edgelr.stages.objectives import allocate
 from edgelr.stages.preflight import preflight, require_place
 from edgelr.stages.report import finish, make_report
+from edgelr.stages.rivals import with_rivals
 from edgelr.stages.source import Source, open_source
 from edgelr.stages.staging import require_room, staging
 from edgelr.stages.subject import Planned
@@ -77,7 +78,8 @@ def export(
         2. Factors, refined and healed as the recipe and the settings say, and the graph.
         3. Parity with what the factors compute, accuracy against the original, the gate.
         4. Latency and memory, in turns with the original.
-        5. The report, and the move to ``out``.
+        5. The original in int8 and int4, judged and timed in the same way: what to ship.
+        6. The report, and the move to ``out``.
 
     Args:
         settings: options of the run.
@@ -105,6 +107,8 @@ def export(
         with run.time("measurement"):
             comparison, dense = measure_both(source, made, written, run)
         report = make_report(source, made, written, validation, comparison, dense, run)
+        if settings.rivals:
+            report = with_rivals(report, source, made, dense, run)
         finish(source, made, written.bundle, report)
     return report
 

@@ -76,7 +76,7 @@ def bench_methods(
 @app.command()
 @with_settings(
     *("model", "revision", "trust_remote_code", "context_tokens", "max_drop", "recipe"),
-    *("Calibration", "evaluation"),
+    *("Calibration", "evaluation", "rivals"),
 )
 def sweep(
     settings: Settings,
@@ -97,9 +97,6 @@ def sweep(
             known=choices(AskedPrecision),
         ),
     ] = None,
-    rivals: Annotated[
-        bool, option("Measure the original in int8 and int4, too.", "--rivals/--no-rivals")
-    ] = True,
     out: Annotated[
         Path | None, option("Folder of bundles and tables.", "-o", "--out", default="sweep-MODEL")
     ] = None,
@@ -119,7 +116,6 @@ def sweep(
         tuple(dict.fromkeys(profiles or [settings.profile])),
         sweeps.read_precisions(precisions),
         (None,) if keeps is None else bench.read_keeps(keeps),
-        rivals,
     )
     folder = out or Path(f"sweep-{stem_of(settings.model)}")
     with listener_of(quiet or as_json, verbose) as listener:

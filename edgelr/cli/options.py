@@ -121,7 +121,7 @@ def _offer(field: Field[Any], default: Any, required: bool) -> inspect.Parameter
     named = () if several else words or tuple(filter(None, [told.unit]))
     made = option(
         told.help + listed,
-        f"--{field.name.replace('_', '-')}",
+        _flags(field.name, default),
         *filter(None, [told.flag]),
         default=told.fallback,
         known=words or told.names,
@@ -130,6 +130,12 @@ def _offer(field: Field[Any], default: Any, required: bool) -> inspect.Parameter
     )
     spelled = str if words or told.unit else list[str] if several else kind
     return _parameter(field.name, Annotated[spelled, made], default)
+
+
+def _flags(name: str, default: Any) -> str:
+    """Spell the option of a setting; one that is on has a word that switches it off."""
+    word = name.replace("_", "-")
+    return f"--{word}/--no-{word}" if default is True else f"--{word}"
 
 
 def _parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

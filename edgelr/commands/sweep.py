@@ -16,19 +16,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edgelr import pipeline
-from edgelr.core.bundle import MANIFEST, ExportBundle
+from edgelr.core.bundle import MANIFEST
 from edgelr.core.cache import digest
 from edgelr.core.errors import BudgetError, InputError
 from edgelr.core.run import FORMATS, Run
 from edgelr.core.settings import SHORT_PRECISIONS, Settings, make_settings
 from edgelr.core.tasks import TASKS
-from edgelr.core.vocabulary import (
-    LAYOUTS,
-    PRECISION_BYTES,
-    AskedPrecision,
-    Precision,
-    WeightPrecision,
-)
+from edgelr.core.vocabulary import LAYOUTS, AskedPrecision, WeightPrecision
 from edgelr.device.profile import DeviceProfile, load_profile
 from edgelr.report.pareto import (
     Entry,
@@ -42,12 +36,12 @@ from edgelr.report.pareto_html import to_html
 from edgelr.report.pareto_tables import to_markdown
 from edgelr.report.plot import write_sweep_plot
 from edgelr.report.schema import SCHEMA_VERSION, to_json
-from edgelr.runtime import calls, measure
+from edgelr.runtime import measure
 from edgelr.runtime.requests import PhaseSizes
-from edgelr.stages.bundle import EVALUATION
 from edgelr.stages.preflight import preflight
 from edgelr.stages.report import environment
-from edgelr.stages.source import Source, open_source
+from edgelr.stages.rivals import QUANTIZED, device_bytes, judge, original_in
+from edgelr.stages.source import Source, Written, open_source
 from edgelr.stages.subject import DenseExport, Subject
 
 _ENTRY = "entry.json"
@@ -62,14 +56,12 @@ class SweepRequest:
         profiles: names of devices, or files.
         precisions: precisions of the weights; None takes the one of each device.
         keeps: shares of the planned weights; None takes the smallest plan inside the gate.
-        rivals: whether the original model at full rank is measured in every precision too.
     """
 
     settings: Settings
     profiles: tuple[str, ...]
     precisions: tuple[AskedPrecision | None, ...]
     keeps: tuple[float | None, ...]
-    rivals: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,8 @@ class _Maker:
     def entries(self, name: str) -> Iterator[Entry]:
         """Make everything for one device; its rivals first."""
         device = self._device(name)
-        if self._question.rivals:
-            for weights in dict.fromkeys((device.subject.precision, "int8", "int4")):
+        if self._question.settings.rivals:
+            for weights in dict.fromkeys((device.subject.precision, *QUANTIZED)):
                 rival = self._rival(device, weights)
                 if rival is not None:
                     yield rival
@@ -126,8 +118,9 @@ class _Maker:
     def _settings(
         self, profile: str, precision: AskedPrecision | None, keep: float | None
     ) -> Settings:
+        asked = {"profile": profile, "precision": precision, "keep": keep}
         given = self._question.settings.given()
-        return make_settings(**{**given, "profile": profile, "precision": precision, "keep": keep})
+        return make_settings(**{**given, **asked, "rivals": False})  # they are set beside all
 
     # --- bundles ---------------------------------------------------------------------------
 
@@ -161,47 +154,38 @@ class _Maker:
 
     def _rival(self, device: _Device, weights: WeightPrecision) -> Entry | None:
         profile, subject = device.profile, device.subject
-        shipped = self._dense(device, weights, subject.precision)
-        runnable = self._dense(device, weights, "float32") or shipped  # what a CPU computes in
-        if shipped is None or runnable is None:
+        written = original_in(self._source, subject, device.dense, weights, self._run)
+        if written is None:
             return None
-        measured = self._measured(device, runnable, f"dense {weights}")
-        budget = replace(self._source.budget(subject, device.dense), fixed_weight_bytes=0)
-        held = shipped.resident_bytes(profile.provider)
-        assert held is not None, "dense exports say how their weights are held"
-        rest = budget.runtime_bytes + budget.activation_bytes + budget.cache_bytes
+        measured = self._measured(device, written, f"dense {weights}")
+        budget = self._source.budget(subject, device.dense)
+        memory_bytes, fits = device_bytes(budget, written.bundle, profile.provider)
         return replace(
             measured,
             profile=profile.id,
-            file_bytes=shipped.weight_bytes,
-            memory_bytes=rest + held,
-            fits=held <= budget.weight_bytes,
+            file_bytes=written.bundle.weight_bytes,
+            memory_bytes=memory_bytes,
+            fits=fits,
             passed=measured.worst_loss <= subject.max_drop,
         )
 
-    def _dense(
-        self, device: _Device, weights: WeightPrecision, values: Precision
-    ) -> ExportBundle | None:
-        weights = values if weights in PRECISION_BYTES else weights
-        return self._source.baseline(device.subject, device.dense, weights, values, self._run)
-
-    def _measured(self, device: _Device, run: ExportBundle, title: str) -> Entry:
+    def _measured(self, device: _Device, written: Written, title: str) -> Entry:
         """Judge and time a rival once, for all devices that would run the same file."""
         subject, dense = device.subject, device.dense.bundle
+        timed = written.twin or written.bundle
 
         def write(folder: Path) -> None:
             self._run.note(f"{device.profile.id}: {title}")
-            data = subject.write_judged(folder)
-            progress = self._run.progress
-            metrics = calls.accuracy(dense, run, data, size=EVALUATION, progress=progress)
+            metrics = judge(subject, device.dense, written, self._run)
             lengths = (min(128, subject.context_tokens // 2),)
             sizes = PhaseSizes(lengths, lengths)
-            found = measure.measure(dense, run, sizes=sizes, progress=progress, samples=data)
+            data, progress = subject.write_judged(folder), self._run.progress
+            found = measure.measure(dense, timed, sizes=sizes, progress=progress, samples=data)
             latency = tuple(found.ratios.items())
             entry = judged(Entry("", title, latency=latency), metrics, subject.task)
             (folder / _ENTRY).write_bytes(write_entry(entry))
 
-        parts = (str(run.folder), subject.judged_key)
+        parts = (str(timed.folder), subject.judged_key)
         return read_entry((self._run.stage("rival", parts, write) / _ENTRY).read_bytes())
 
 

@@ -17,6 +17,7 @@ from edgelr.core.vocabulary import Array
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0  # the same figures give the same interval
+PROCESSES_DIFFER = 0.02  # that two processes with one graph differ in speed, as long as they run
 BLOCK_TOKENS = 128  # of a chunk, resampled together: neighbouring tokens share their text
 _Z = 1.959963984540054  # the normal quantile of LEVEL
 

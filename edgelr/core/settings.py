@@ -191,6 +191,7 @@ class Settings:
         "Insist on this provider here (exit code 5 if it is not used)."
     )
     with_tests: bool = _output("Write tests into the bundle: pytest DIR/tests.", default=False)
+    rivals: bool = _output("Measure the original in int8 and int4, too.", default=True)
 
     def __post_init__(self) -> None:
         aims = [name for name in _AIMS if getattr(self, name) is not None]

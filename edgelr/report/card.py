@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgelr.report import tables
 from edgelr.report.figures import NOT_MEASURED, model_name, percent, verdicts
-from edgelr.report.markdown import draw, fence
+from edgelr.report.markdown import draw, fence, rivals_sections
 from edgelr.report.usage import USAGES, Usage
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def model_card(
         "## Devices",
         draw(tables.device_table([report])),
         DEVICES,
+        *rivals_sections(report),
         *_how_to_run(usage, in_genai),
         *([TEST] if has_tests else []),
         "## How it was made",

@@ -12,6 +12,7 @@ from edgelr.device.budget import ledger
 from edgelr.report.charts import Bar, BarGroup, Bars, Cell, Chart, HeatMap, Step, Waterfall
 from edgelr.report.figures import KEPT_SHARES, figure, measured_heading, mib, percent
 from edgelr.report.plan_tables import full_rank, layer_of, role_of
+from edgelr.report.rivals import contenders, rivals_chart
 
 NOT_IN_A_BLOCK = "–"
 
@@ -24,6 +25,8 @@ def drawings(report: Report) -> dict[str, Chart]:
     if report.comparison is not None or report.prediction is not None:
         found["latency"] = latency_chart(report)
         found["memory"] = memory_chart(report)
+    if contenders(report):
+        found["rivals"] = rivals_chart(report)
     found["budget"] = budget_chart(report)
     found["ranks"] = rank_chart(report.plan)
     if any(site.candidate.precision in LAYOUTS for site in report.plan.sites):

@@ -31,7 +31,12 @@ from edgelr.report.page import (
     verdict_list,
 )
 from edgelr.report.page import PREDICTED as PREDICTED_BADGE
+from edgelr.report.rivals import are_timed, rivals_heading, rivals_table
 
+POINTS = (
+    "Round: the bundle. Square: the original, as it is or rounded. Filled: fits and is inside the "
+    "gate. The dashed line joins what no other beats in size, accuracy and time at once."
+)
 SPREAD = "Bars are medians, lines reach to the 90th percentile. Every phase has its own scale."
 RANKS = "Numbers are % of the components; the details of a field are shown when it is pointed at."
 SPECTRA = (
@@ -51,6 +56,7 @@ def to_html(report: Report) -> str:
         ("size", "Size", _size(report, charts)),
         ("accuracy", "Accuracy", _accuracy(report, charts)),
         ("latency", "Latency and memory", _latency(report, charts)),
+        *([("rivals", "What to ship", _rivals(report, charts))] if report.rivals else []),
         ("device", "Memory of the device", _device(report, charts)),
         ("layers", "Layers", _layers(report, charts)),
         ("made", "How it was made", _made(report)),
@@ -118,6 +124,20 @@ def _latency(report: Report, charts: dict[str, Chart]) -> Markup:
         caption = joined(f"For {report.profile_title} ", badge(PREDICTED_BADGE))
         parts += [drawn_table(found, caption), paragraph(PREDICTED)]
     return joined(*parts)
+
+
+def _rivals(report: Report, charts: dict[str, Chart]) -> Markup:
+    assert report.rivals is not None
+    told = paragraph(element("strong", report.rivals.told))
+    if "rivals" not in charts:
+        return told
+    kind = badge(MEASURED if are_timed(report) else PREDICTED_BADGE)
+    return joined(
+        told,
+        _grid(drawn(charts["rivals"], "rivals", badge(MEASURED))),
+        paragraph(POINTS),
+        drawn_table(rivals_table(report), joined(f"{rivals_heading(report)} ", kind)),
+    )
 
 
 def _device(report: Report, charts: dict[str, Chart]) -> Markup:

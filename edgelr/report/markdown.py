@@ -19,6 +19,7 @@ from edgelr.report.figures import (
     percent,
     verdicts,
 )
+from edgelr.report.rivals import rivals_heading, rivals_table
 
 if TYPE_CHECKING:
     from edgelr.core.measurement import Comparison
@@ -45,6 +46,7 @@ def to_markdown(report: Report) -> str:
         *_accuracy(report.validation),
         *_measured(report),
         *_predicted(report),
+        *rivals_sections(report),
         *_plan(report.plan),
         *_run(report),
     ]
@@ -100,6 +102,15 @@ def _predicted(report: Report) -> list[str]:
         PREDICTED,
         draw(tables.prediction_table(report.prediction, measured_on_device(report))),
     ]
+
+
+def rivals_sections(report: Report) -> list[str]:
+    """Set the bundle beside its rivals, and say which to ship; nothing where none was asked for."""
+    if report.rivals is None:
+        return []
+    table = rivals_table(report)
+    shown = [f"{rivals_heading(report)}.", draw(table)] if table.rows else []
+    return ["## What to ship", f"**{report.rivals.told}**", *shown]
 
 
 def _plan(plan: Plan) -> list[str]:

@@ -20,6 +20,7 @@ from edgelr.report.figures import (
     percent,
     verdicts,
 )
+from edgelr.report.rivals import rivals_heading, rivals_table
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -56,6 +57,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
         draw_table(
             console, title, tables.prediction_table(report.prediction, measured_on_device(report))
         )
+    if report.rivals is not None:
+        shown = rivals_table(report, intervals=False)
+        if shown.rows:
+            draw_table(console, rivals_heading(report), shown)
+        console.print(report.rivals.told, style="bold", markup=False, highlight=False)
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:

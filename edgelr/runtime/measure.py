@@ -15,7 +15,7 @@ import numpy as np
 
 from edgelr.core.bundle import ExportBundle
 from edgelr.core.errors import InputError
-from edgelr.core.intervals import figure_interval
+from edgelr.core.intervals import PROCESSES_DIFFER, figure_interval
 from edgelr.core.measurement import Comparison, Measurement, MemoryUse, PhaseLatency
 from edgelr.core.results import Interval
 from edgelr.core.vocabulary import Array, Progress
@@ -35,7 +35,6 @@ from edgelr.runtime.runners import runner_of
 from edgelr.runtime.worker_client import Opened, Worker
 
 REPETITIONS = 10
-PROCESSES_DIFFER = 0.02  # that two processes with one graph differ in speed, as long as they run
 MOST_LOST = 0.9  # of the cores, to others: what little is left still tells ten times from one
 SAME_GRAPH = "Both folders hold the same graph: what differs between their times is the machine."
 _WARM_UPS = 2  # the first run allocates, the second still meets cold caches

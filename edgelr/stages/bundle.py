@@ -20,7 +20,7 @@ from edgelr.runtime.requests import Execution, PhaseSizes
 from edgelr.runtime.worker_client import Worker
 from edgelr.stages.source import Source, Written
 from edgelr.stages.staging import Staging
-from edgelr.stages.subject import DenseExport, Planned
+from edgelr.stages.subject import DenseExport, Planned, Subject
 
 EVALUATION = EvaluationSize(chunks=8, length=1024, sentences=500)
 QUANTIZED_NOTE = (
@@ -61,7 +61,7 @@ def validate(
     calls.store_answers(bundle, place.answers)
     run.progress("parity", 1, 1)
     data = subject.write_judged(place.scratch)
-    metrics, on_gpu = _accuracy(made, written, data, run)
+    metrics, on_gpu = accuracy(subject, made.dense, written, data, run)
     precision = bundle.manifest.precision
     return Validation(
         parity=parity,
@@ -87,24 +87,24 @@ def _notes(made: Planned[Any, Any], written: Written, on_gpu: bool) -> tuple[str
     return (HALF_NOTE if half else QUANTIZED_NOTE.format(level=level),)
 
 
-def _accuracy(
-    made: Planned[Any, Any], written: Written, data: Path, run: Run
+def accuracy(
+    subject: Subject, dense: DenseExport, written: Written, data: Path, run: Run
 ) -> tuple[tuple[Metric, ...], bool]:
     """Compare with the original: what ships on a GPU, where the device and this machine have one.
 
     Returns:
         The metrics, and whether they were measured on a GPU.
     """
-    original, asked = made.dense.bundle, made.subject.settings.provider
+    original, asked = dense.bundle, subject.settings.provider
     options: dict[str, Any] = {"size": EVALUATION, "progress": run.progress}
-    if (asked or made.subject.device.provider) == "cuda":
+    if (asked or subject.device.provider) == "cuda":
         with nullcontext() if asked == "cuda" else suppress(ProviderError):
             on_gpu = Execution("cuda")
             return calls.accuracy(original, written.bundle, data, on_gpu, **options), True
-    return calls.accuracy(original, _runnable(written), data, **options), False
+    return calls.accuracy(original, runnable(written), data, **options), False
 
 
-def _runnable(written: Written) -> ExportBundle:
+def runnable(written: Written) -> ExportBundle:
     """What this machine's CPU can run: the twin of what ships in float16."""
     half = written.bundle.manifest.precision == "float16"
     return written.twin if half and written.twin is not None else written.bundle
@@ -136,5 +136,5 @@ def measure_both(
             return measure.measure(dense, bundle, Execution("cuda"), **options), dense
         if asked == "cuda":
             raise ProviderError("CUDA was asked for with --provider, and is not used on this host.")
-    both = (made.dense.bundle, _runnable(written))
+    both = (made.dense.bundle, runnable(written))
     return measure.measure(*both, **options), dense

@@ -101,7 +101,7 @@ def make_report(
         comparison=comparison,
         prediction=prediction,
         host_is_device=here,
-        seconds={stage: round(value, 2) for stage, value in run.clock.seconds.items()},
+        seconds=stage_seconds(run),
         peak_bytes=peak_bytes(),
         environment=environment(),
         notes=(
@@ -152,6 +152,11 @@ def seal(folder: Path, manifest: Manifest, validation: Validation | None) -> Non
     write_manifest(
         folder, replace(manifest, gate_passed=passed, files=describe_files(folder, paths))
     )
+
+
+def stage_seconds(run: Run) -> dict[str, float]:
+    """Read the clock of a run: seconds by stage."""
+    return {stage: round(value, 2) for stage, value in run.clock.seconds.items()}
 
 
 def environment() -> dict[str, str]:

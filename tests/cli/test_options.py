@@ -66,6 +66,8 @@ def words_of(values: dict[str, Any]) -> list[str]:
             words += [option, ",".join(value)]
         elif value is True:
             words += [option]
+        elif value is False:
+            words += [f"--no-{name}"]
         elif name != "model":
             words += [option, str(value)]
     return words
@@ -91,7 +93,7 @@ def test_plan_takes_what_a_plan_depends_on() -> None:
     offered = {each.name for each in get_command(app).commands["plan"].params}
     missing = {name for name in SETTINGS if name not in offered}
     later = {"heal_steps", "heal_minutes", "heal_sites", "heal_adapter"}
-    assert missing == {*later, "opset", "provider", "with_tests"}
+    assert missing == {*later, "opset", "provider", "with_tests", "rivals"}
 
 
 def test_the_command_line_and_a_file_make_the_same_settings(tmp_path: Path) -> None:
@@ -124,6 +126,8 @@ def test_a_command_can_have_a_default_of_its_own() -> None:
         (["--context", "64"], "context_tokens", 64),
         (["-o", "there"], "out", "there"),
         (["--forms", "dense"], "forms", ["dense"]),
+        (["--no-rivals"], "rivals", False),
+        (["--rivals"], "rivals", True),
     ],
 )
 def test_other_spellings_of_an_option(words: list[str], name: str, value: Any) -> None:

@@ -31,8 +31,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return session_cache(tmp_path_factory)
 
 
-def question(model: LoadedModel, **changes: object) -> sweep.SweepRequest:
-    settings = quick_settings(model.folder, max_drop=None)
+def question(model: LoadedModel, *, rivals: bool = False, **changes: object) -> sweep.SweepRequest:
+    settings = quick_settings(model.folder, max_drop=None, rivals=rivals)
     asked = sweep.SweepRequest(settings, ("generic-cpu",), (None,), (0.7,))
     return replace(asked, **changes)  # type: ignore[arg-type]
 
@@ -41,7 +41,7 @@ def test_many_plans_calibrate_once(
     tiny_encoder: LoadedModel, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     fresh = Cache(tmp_path_factory.mktemp("fresh"))
-    asked = question(tiny_encoder, profiles=PROFILES, rivals=False)
+    asked = question(tiny_encoder, profiles=PROFILES)
     found = sweep.sweep(asked, tmp_path, Run(fresh, Recorder()))
     assert [(each.profile, each.problem) for each in found.entries] == [
         (profile, "") for profile in PROFILES
@@ -58,7 +58,7 @@ def test_many_plans_calibrate_once(
 def test_a_sweep_has_rivals_and_goes_on_where_it_ended(
     tiny_encoder: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:
-    asked = question(tiny_encoder, precisions=("float32",))
+    asked = question(tiny_encoder, precisions=("float32",), rivals=True)
     first = Recorder()
     found = sweep.sweep(asked, tmp_path, Run(cache, first))
     names = [entry.name for entry in found.entries]
@@ -84,7 +84,7 @@ def test_a_sweep_has_rivals_and_goes_on_where_it_ended(
 def test_what_cannot_be_made_is_said_and_the_rest_is_there(
     tiny_encoder: LoadedModel, cache: Cache, tmp_path: Path
 ) -> None:
-    asked = question(tiny_encoder, keeps=(0.001, 0.7), rivals=False)
+    asked = question(tiny_encoder, keeps=(0.001, 0.7))
     found = sweep.sweep(asked, tmp_path, Run(cache, Recorder()))
     impossible, possible = found.entries
     assert "nearest feasible point" in impossible.problem

@@ -54,6 +54,7 @@ EVERYTHING: dict[str, Any] = {
     "revision": "main",
     "trust_remote_code": True,
     "with_tests": True,
+    "rivals": False,
 }
 
 

@@ -13,9 +13,9 @@ from edgelr.core.measurement import (
     Prediction,
 )
 from edgelr.core.plan import Budget, Candidate, Plan, SitePlan
-from edgelr.core.report import LossCheck, Report
+from edgelr.core.report import LossCheck, Report, Rival, Rivals
 from edgelr.core.results import DenseParity, Gate, Interval, Metric, Parity, Validation
-from edgelr.core.vocabulary import Form
+from edgelr.core.vocabulary import Form, WeightPrecision
 
 MIB = 2**20
 SURE = Interval(23.1, 23.8, 128)
@@ -33,6 +33,21 @@ def measurement(name: str, milliseconds: float) -> Measurement:
     )
     memory = MemoryUse(300 * MIB, 77 * MIB, 411 * MIB, 33 * MIB)
     return Measurement(name, "CPUExecutionProvider", "float32", 2, 90 * MIB, 812.0, phases, memory)
+
+
+def rival(
+    precision: WeightPrecision, size: int, perplexity: float, prefill_ms: float = 20.125
+) -> Rival:
+    """The original in int8 or int4, at a time of 33.5 ms in the original."""
+    sure = Interval(perplexity - 0.25, perplexity + 0.25, 128)
+    return Rival(
+        precision,
+        size,
+        fits=True,
+        metrics=(Metric("perplexity", perplexity, 22.55, 16384, "", sure),),
+        gate=Gate("perplexity", perplexity, 24.125, higher_is_better=False, worst=sure.high),
+        prediction=Prediction((PredictedPhase("prefill 128", 33.5, prefill_ms),), 470 * MIB),
+    )
 
 
 def make_report() -> Report:
@@ -96,11 +111,19 @@ def make_report() -> Report:
             "model.layers.0.self_attn.q_proj": tuple(0.5**part for part in range(1, 10)),
             "model.layers.1.self_attn.q_proj": tuple(0.7**part for part in range(1, 10)),
         },
+        rivals=Rivals(
+            (rival("int8", 97 * MIB, 22.75), rival("int4", 52 * MIB, 27.25)),
+            original_fits=True,
+            ship="bundle",
+            told="Ship the bundle, as it is made up here.",
+        ),
     )
 
 
 def unmeasured(report: Report) -> Report:
-    return dataclasses.replace(report, validation=None, comparison=None, prediction=None)
+    return dataclasses.replace(
+        report, validation=None, comparison=None, prediction=None, rivals=None
+    )
 
 
 def wide(report: Report, layers: int = 12) -> Report:

@@ -97,7 +97,12 @@ every_pair = pytest.mark.parametrize(
 )
 every_matcher = pytest.mark.parametrize("exporter", [*map(_marked, MATCHERS)])
 every_task = pytest.mark.parametrize("exporter", TASK_PIVOTS)
-QUICK = {"calibration_tokens": 512, "calibration_length": 32, "profile": "generic-cpu"}
+QUICK = {
+    "calibration_tokens": 512,
+    "calibration_length": 32,
+    "profile": "generic-cpu",
+    "rivals": False,
+}
 
 
 Batch: TypeAlias = tuple[Any, np.ndarray]

@@ -75,6 +75,10 @@ def test_the_page_has_the_figures_of_every_section(report: Report) -> None:
         "23.45",
         "loss, nats per token",
         "98.5 / 101.5 / 102.5",
+        "Ship the bundle, as it is made up here.",
+        "Loss of perplexity, %, against size",
+        "dense int4: 52 MiB",
+        "is outside the gate",
         "key/value cache of 2,048 tokens",
         "Ranks, % of the full rank",
         "Spectra",
@@ -131,7 +135,7 @@ def test_links_lead_to_sections_and_ids_are_unique(report: Report) -> None:
 def test_every_drawing_says_in_words_what_it_shows(report: Report) -> None:
     page = Elements(to_html(report))
     drawn = page.named("svg")
-    assert len(drawn) == len(drawings(report)) == 8
+    assert len(drawn) == len(drawings(report)) == 9
     assert all(each["role"] == "img" for each in drawn)
     for chart in drawings(report).values():
         assert chart.title

@@ -14,7 +14,7 @@ from edgelr.core.results import Parity
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import Precision, WeightPrecision
+from edgelr.core.vocabulary import WEIGHT_BITS, Precision, WeightPrecision
 from edgelr.device.latency import PhaseSize, Workload
 from edgelr.device.profile import DeviceProfile
 from edgelr.stages.source import DEFAULT, SOURCES, SourceKind, Written
@@ -159,7 +159,9 @@ class ModelSource:
         values: Precision,
         run: Run,
     ) -> ExportBundle | None:
-        """Export the original at full rank in other precisions."""
+        """Export the original at full rank; convolutions in int8 and int4 have no kernel."""
+        if weights in WEIGHT_BITS and any(site.kernel for site in subject.sites):
+            return None
         from edgelr.stages.transformers.baselines import dense_in
 
         return dense_in(subject.model, dense, weights, subject.device, run, values)
