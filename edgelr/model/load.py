@@ -22,12 +22,12 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import require_known_tensors, task_for
 from edgelr.model.checkpoints.folders import quiet_transformers, require_complete
-from edgelr.model.checkpoints.tokenizer_files import require_tokenizer
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.first_look import require_exportable
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
 from edgelr.model.sites import find_sites
+from edgelr.model.small_files import require_tokenizer
 from edgelr.model.sources import folder_of, keep_pair
 from edgelr.model.token_table import find_table
 
@@ -85,9 +85,10 @@ def _from_folder(
     exporter = exporter_for(config.model_type)
     task = task_for(asked, config, exporter, folder)
     exporter = exporter.for_task(task)
-    _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
-    require_tokenizer(folder, config, source)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and not hasattr(config, "image_size"):
+        require_tokenizer(folder, source, rows)
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:
         exporter.prepare(module)
@@ -156,15 +157,6 @@ def _read_weights(
     require_complete(info, source, not first)
     require_known_tensors(info["unexpected_keys"], module, module.config, task, source)
     return module
-
-
-def _refuse_unknown_head(config: Any, task: Task, source: str) -> None:
-    """Refuse heads that answer with numbers: the gates judge labels."""
-    if TASKS.get(task).loss == "label" and config.problem_type == "regression":
-        raise InputError(
-            f"{source} predicts numbers (problem_type is regression); expected a model that "
-            f"labels. Give --task feature-extraction to compress the model without its head."
-        )
 
 
 def _refuse_mixed_attention(config: Any, task: Task, source: str) -> None:
