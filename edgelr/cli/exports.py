@@ -10,9 +10,9 @@ import typer
 
 from edgelr.cli.app import app
 from edgelr.cli.common import listener_of, print_json, run_of, stem_of
-from edgelr.cli.options import AsJson, Quiet, Resume, Verbose, option, with_settings
+from edgelr.cli.options import AsJson, Quiet, Resume, Verbose, option, spelled, with_settings
 from edgelr.core.errors import GateError
-from edgelr.core.settings import Settings, write_settings
+from edgelr.core.settings import AIMS, Settings, write_settings
 
 if TYPE_CHECKING:
     from edgelr.core.results import Validation
@@ -86,8 +86,8 @@ def plan(
     with listener_of(quiet, verbose) as listener:
         made = pipeline.plan(settings, device, run_of(listener, resume))
     write_plan(made.plan, out)
-    source = shlex.quote(settings.model) + (f" --task {settings.task}" if settings.task else "")
-    typer.echo(f"{out}  Next: edgelr export {source} --profile {settings.profile} --plan {out}")
+    words = spelled(settings, *AIMS)
+    typer.echo(f"{out}  Next: edgelr export {words} --plan {shlex.quote(str(out))}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields
 from functools import wraps
@@ -165,6 +166,23 @@ def _settings(config: Path | None, given: dict[str, Any]) -> Settings:
     if "model" not in given:
         raise InputError("No model is given; expected 'edgelr export MODEL', or -c edgelr.yaml.")
     return make_settings(**given)
+
+
+def spelled(settings: Settings, *left: str) -> str:
+    """Spell settings as a command line, the model first.
+
+    Args:
+        settings: settings; those with their defaults are not spelled.
+        left: names of settings that are left away.
+    """
+    words = [settings.model]
+    for name, value in settings.given().items():
+        if name in ("model", *left):
+            continue
+        told = [",".join(value)] if isinstance(value, list) and _spelling(name)[1] else value
+        for each in told if isinstance(told, list) else [told]:
+            words += [f"--{name.replace('_', '-')}", *([] if each is True else [str(each)])]
+    return shlex.join(words)
 
 
 # --- what several commands have ------------------------------------------------------------------

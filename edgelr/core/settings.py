@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 SHORT_PRECISIONS = {"fp32": "float32", "fp16": "float16"}
-_AIMS = ("keep", "max_size", "max_drop", "max_latency")
+AIMS = ("keep", "max_size", "max_drop", "max_latency")
 
 
 class Limits:
@@ -194,7 +194,7 @@ class Settings:
     rivals: bool = _output("Measure the original in int8 and int4, too.", default=True)
 
     def __post_init__(self) -> None:
-        aims = [name for name in _AIMS if getattr(self, name) is not None]
+        aims = [name for name in AIMS if getattr(self, name) is not None]
         if len(aims) > 1:
             raise ValueError(f"{' and '.join(aims)} are given; expected at most one of them")
         if self.task is not None:
@@ -280,8 +280,8 @@ def read_settings(path: Path, overrides: dict[str, Any]) -> Settings:
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no mapping; expected lines such as 'profile: jetson'.")
     given = {str(name): value for name, value in found.items()}
-    if not overrides.keys().isdisjoint(_AIMS):  # a new aim takes the place of the file's
-        given = {name: value for name, value in given.items() if name not in _AIMS}
+    if not overrides.keys().isdisjoint(AIMS):  # a new aim takes the place of the file's
+        given = {name: value for name, value in given.items() if name not in AIMS}
     return make_settings(**{**given, **overrides})
 
 

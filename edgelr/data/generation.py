@@ -13,6 +13,50 @@ from edgelr.core.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Keys of generation_config.json that bundles do as asked, or that ask for nothing here.
+ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+STARTS = (
+    "bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_decoder_ids", "is_multilingual", "lang_to_id", "language", "no_timestamps_token_id",
+    "suppress_tokens", "task", "task_to_id",
+)  # fmt: skip
+HARMLESS = (
+    # Sampling, which stays with the file for who samples: programs take the likeliest token.
+    "do_sample", "epsilon_cutoff", "eta_cutoff", "min_p", "temperature", "top_h", "top_k", "top_p",
+    "typical_p",
+    # Limits and formats of an answer, which callers give.
+    "max_initial_timestamp_index", "max_length", "max_new_tokens", "max_time",
+    "num_return_sequences", "output_attentions", "output_hidden_states", "output_logits",
+    "output_scores",
+    "prev_sot_token_id", "return_dict_in_generate", "return_timestamps", "stop_strings",
+    # Of beams, which are told by their number; and how transformers works.
+    "_from_model_config", "alignment_heads", "cache_config", "cache_implementation",
+    "compile_config", "continuous_batching_config", "disable_compile", "diversity_penalty",
+    "early_stopping", "length_penalty", "num_beam_groups", "renormalize_logits",
+    "remove_invalid_values", "transformers_version", "use_cache", "use_mla",
+)  # fmt: skip
+NEUTRAL: Mapping[str, Any] = {  # what asks for nothing, of keys that ask for something
+    "encoder_repetition_penalty": 1.0,
+    "guidance_scale": 1.0,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+}
+
+
+def left_out(generation: Mapping[str, Any], has_start: bool) -> dict[str, Any]:
+    """List what ``generation_config.json`` asks for, and programs of a bundle do not do.
+
+    Args:
+        generation: its content.
+        has_start: whether targets begin as ``read_start`` reads it, as those of encoder-decoders.
+    """
+    done = {*ENDS, *HARMLESS, *(STARTS if has_start else ())}
+    return {
+        name: value
+        for name, value in generation.items()
+        if name not in done and value and value != NEUTRAL.get(name)
+    }
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -37,11 +37,7 @@ def task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) 
     Raises:
         InputError: the family is not exported for the task, or the architecture has another head.
     """
-    if asked is not None and asked not in exporter.tasks:
-        raise InputError(
-            f"--task is {asked}, but models of the type {config.model_type} are for "
-            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
-        )
+    require_task(asked, config.model_type, exporter)
     if asked is not None:
         return asked
     named = list(config.architectures or ())
@@ -61,6 +57,19 @@ def task_for(asked: Task | None, config: Any, exporter: Exporter, folder: Path) 
         f"Expected an encoder, such as BERT. Give --task {exporter.tasks[0]} to compress the model "
         f"that it was made from."
     )
+
+
+def require_task(asked: Task | None, model_type: str, exporter: Exporter) -> None:
+    """Refuse a task that a family is not exported for.
+
+    Raises:
+        InputError: it is one.
+    """
+    if asked is not None and asked not in exporter.tasks:
+        raise InputError(
+            f"--task is {asked}, but models of the type {model_type} are for "
+            f"{', '.join(exporter.tasks)}. Name one of these, or leave --task away."
+        )
 
 
 def names_task(named: Iterable[str], config: Any, task: Task) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgelr.core.dimensions import ModelShape
+from edgelr.core.errors import InputError
 from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.exporter import Exporter
@@ -90,3 +92,22 @@ def longest_text(config: Any, exporter: Exporter) -> int:
         return exporter.longest_text(config)
     longest = int(config.max_position_embeddings)
     return longest - config.pad_token_id - 1 if exporter.positions_after_padding else longest
+
+
+def require_lengths(asked: Mapping[str, int | None], longest: int, source: str) -> None:
+    """Refuse rows that a model cannot read.
+
+    Args:
+        asked: lengths of rows, tokens, by option; None where an option is not given.
+        longest: longest text that the model takes, tokens.
+        source: name of the model, for messages.
+
+    Raises:
+        InputError: a row is longer.
+    """
+    for name, tokens in asked.items():
+        if tokens is not None and tokens > longest:
+            raise InputError(
+                f"--{name} asks for {tokens:,} tokens; {source} takes {longest:,} at most "
+                f"(max_position_embeddings). Give a smaller number."
+            )

@@ -22,12 +22,12 @@ from edgelr.core.tasks import TASKS
 from edgelr.core.vocabulary import Task
 from edgelr.model.architecture import require_known_tensors, task_for
 from edgelr.model.checkpoints.folders import quiet_transformers, require_complete
-from edgelr.model.checkpoints.tokenizer_files import require_tokenizer
 from edgelr.model.exporter import Exporter, exporter_for
 from edgelr.model.first_look import require_exportable
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.losses import LOSSES
 from edgelr.model.sites import find_sites
+from edgelr.model.small_files import require_tokenizer
 from edgelr.model.sources import folder_of, keep_pair
 from edgelr.model.token_table import find_table
 
@@ -87,7 +87,9 @@ def _from_folder(
     exporter = exporter.for_task(task)
     _refuse_unknown_head(config, task, source)
     _refuse_mixed_attention(config, task, source)
-    require_tokenizer(folder, config, source)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and not hasattr(config, "image_size"):
+        require_tokenizer(folder, source, rows)
     module = _read_weights(folder, source, exporter, task, trust_remote_code)
     if exporter.prepare is not None:
         exporter.prepare(module)

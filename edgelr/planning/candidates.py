@@ -29,6 +29,7 @@ from edgelr.core.vocabulary import LAYOUTS, Form, Precision, WeightPrecision
 from edgelr.device.storage import (
     INDEX_BYTES,
     LEAST_SAVING,
+    PACKED_INPUTS,
     Shape,
     largest_rank,
     matrix_bytes,
@@ -170,7 +171,8 @@ def make_options(
     if group.sites[0].kernel:  # two convolutions are all that one becomes
         forms = tuple(form for form in forms if form in CONVOLUTION_FORMS)
     known = {values: QuantizedLoss(0.0, loss), **(quantized or {})}
-    weights = tuple(each for each in weights if each in known) or (values,)
+    weights = tuple(each for each in weights if each in known and not _fills_up(group, each))
+    weights = weights or (values,)
     dense, *rounded = [_dense(group, known[each].dense, each, values) for each in weights]
     compressed = [each for each in rounded if each.bytes < dense.bytes]
     for precision in weights:
@@ -181,6 +183,12 @@ def make_options(
     sigma = np.sqrt(np.maximum(0.0, -2 * np.diff(finite)))
     names = tuple(site.name for site in group.sites)
     return Options(group.name, names, dense, tuple(compressed), sigma)
+
+
+def _fills_up(group: SiteGroup, weights: WeightPrecision) -> bool:
+    """Whether kernels fill so small a matrix up to more memory than one of more bits takes."""
+    layout = LAYOUTS.get(weights)
+    return layout is not None and group.in_features < PACKED_INPUTS.get(layout.bits, 0)
 
 
 def _dense(group: SiteGroup, loss: float, weights: WeightPrecision, values: Precision) -> Candidate:

@@ -10,8 +10,6 @@ import math
 import tempfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from edgelr.core.bundle import MANIFEST
 from edgelr.core.cache import require_space
 from edgelr.core.errors import EnvironmentProblem, InputError
@@ -20,10 +18,12 @@ from edgelr.core.settings import Settings
 from edgelr.data.file_lists import IMAGES, SOUNDS
 from edgelr.data.tensors import require_arrays
 from edgelr.data.text import read_file
-from edgelr.model.first_look import ADAPTER, CONFIG
+from edgelr.model.first_look import ADAPTER, look, require_config, require_known_gguf
 from edgelr.model.sentence_modules import transformer_folder
+from edgelr.model.weight_headers import tensor_shapes, weight_files
 from edgelr.planning.files import read_plan
 from edgelr.planning.recipes import RECIPES, changed_recipe
+from edgelr.stages.fit import require_fitting
 from edgelr.stages.source import DEFAULT, kind_of_source
 from edgelr.stages.staging import model_room, require_room
 from edgelr.stages.transformers.text_selection import SELF
@@ -53,6 +53,9 @@ def preflight(settings: Settings, out: Path | None, run: Run, given_plan: Path |
     for source in dict.fromkeys(given):
         if source != SELF:
             _require_data(Path(source), in_torch)
+    _require_other_data(settings)
+    if in_torch and (seen := look(Path(settings.model), settings.task)) is not None:
+        require_fitting(seen, settings)
     if settings.labels is not None and not read_file(Path(settings.labels)).strip():
         raise InputError(f"{settings.labels} is empty; expected one label a line.")
     if settings.provider is not None:
@@ -144,13 +147,10 @@ def _unwritable(path: Path) -> str:
 def _require_model(model: str) -> None:
     """Refuse a path that is missing, or no model."""
     path = Path(model)
-    inner = transformer_folder(path)
-    if path.is_dir() and not any((inner / name).exists() for name in (CONFIG, ADAPTER)):
-        graphs = ", ".join(sorted(each.name for each in path.glob("*.onnx"))[:3])
-        raise InputError(
-            f"{model} has no config.json; expected a Hugging Face model folder."
-            f"{f' To compress a graph, give the file itself: {graphs}.' if graphs else ''}"
-        )
+    if path.is_dir() and not (path / ADAPTER).exists():
+        require_config(transformer_folder(path))
+    if path.suffix == ".gguf" and path.is_file():
+        require_known_gguf(path)
     is_path = path.suffix in (".onnx", ".gguf") or model.startswith((".", "/", "~"))
     if is_path and not _exists(path) and ":" not in model:
         raise InputError(
@@ -174,6 +174,17 @@ def _require_data(path: Path, in_torch: bool) -> None:
         raise InputError(f"{path} holds no text. Expected text, or a list of files. Name another.")
     elif path.suffix == ".jsonl":
         _require_objects(path)
+
+
+def _require_other_data(settings: Settings) -> None:
+    """Refuse to judge on what was calibrated on: its figures would flatter."""
+    judged = settings.evaluation
+    if judged and Path(judged).resolve() in {Path(each).resolve() for each in settings.calibration}:
+        raise InputError(
+            f"{judged} is given to --calibration and to --evaluation; expected other data to judge "
+            f"on, as figures on what was calibrated on flatter. Name another file, or leave "
+            f"--evaluation away."
+        )
 
 
 def _require_objects(path: Path) -> None:
@@ -201,40 +212,11 @@ def _least_room(model: Path) -> tuple[int, int]:
         return 3 * size, 2 * size  # what lies beside the file is known when it is opened
     if model.suffix == ".gguf":
         return model_room(size // 4)  # a number has four bytes at most
-    files = _weight_files(transformer_folder(model)) if model.is_dir() else []
+    files = weight_files(transformer_folder(model)) if model.is_dir() else []
     parameters = sum(map(_parameters, files))
     return model_room(parameters)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """List the files that hold a model's weights, without other variants of them."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return sorted(folder.glob("model.safetensors"))
-    try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{index} is no list of shards ({type(error).__name__}). Copy or download the model "
-            f"again."
-        ) from error
-    files = [folder / name for name in dict.fromkeys(named)]
-    if missing := [path.name for path in files if not path.is_file()]:
-        raise InputError(
-            f"{folder} lacks {len(missing)} of {len(files)} files of weights: "
-            f"{', '.join(missing[:3])}. Expected every shard that {index.name} names. Copy or "
-            f"download the model again."
-        )
-    return files
-
-
 def _parameters(path: Path) -> int:
-    """Count the parameters in a file of weights, by its header."""
-    try:
-        with safe_open(path, framework="np") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The weights {path} cannot be read ({error}); expected a whole file of safetensors. "
-            f"Copy or download the model again."
-        ) from error
+    """Count the parameters in a file of weights."""
+    return sum(map(math.prod, tensor_shapes(path)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgelr.core.errors import InputError
-from edgelr.data.generation import Start, read_start
+from edgelr.data.generation import Start, left_out, read_start
 from edgelr.model.generate import answer, start_of
 from edgelr.model.loaded import LoadedModel
 from tests.conftest import TINY_PROMPT, random_sources
@@ -90,3 +90,14 @@ def test_answers_are_those_of_transformers(
     for source, row in zip(sources, found, strict=True):
         expected = module.generate(source[None], max_new_tokens=8, min_new_tokens=8)[0].tolist()
         assert row[start_of(model).length :] == expected[-8:]
+
+
+def test_what_a_bundle_does_not_do_is_listed_and_the_rest_is_not() -> None:
+    usual = {"eos_token_id": [2, 5], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    nothing = {"num_beams": 1, "repetition_penalty": 1.0, "guidance_scale": None, "use_cache": True}
+    assert left_out(usual | nothing, has_start=False) == {}
+    asked = {"num_beams": 4, "no_repeat_ngram_size": 3, "something_new": "x"}
+    assert left_out(usual | nothing | asked, has_start=False) == asked
+    starts = {"suppress_tokens": [5], "forced_bos_token_id": 4}
+    assert left_out(starts, has_start=True) == {}
+    assert left_out(starts, has_start=False) == starts

@@ -72,8 +72,9 @@ def test_parity_has_only_the_rows_that_were_checked(report: Report) -> None:
         ("0.00015", "0.001"), ("0.00025", "0.001"), ("7 of 8", "8 of 8"), ("0.0125", "0.05"),
     ]  # fmt: skip
     less = dataclasses.replace(
-        parity, against="the original", greedy_prompts=0, twin_max_error=None
-    )
+        parity, against="the original", padded_max_abs_error=0.0, greedy_prompts=0,
+        twin_max_error=None,
+    )  # fmt: skip
     assert len(tables.parity_table(less).rows) == 1
     unlimited = dataclasses.replace(parity, twin_limit=None)
     assert tables.parity_table(unlimited).rows[-1][1:] == ("0.0125", "none")

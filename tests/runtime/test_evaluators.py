@@ -85,8 +85,8 @@ def test_progress_counts_to_the_end() -> None:
 
 
 def test_every_task_has_an_evaluator() -> None:
-    known = ["answers", "choices", "embedding", "generation", "labels", "perplexity", "targets"]
-    known += ["tensors", "transcripts"]
+    known = ["answers", "choices", "embedding", "generation", "labels", "perplexity", "ranking"]
+    known += ["targets", "tensors", "transcripts"]
     assert EVALUATORS.names() == known
     for task in TASKS.names():
         found = evaluators_for(task)

@@ -85,6 +85,12 @@ def test_a_text_is_predicted_alike_at_once_and_by_steps(tmp_path: Path) -> None:
     assert decoder.ends == (2,)
 
 
+def test_a_text_ends_with_every_token_that_either_configuration_names(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", decoder_model())
+    (bundle.folder / "generation_config.json").write_text('{"eos_token_id": [5, 7]}')
+    assert DecoderRunner.open(bundle).ends == (2, 5, 7)
+
+
 def test_a_graph_of_another_kind_is_refused(tmp_path: Path) -> None:
     encoder = TextEncoderRunner.open(write_bundle(tmp_path / "encoder", encoder_model()))
     with pytest.raises(InputError, match=r"unknown inputs \['token_type_ids'\].*logits"):

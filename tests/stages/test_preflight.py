@@ -213,7 +213,8 @@ def test_a_model_that_the_disk_cannot_hold_is_told_by_the_size_of_its_files(
     path = Path(f"large{suffix}") if suffix else Path("large/model.safetensors")
     header = {"weight": {"dtype": "F32", "shape": [free // 4], "data_offsets": [0, free // 4 * 4]}}
     start = json.dumps(header).encode()
-    path.write_bytes(len(start).to_bytes(8, "little") + start)
+    magic = b"GGUF" + bytes(36)  # with an empty name of its first metadata
+    path.write_bytes(magic if suffix == ".gguf" else len(start).to_bytes(8, "little") + start)
     os.truncate(path, 8 + len(start) + free // 4 * 4)  # holes
     with pytest.raises(EnvironmentProblem, match="The cache of this model needs about"):
         preflight(settings, None, run, None)

@@ -18,7 +18,6 @@ from edgelr.data.text import PROMPTS
 from edgelr.device.profile import load_profile
 from edgelr.model.loaded import LoadedModel
 from edgelr.stages.transformers.bundle import (
-    ANSWERS,
     FLOAT16_LIMIT,
     PARITY_LIMIT,
     compare_with_torch,
@@ -92,9 +91,9 @@ def test_what_torch_answers_is_kept_beside_the_bundle_and_not_in_it(
     exports: PlannedBundles, kind: str
 ) -> None:
     place = exports[kind].place
-    with np.load(place.scratch / ANSWERS) as answers:
+    with np.load(place.answers) as answers:
         assert {f"output_{index}" for index in range(len(PROMPTS))} <= set(answers.files)
-    assert not list(place.bundle.rglob(ANSWERS))
+    assert not list(place.bundle.rglob(place.answers.name))
 
 
 @every_kind

@@ -15,11 +15,9 @@ from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.model.checkpoints.folders import (
     TOKENIZER,
-    VOCABULARIES,
     carried_files,
     carry,
     link,
-    matching,
     quiet_transformers,
     read_config,
     require_complete,
@@ -27,7 +25,8 @@ from edgelr.model.checkpoints.folders import (
 )
 from edgelr.model.checkpoints.weights import weight_files
 from edgelr.model.exporter import exporter_for
-from edgelr.model.first_look import ADAPTER, CONFIG, read_json
+from edgelr.model.first_look import ADAPTER
+from edgelr.model.small_files import CONFIG, VOCABULARIES, matching, read_json
 
 MERGEABLE = ("LORA", "LOHA", "LOKR", "IA3")
 WEIGHTS = "adapter_model.safetensors"

@@ -13,13 +13,11 @@ import transformers
 
 from edgelr.core.errors import InputError
 from edgelr.core.quiet import is_verbose
-from edgelr.model.first_look import CONFIG, read_json
+from edgelr.model.small_files import CONFIG, VOCABULARIES, matching, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Files that a tokenizer can be made of; tokenizer_config.json alone gives an empty vocabulary.
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm", "*.tiktoken")
 TOKENIZER = (
     *VOCABULARIES,
     "merges.txt",
@@ -39,11 +37,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: it is no JSON.
     """
     return read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-
-
-def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """List the files of a folder that match one of the patterns, sorted."""
-    return sorted({path for each in patterns for path in folder.glob(each) if path.is_file()})
 
 
 def carried_files(folder: Path) -> list[Path]:

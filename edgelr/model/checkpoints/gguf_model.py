@@ -40,17 +40,24 @@ def from_gguf(path: Path, cache: Cache) -> Path:
         InputError: the file is broken, or says something that is not understood.
     """
     parts = parts_of(path)
-    key = digest("gguf", file_digest(parts))
-    return cache.stage("model", key, lambda folder: _build(path, parts, folder))[0]
-
-
-def _build(path: Path, parts: list[Path], folder: Path) -> None:
-    """Write the folder of a model; all that can be refused is looked at before its weights."""
     readers = open_parts(parts)
     require_all_tensors(readers, path)
     model = read_model(path, metadata_of(readers), tensors_of(readers))
     config = _configuration(model, parts[0])
-    _require_understood(config, model)
+    _require_understood(config, model)  # before all bytes are read, for their hash
+    key = digest("gguf", file_digest(parts))
+
+    def build(folder: Path) -> None:
+        _build(model, config, parts, readers, folder)
+
+    return cache.stage("model", key, build)[0]
+
+
+def _build(
+    model: GgufModel, config: Any, parts: list[Path], readers: list[Any], folder: Path
+) -> None:
+    """Write the folder of a model whose metadata are understood."""
+    path = model.path
     tokenizer = read_tokenizer(parts[0], model)
     whole = path
     if len(parts) > 1:

@@ -14,7 +14,7 @@ from edgelr.core.errors import InputError
 from edgelr.model.checkpoints.folders import quiet_transformers
 from edgelr.model.checkpoints.gguf_files import readable
 from edgelr.model.checkpoints.gguf_metadata import GgufModel
-from edgelr.model.first_look import read_json
+from edgelr.model.small_files import read_json
 
 FAST = "tokenizer.json"
 _TOKENS = "tokenizer.ggml.tokens"

@@ -14,12 +14,12 @@ from torch import Tensor
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import InputError
 from edgelr.model.checkpoints.folders import carried_files, carry, read_config
-from edgelr.model.checkpoints.schemes import EXPECTED, FLOATS, QuantizedWeight, quantized_weights
+from edgelr.model.checkpoints.schemes import FLOATS, QuantizedWeight, quantized_weights
 from edgelr.model.checkpoints.weights import StoredTensors, weight_files, write_weights
 from edgelr.model.exporter import exporter_for
-from edgelr.model.first_look import CONFIG
+from edgelr.model.first_look import EXPECTED_METHODS, QUANTIZED
+from edgelr.model.small_files import CONFIG
 
-SETTINGS = ("quantization_config", "compression_config")
 _INDICES = ("I64", "I32", "I16", "BOOL")  # of buffers that are no weights
 _MASKS = (".attn.bias", ".attention.bias", ".masked_bias")  # of GPT-2 and GPT-NeoX, as bytes
 _PACKED = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "absmax")
@@ -36,7 +36,7 @@ def dequantized(folder: Path, cache: Cache) -> Path:
         InputError: it is quantized in a way that is not read.
     """
     config = read_config(folder)
-    told = next((config[each] for each in SETTINGS if config.get(each)), None)
+    told = next((config[each] for each in QUANTIZED if config.get(each)), None)
     stored = StoredTensors(folder)
     if told is None:
         _require_floats(stored, set())
@@ -54,7 +54,7 @@ def dequantized(folder: Path, cache: Cache) -> Path:
 def _write(
     stored: StoredTensors, weights: list[QuantizedWeight], config: dict[str, Any], out: Path
 ) -> None:
-    plain = {name: value for name, value in config.items() if name not in SETTINGS}
+    plain = {name: value for name, value in config.items() if name not in QUANTIZED}
     plain["dtype"] = "float32"
     plain.pop("torch_dtype", None)
     (out / CONFIG).write_text(json.dumps(plain, indent=2) + "\n")
@@ -106,5 +106,5 @@ def _require_floats(stored: StoredTensors, explained: set[str]) -> None:
         if name not in explained and (packed or not (header.dtype in FLOATS or buffer)):
             raise InputError(
                 f"{stored.folder} holds {name} as {header.dtype} of {header.shape}, which its "
-                f"quantization_config does not explain; {EXPECTED}."
+                f"quantization_config does not explain; {EXPECTED_METHODS}."
             )

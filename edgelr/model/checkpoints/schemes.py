@@ -17,13 +17,10 @@ from edgelr.model.checkpoints.layouts import (
     gptq_weight,
 )
 from edgelr.model.checkpoints.weights import StoredTensors, TensorHeader
+from edgelr.model.first_look import EXPECTED_METHODS
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 FLOAT8 = "F8_E4M3"
-EXPECTED = (
-    "expected gptq (2, 4 or 8 bits), awq (gemm, 4 bits), fp8 (e4m3), compressed-tensors "
-    "(float-quantized), or floats. Give the original model, which is not quantized"
-)
 _SCALES = ("weight_scale_inv", "weight_scale")
 _ACTIVATION_SCALES = ("input_scale", "activation_scale")  # of activations, which stay float here
 Told = Mapping[str, Any]
@@ -61,7 +58,7 @@ def quantized_weights(told: Told, stored: StoredTensors) -> list[QuantizedWeight
 
 
 def _refused(stored: StoredTensors, method: str, found: str) -> InputError:
-    return InputError(f"{stored.folder} is quantized by {method}, and {found}; {EXPECTED}.")
+    return InputError(f"{stored.folder} is quantized by {method}, and {found}; {EXPECTED_METHODS}.")
 
 
 def _require(

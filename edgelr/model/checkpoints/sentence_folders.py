@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.model.architecture import MODULES
-from edgelr.model.checkpoints.folders import WEIGHTS, carried_files, carry, link, matching
+from edgelr.model.checkpoints.folders import WEIGHTS, carried_files, carry, link
 from edgelr.model.sentence_modules import transformer_folder
+from edgelr.model.small_files import matching
 
 
 def with_transformer(folder: Path, cache: Cache) -> Path:

@@ -1,4 +1,4 @@
-"""Tokenizers of model folders: ``tokenizer.json`` made of older files, and ids checked."""
+"""Tokenizers of model folders: ``tokenizer.json`` made of older files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ import transformers
 from edgelr.core.cache import Cache, digest, file_digest
 from edgelr.core.errors import EnvironmentProblem, InputError
 from edgelr.model.checkpoints.folders import (
-    VOCABULARIES,
     carried_files,
     carry,
     link,
-    matching,
     quiet_transformers,
     read_config,
 )
-from edgelr.model.first_look import read_json
+from edgelr.model.small_files import FAST, VOCABULARIES, matching, read_json, token_ids
 
-FAST = "tokenizer.json"
 _LIBRARIES = {
     "sentencepiece": "sentencepiece protobuf",
     "tiktoken": "tiktoken",
     "google": "protobuf",
 }
-_SHOWN = 5  # tokens that a message names
 
 
 def with_fast_tokenizer(folder: Path, cache: Cache) -> Path:
@@ -108,44 +104,3 @@ def _unreadable(folder: Path, error: Exception) -> EnvironmentProblem | InputErr
         f"{transformers.__version__} ({error}). Expected a whole tokenizer. Save it where it "
         f"loads: AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
     )
-
-
-def require_tokenizer(folder: Path, config: Any, source: str) -> None:
-    """Refuse a model of texts without a tokenizer, and a tokenizer with ids beyond the model's.
-
-    Args:
-        folder: folder of the model.
-        config: its configuration; one of a model that reads images alone needs no tokenizer.
-        source: name of the model, for messages.
-
-    Raises:
-        InputError: there is no tokenizer, or one of its ids has no row in the table of embeddings.
-    """
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    if rows is None or hasattr(config, "image_size"):
-        return
-    if not (folder / FAST).is_file():
-        raise InputError(
-            f"{source} reads or writes texts, and {folder} has no tokenizer; expected {FAST}, or "
-            f"files that it can be made of ({', '.join(VOCABULARIES[1:])}). Save one there with "
-            f"AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
-        )
-    beyond = {token: index for token, index in token_ids(folder / FAST).items() if index >= rows}
-    if beyond:
-        named = [f"{token!r} ({index})" for token, index in list(beyond.items())[:_SHOWN]]
-        raise InputError(
-            f"The tokenizer of {source} has {len(beyond):,} tokens without a row in the model's "
-            f"table of embeddings: {', '.join(named)}{', ...' if len(beyond) > _SHOWN else ''}. "
-            f"Expected ids below {rows:,}, its rows. Give the model rows for them "
-            f"(model.resize_token_embeddings(len(tokenizer))), or remove them from {FAST}."
-        )
-
-
-def token_ids(path: Path) -> dict[str, int]:
-    """Read the id of every token in ``tokenizer.json``, added ones too; the largest come last."""
-    found = read_json(path)
-    vocabulary = found.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: pairs of a token and its score
-        vocabulary = {token: index for index, (token, _) in enumerate(vocabulary)}
-    added = {each["content"]: each["id"] for each in found.get("added_tokens", [])}
-    return dict(sorted({**vocabulary, **added}.items(), key=lambda pair: pair[1]))

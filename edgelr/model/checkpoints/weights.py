@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgelr.core.errors import InputError
-from edgelr.model.first_look import read_json
+from edgelr.model.small_files import read_json
 
 INDEX = "model.safetensors.index.json"
 _SHARD_BYTES = 2 << 30

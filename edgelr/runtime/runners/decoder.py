@@ -7,10 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from edgelr.core.bundle import ExportBundle, read_config, read_tokenizer
+from edgelr.core.bundle import (
+    ExportBundle,
+    read_config,
+    read_generation_config,
+    read_tokenizer,
+)
 from edgelr.core.errors import InputError
 from edgelr.core.modality import DECODER
 from edgelr.core.vocabulary import Array
+from edgelr.data.generation import token_ids
 from edgelr.data.padding import left_padded
 from edgelr.data.text import chunk_tokens, read_text
 from edgelr.runtime.graphs import open_graph, random_ids
@@ -52,7 +58,10 @@ class DecoderRunner(DecoderGraph, Runner):
                 f"text. Name the folder of one; 'edgelr validate' judges the others."
             )
         session = open_graph(bundle, execution)
-        return cls(session, read_config(bundle), bundle.manifest.cache_in_place)
+        config, known = read_config(bundle), read_generation_config(bundle)
+        ends = {*token_ids(config.get("eos_token_id")), *token_ids(known.get("eos_token_id"))}
+        config["eos_token_id"] = sorted(ends)
+        return cls(session, config, bundle.manifest.cache_in_place)
 
     @classmethod
     def phases(cls, bundle: ExportBundle, sizes: PhaseSizes) -> list[TimedPhase]:

@@ -54,7 +54,7 @@ RECIPE = Recipe(
 FOREIGN = (
     "recipe", "grouping", "method", "allocator", "calibration_tokens",
     "calibration_length", "context_tokens", "rounds", "heal_steps", "heal_minutes", "heal_sites",
-    "heal_adapter", "revision", "trust_remote_code",
+    "heal_adapter", "labels", "revision", "trust_remote_code",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from edgelr.core.results import Parity
 from edgelr.core.run import Run
 from edgelr.core.settings import Settings
 from edgelr.core.sites import LinearSite
-from edgelr.core.vocabulary import WEIGHT_BITS, Precision, WeightPrecision
+from edgelr.core.vocabulary import LAYOUTS, Precision, WeightPrecision
 from edgelr.device.latency import PhaseSize, Workload
 from edgelr.device.profile import DeviceProfile
 from edgelr.stages.source import DEFAULT, SOURCES, SourceKind, Written
@@ -160,7 +160,7 @@ class ModelSource:
         run: Run,
     ) -> ExportBundle | None:
         """Export the original at full rank; convolutions in int8 and int4 have no kernel."""
-        if weights in WEIGHT_BITS and any(site.kernel for site in subject.sites):
+        if weights in LAYOUTS and any(site.kernel for site in subject.sites):
             return None
         from edgelr.stages.transformers.baselines import dense_in
 

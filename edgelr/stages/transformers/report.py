@@ -9,13 +9,17 @@ from edgelr.core.bundle import ExportBundle
 from edgelr.core.dimensions import ModelShape
 from edgelr.core.inputs import ImageInput, SoundInput
 from edgelr.core.measurement import Prediction
+from edgelr.core.tasks import TASKS
+from edgelr.data.generation import left_out
 from edgelr.device.latency import PhaseSize, predict
 from edgelr.graph.workload import read_workload
 from edgelr.model.loaded import LoadedModel
 from edgelr.model.sentence_modules import prompts_of
+from edgelr.model.small_files import read_json
 from edgelr.stages.transformers.subject import ModelPlanned, ModelSubject
 
 TOLD_PROMPTS = 10
+GENERATION = "generation_config.json"
 
 
 def predicted_latency(
@@ -64,7 +68,7 @@ def calibration_notes(made: ModelPlanned) -> tuple[str, ...]:
         count, first = len(matching.prompts), "”, “".join(matching.prompts[:TOLD_PROMPTS])
         more = ", …" if count > TOLD_PROMPTS else ""
         notes.append(f"Every image is compared with {count:,} prompts: “{first}”{more}.")
-    return (*notes, *_prompt_notes(made.subject.model))
+    return (*notes, *_prompt_notes(made.subject.model), *_generation_notes(made.subject.model))
 
 
 def _prompt_notes(model: LoadedModel) -> list[str]:
@@ -77,6 +81,20 @@ def _prompt_notes(model: LoadedModel) -> list[str]:
         told = ", ".join(f"{name} “{text}”" for name, text in prompts.items())
         notes.append(f"Prompts that this model was trained with, to put before a text: {told}.")
     return notes
+
+
+def _generation_notes(model: LoadedModel) -> list[str]:
+    """Say what the model's ``generation_config.json`` asks for, and a bundle does not do."""
+    path = model.folder / GENERATION
+    if not TASKS.get(model.task).predicts_tokens or not path.is_file():
+        return []
+    asked = left_out(read_json(path), has_start=model.task != "text-generation")
+    told = ", ".join(f"{name} {value}" for name, value in asked.items())
+    note = (
+        f"{GENERATION} asks for {told}: the programs of this bundle take the likeliest token, and "
+        f"do not do that. The file is in the bundle, for programs that do."
+    )
+    return [note] if asked else []
 
 
 def origin(made: ModelPlanned) -> dict[str, object]:

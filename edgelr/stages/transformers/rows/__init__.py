@@ -15,6 +15,7 @@ import numpy as np
 from edgelr.core.errors import InputError
 from edgelr.core.registry import Registry
 from edgelr.data.text import PROMPTS, Texts, read_text
+from edgelr.model.dimensions import require_lengths
 
 if TYPE_CHECKING:
     from edgelr.core.dimensions import ModelShape
@@ -70,15 +71,9 @@ class ModalityRows(Protocol):
         Raises:
             InputError: the settings ask for such rows.
         """
-        asked = {"context": settings.context_tokens}
+        asked = {"context-tokens": settings.context_tokens}
         asked["calibration-length"] = settings.calibration_length
-        for name, tokens in asked.items():
-            if tokens is not None and tokens > model.longest_text:
-                raise InputError(
-                    f"--{name} asks for {tokens:,} tokens; {model.source} takes "
-                    f"{model.longest_text:,} at most (max_position_embeddings). Give a smaller "
-                    f"number."
-                )
+        require_lengths(asked, model.longest_text, model.source)
 
     def workload(
         self, model: LoadedModel, settings: Settings, device: DeviceProfile
