@@ -19,10 +19,14 @@ _FLOAT_BITS, _CUDA_BITS = (4,), (4, 8)
 def fast_precisions(device: DeviceProfile) -> tuple[WeightPrecision, ...]:
     """List the quantized precisions that a device has fast kernels for."""
     if device.provider == "cuda":
-        bits: tuple[int, ...] | None = _CUDA_BITS
-    else:
-        bits = None if device.accuracy_level == INT8_PRODUCTS else _FLOAT_BITS
-    return tuple(name for name, each in LAYOUTS.items() if bits is None or each.bits in bits)
+        return tuple(name for name, each in LAYOUTS.items() if each.bits in _CUDA_BITS)
+    return fast_on_cpu(device.accuracy_level)
+
+
+def fast_on_cpu(accuracy_level: int) -> tuple[WeightPrecision, ...]:
+    """List the quantized precisions that the CPU provider multiplies fast at an accuracy level."""
+    every = accuracy_level == INT8_PRODUCTS
+    return tuple(name for name, each in LAYOUTS.items() if every or each.bits in _FLOAT_BITS)
 
 
 def measured_as(precision: WeightPrecision, measured: Collection[str]) -> WeightPrecision:

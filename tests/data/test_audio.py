@@ -244,7 +244,7 @@ def test_a_sound_has_a_length_of_its_own(
             {"calibration_length": 8},
             r"--calibration-length asks for 8.* makes 50 of every sound",
         ),
-        ({"context_tokens": 73}, "--context asks for 73 tokens; .* takes 72"),
+        ({"context_tokens": 73}, "--context-tokens asks for 73 tokens; .* takes 72"),
         ({"calibration": ()}, "A model that reads sounds was given none; expected a folder"),
         ({"calibration": ("self",)}, "given --calibration self"),
     ],

@@ -158,6 +158,19 @@ def test_rounded_weights_are_whole_or_low_rank_in_whole_blocks() -> None:
     assert found.dense.precision == "float32"
 
 
+@pytest.mark.parametrize(("inputs", "offered"), [(64, False), (255, False), (256, True)])
+def test_two_bits_are_for_matrices_that_kernels_do_not_fill_up(inputs: int, offered: bool) -> None:
+    """They take more memory than four bits there."""
+    group = make_group("a", inputs, 96)
+    never = np.full(65, np.inf)
+    rounded = {"int4": QuantizedLoss(0.25, never), "int2_b64": QuantizedLoss(0.5, never)}
+    weights: tuple[WeightPrecision, ...] = ("float32", "int4", "int2_b64")
+    loss = np.linspace(1, 0, 65)
+    found = make_options(group, loss, FORMS, "float32", MULTIPLE, weights, rounded)
+    kinds = {each.precision for each in found.compressed}
+    assert kinds == {"float32", "int4", *(["int2_b64"] if offered else [])}
+
+
 # --- divided among sites -------------------------------------------------------------------------
 
 

@@ -38,8 +38,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (IMAGES, {"calibration": ("text.txt",)}, InputError, "Mend the list"),
         (TEXTS, {"calibration_length": 129}, InputError, "--calibration-length asks for 129"),
         (TEXTS, {"context_tokens": 200}, InputError, "--context-tokens asks for 200"),
-        (TEXTS, {"max_size": "120KB"}, BudgetError, "takes 128,000 bytes or more"),
-        (TEXTS, {"max_size": "30KB", "precision": "auto"}, BudgetError, "takes 32,000 bytes"),
+        (TEXTS, {"max_size": "120KB", "precision": "fp16"}, BudgetError, "128,000 bytes or more"),
+        (TEXTS, {"max_size": "30KB", "precision": "int4"}, BudgetError, "takes 32,000 bytes"),
+        (TEXTS, {"max_size": "15KB"}, BudgetError, "takes 16,000 bytes"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -53,7 +54,8 @@ def test_what_does_not_fit_is_refused(
     ("seen", "options"),
     [
         (TEXTS, {"calibration": ("self", "text.txt"), "calibration_length": 128}),
-        (TEXTS, {"max_size": "130KB"}),
+        (TEXTS, {"max_size": "17KB", "precision": "auto"}),
+        (TEXTS, {"max_size": "130KB", "precision": "fp32"}),
         (TEXTS, {"max_size": "33KB", "precision": "int4"}),
         (IMAGES, {"calibration": ("photos",), "evaluation": "list.txt"}),
         (FirstLook("", None, None), {"calibration": ("photos",)}),

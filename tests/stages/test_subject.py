@@ -45,7 +45,8 @@ def test_a_search_offers_the_precisions_of_the_subject_or_those_that_are_named(
     made: Planned,
 ) -> None:
     subject = made.subject
-    assert precisions(make_search(subject, made.spectra)) == {"float32", *LAYOUTS}
+    few = {"int2_b64"}  # whose kernels fill inputs up to 256
+    assert precisions(make_search(subject, made.spectra)) == {"float32", *LAYOUTS} - few
     for named in ("float32", "int4"):
         search = make_search(subject, made.spectra, (named,))
         assert precisions(search) == {named}

@@ -93,10 +93,13 @@ def test_every_linear_is_rounded_and_multiplied_as_it_was_rounded(
     model = tiny_encoder
     found = dense_in(model, dense, weights, at_level(1), Run(cache))
     nodes = multiplied_in_blocks(found)
-    assert len(nodes) == len(model.sites)
-    bits = {int(each.i) for node in nodes for each in node.attribute if each.name == "bits"}
-    assert bits == {int(weights.removeprefix("int"))}
-    assert weight_bytes(found) < weight_bytes(dense.bundle)
+    if weights == "int4":
+        assert len(nodes) == len(model.sites)
+        bits = {int(each.i) for node in nodes for each in node.attribute if each.name == "bits"}
+        assert bits == {4}
+        assert weight_bytes(found) < weight_bytes(dense.bundle)
+    else:  # CPUs multiply 8 bits in float32 a thousand times slower: what they stand for is stored
+        assert not nodes
     inputs = batch(model, 3, 7)
     before = run_torch(model, *inputs)
     with installed(model.module, rounded_factors(model, weights)):
@@ -133,7 +136,7 @@ def test_a_baseline_is_made_once_for_all_devices_that_take_the_same_graph(
     whole, half = folder("int8", at_level(1)), folder("float16", DEVICE)
     assert folder("int8", at_level(1, renamed)) == whole
     assert folder("int8", at_level(4)) != whole
-    assert folder("float16", at_level(1)) == half  # it has no product of whole numbers
+    assert folder("float16", at_level(1)) == half  # it has no product of integers
     assert folder("float16", behind) != half
     assert read_bundle(folder("float16", behind)).manifest.opset <= older.value
 

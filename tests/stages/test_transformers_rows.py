@@ -148,7 +148,11 @@ def test_tokens_are_masked_where_they_are_filled_in(
 @pytest.mark.parametrize(
     ("name", "option", "message"),
     [
-        ("llama", {"context_tokens": 500}, "--context asks for 500 tokens; .* takes 128 at most"),
+        (
+            "llama",
+            {"context_tokens": 500},
+            "--context-tokens asks for 500 .* takes 128 at most",
+        ),
         ("bert", {"calibration_length": 90}, "--calibration-length asks for 90 .* 72 at most"),
         (IMAGE_PIVOT, {"context_tokens": 8}, "26 for every image. Leave the option away"),
         ("whisper", {"calibration_length": 40}, "makes 50 of every sound"),

@@ -16,6 +16,7 @@ from edgelr.core.bundle import ExportBundle, read_bundle, write_manifest
 from edgelr.core.graph_files import graph_file
 from edgelr.core.run import Run
 from edgelr.core.vocabulary import LAYOUTS, Precision, WeightPrecision
+from edgelr.device.kernels import fast_on_cpu
 from edgelr.device.profile import DeviceProfile
 from edgelr.graph.build import GraphTarget, build
 from edgelr.graph.companions import copy_companions
@@ -52,6 +53,8 @@ def dense_in(
         (folder / "onnx").mkdir()
         path = folder / "onnx" / graph_file(model.modality, computed)
         factors, blocks = _rounded(model, weights) if whole else ({}, {})
+        if computed == "float32" and weights not in fast_on_cpu(device.accuracy_level):
+            blocks = {}  # a GPU's bundle, as the CPU judges it: the numbers that they stand for
         sites = model.sites if whole else ()
         target = GraphTarget(computed, device.max_opset, device.ir_version, device.accuracy_level)
         opset, ir_version = build(model, dense.traced, sites, factors, path, target, blocks)
