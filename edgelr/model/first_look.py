@@ -55,7 +55,8 @@ def look(folder: Path, task: Task | None) -> FirstLook | None:
         return None
     exporter = exporter_for(config["model_type"])
     known = [each for _, each in MODALITIES.items() if exporter.tasks[0] in each.tasks]
-    reads = {each.reads for each in known if {*exporter.tasks} <= {*each.tasks} or len(known) == 1}
+    others = {*exporter.tasks[1:]}
+    reads = {each.reads for each in known if others & {*each.tasks} or len(known) == 1}
     longest = config.get("max_position_embeddings")
     told = exporter.longest_text is None and not exporter.positions_after_padding
     return FirstLook(

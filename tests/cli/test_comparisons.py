@@ -63,7 +63,7 @@ def test_a_sweep_prints_tables_and_what_comes_next(
     words = ["sweep", tiny_encoder_folder, "--profile", "generic-cpu", "--keep", "0.7"]
     done = run(*words, "--no-rivals", *QUICK, "--calibration-length", "32")
     assert done.exit_code == 0, done.output
-    assert "edgelr float32, keep 0.7" in done.stdout
+    assert "edgelr auto, keep 0.7" in done.stdout
     written, _, command = done.stdout.splitlines()[-1].partition("  Next: ")
     assert written == "sweep-model/sweep.md"
     assert (tmp_path / written).is_file()

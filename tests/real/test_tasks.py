@@ -78,8 +78,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     trained, judged = sentences()
     write_classifier(folder / "model", trained)
     settings = make_settings(
-        model=str(folder / "model"), profile="generic-cpu", calibration_tokens=8192
-    )
+        model=str(folder / "model"), profile="generic-cpu", calibration_tokens=8192,
+        precision="float32", rivals=False,
+    )  # fmt: skip
     cache = Cache(folder / "cache")
     profile, out = load_profile("generic-cpu"), folder / "bundle"
     report = pipeline.export(settings, profile, out, Run(cache, Recorder()))

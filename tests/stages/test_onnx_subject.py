@@ -40,7 +40,9 @@ def test_one_sample_is_not_enough(graph: Path, graph_cache: Cache, tmp_path: Pat
     np.savez(path, x=random(1, 48))
     with pytest.raises(InputError, match="holds one sample"):
         planned(graph, graph_cache, calibration=(str(path),))
-    planned(graph, graph_cache, calibration=(str(path),), evaluation=str(path), keep=0.9)
+    other = tmp_path / "other.npz"
+    np.savez(other, x=random(1, 48, seed=2))
+    planned(graph, graph_cache, calibration=(str(path),), evaluation=str(other), keep=0.9)
 
 
 def test_a_graph_without_linears_is_refused(tmp_path: Path, graph_cache: Cache) -> None:

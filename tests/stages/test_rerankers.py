@@ -157,14 +157,15 @@ def exported(
 ) -> Exported:
     model, root = tiny_models[RANKING], tmp_path_factory.mktemp("reranker")
     lines = [{"query": f"{query} {n}", "passage": p} for n in range(4) for query, p in PAIRS]
-    data = root / "pairs.jsonl"
-    data.write_text("\n".join(map(json.dumps, lines)))
+    data, judged = root / "pairs.jsonl", root / "judged.jsonl"
+    for path in (data, judged):
+        path.write_text("\n".join(map(json.dumps, lines)))
     settings = quick_settings(
         model.folder,
         keep=0.8,
         with_tests=True,
         calibration=(str(data),),
-        evaluation=str(data),
+        evaluation=str(judged),
     )
     run = Run(session_cache(tmp_path_factory), Recorder())
     report = pipeline.export(settings, load_profile("generic-cpu"), root / "bundle", run)

@@ -118,7 +118,7 @@ def test_an_interrupt_ends_with_130_and_leaves_finished_stages_only(
     assert "Run the same command again: finished stages are kept" in words
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     kinds = {path.name.partition("-")[0] for path in own.root.iterdir()}
-    everything = {"dense", "sample", "statistics", "spectra", "importance"}
+    everything = {"dense", "sample", "statistics", "spectra", "rounding", "correction"}
     assert kinds - {"steps"} == (everything if "out" in left else set())  # steps: just ended
 
 

@@ -20,6 +20,7 @@ from edgelr.model.loaded import LoadedModel
 from edgelr.stages.transformers.bundle import (
     FLOAT16_LIMIT,
     PARITY_LIMIT,
+    QUANTIZED_LIMIT,
     compare_with_torch,
     write_bundle,
 )
@@ -76,14 +77,8 @@ def test_what_cannot_be_compared_to_the_last_digits_has_a_twin_that_can(
     assert twin is not None
     assert twin.folder.is_relative_to(made.place.scratch)
     assert twin.manifest.precision == "float32"
-    levels = [
-        attribute.i
-        for node in onnx.load(twin.model_path, load_external_data=False).graph.node
-        if node.op_type == "MatMulNBits"
-        for attribute in node.attribute
-        if attribute.name == "accuracy_level"
-    ]
-    assert set(levels) == ({1} if kind == "int8" else set())
+    nodes = onnx.load(twin.model_path, load_external_data=False).graph.node
+    assert not [node for node in nodes if node.op_type == "MatMulNBits"]
 
 
 @every_kind
@@ -104,7 +99,8 @@ def test_a_bundle_answers_like_torch_and_a_twin_like_its_bundle(
     assert found.passed
     assert found.max_abs_error < found.max_abs_error_limit == PARITY_LIMIT
     assert (found.twin_max_error is None) == (kind == "float32")
-    assert found.twin_limit == (FLOAT16_LIMIT if kind == "float16" else None)
+    limits = {"float32": None, "float16": FLOAT16_LIMIT, "int8": QUANTIZED_LIMIT}
+    assert found.twin_limit == limits[kind]
 
 
 def test_a_factor_that_is_scaled_is_noticed(exports: PlannedBundles, tmp_path: Path) -> None:
