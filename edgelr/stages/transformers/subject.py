@@ -148,8 +148,8 @@ def examine(model: LoadedModel, settings: Settings, device: DeviceProfile) -> Mo
     asked = settings.precision or ("auto" if _mixes(recipe) else device.precision)
     values, weights = _precisions(asked, device)
     checks.require_floats(model.sites, weights)
-    if len(weights) > 1 and recipe.importance == "surgery":
-        recipe = replace(recipe, importance=None)
+    if len(weights) > 1 and recipe.mixed:
+        recipe = replace(recipe, importance=None, refine=())  # of components, of which few are left
     rows.require(model, settings, recipe)
     checks.require_tests(model, settings)
     if len(weights) > 1 and recipe.allocator in ONE_KNOB:
