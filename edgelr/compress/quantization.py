@@ -104,12 +104,12 @@ def round_factors(plan: Plan, factors: FactorSet, weights: RoundedWeights) -> Ro
             parts = [part for site in sites if isinstance(part := factors[site.name], LowRank)]
             ups = torch.cat([part.up for part in parts], dim=1)
             whole = level(LowRank(parts[0].down.double(), ups.double(), parts[0].shared))
-            given = weights.input_gram_of(sites[0].name)
-            blocks[f"{name}.down"] = weights.round(whole.down, given, precision)
+            grams = [weights.input_gram_of(site.name) for site in sites]
+            blocks[f"{name}.down"] = weights.round(whole.down, grams[0], precision)
             down = _matrix(blocks[f"{name}.down"])
             sizes = [site.out_features for site in sites]
-            for site, up in zip(sites, whole.up.split(sizes, dim=1), strict=True):
-                gram = weights.input_gram_of(site.name)
+            own = whole.up.split(sizes, dim=1)
+            for site, gram, up in zip(sites, grams, own, strict=True):
                 solved = best_up(down.double(), (whole.down @ up).T, gram)
                 hidden = _hidden_gram(down.double(), gram)
                 key = f"{site.name}.up"
