@@ -71,7 +71,7 @@ def quantize(weight: NDArray[np.float32], precision: WeightPrecision) -> Blocks:
 
     layout, (inputs, outputs) = LAYOUTS[precision], weight.shape
     bits, size = layout.bits, layout.block_size
-    blocks = block_count(inputs, layout)
+    blocks = layout.blocks(inputs)
     padded = np.zeros((blocks * size, outputs), np.float32)
     padded[:inputs] = weight
     packed = np.zeros((outputs, blocks, size * bits // 8), np.uint8)
@@ -98,7 +98,7 @@ def pack(
         layout: bits of an integer, and size of a block.
     """
     outputs, inputs = integers.shape
-    blocks = block_count(inputs, layout)
+    blocks = layout.blocks(inputs)
     zero = np.repeat(zero_points[:, -1:], blocks * layout.block_size - inputs, axis=1)
     whole = np.concatenate((integers, zero), axis=1)  # padding stands for zero
     packed = _packed(whole, layout.bits).reshape(outputs, blocks, -1)
@@ -112,11 +112,6 @@ def join(parts: Sequence[Blocks]) -> Blocks:
         np.concatenate([getattr(part, name) for part in parts]) for name in arrays
     )
     return Blocks(packed, scales, zero_points, parts[0].in_features, parts[0].layout)
-
-
-def block_count(inputs: int, layout: BlockLayout) -> int:
-    """Count the blocks of an output."""
-    return -(-inputs // layout.block_size)
 
 
 def _packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

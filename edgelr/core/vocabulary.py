@@ -48,6 +48,10 @@ class BlockLayout:
     bits: int
     block_size: int
 
+    def blocks(self, inputs: int) -> int:
+        """Count the blocks of an output of so many inputs; the last one is filled up."""
+        return -(-inputs // self.block_size)
+
 
 LAYOUTS: dict[WeightPrecision, BlockLayout] = {
     "int8": BlockLayout(8, 32),

@@ -81,7 +81,7 @@ def tensor_bytes(shape: Shape, weights: WeightPrecision, values: Precision) -> t
     if weights in PRECISION_BYTES:
         return (inputs * outputs * PRECISION_BYTES[weights],)
     layout = LAYOUTS[weights]
-    blocks = -(-inputs // layout.block_size)
+    blocks = layout.blocks(inputs)
     packed, zero_points = blocks * _block_bytes(layout), -(-blocks * layout.bits // 8)
     return outputs * packed, outputs * blocks * PRECISION_BYTES[values], outputs * zero_points
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgelr.compress.block_quantized import Blocks, block_count
+from edgelr.compress.block_quantized import Blocks
 from edgelr.compress.rounding import ROUNDING, ArrayMetric
 from edgelr.core.vocabulary import LAYOUTS, Array
 
@@ -47,7 +47,7 @@ def test_no_rounding_loses_more_than_nearest_in_the_metric_that_it_looks_at(
     rivals = ROUNDING.get("nearest").round(given, sides, ALL)
     for layout, stored, rival in zip(LAYOUTS.values(), found, rivals, strict=True):
         assert stored.layout == layout
-        assert stored.scales.shape == (shape[0], block_count(shape[1], layout))
+        assert stored.scales.shape == (shape[0], layout.blocks(shape[1]))
         assert stored.dense().shape == shape[::-1]
         assert loss(given, stored, sides) <= 1.01 * loss(given, rival, sides)
 

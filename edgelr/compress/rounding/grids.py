@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelr.compress.block_quantized import Blocks, block_count, pack
+from edgelr.compress.block_quantized import Blocks, pack
 from edgelr.core.vocabulary import Array, BlockLayout
 
 RANGES: dict[int, tuple[float, ...]] = {  # shares of the whole range, by the bits of an integer
@@ -71,7 +71,7 @@ def find_grid(weight: NDArray[np.float32], importance: Array | None, layout: Blo
         layout: bits of an integer, and size of a block.
     """
     outputs, inputs = weight.shape
-    count, size = block_count(inputs, layout), layout.block_size
+    count, size = layout.blocks(inputs), layout.block_size
     cost = np.zeros((count * size, 1), np.float32)
     cost[:inputs, 0] = 1.0 if importance is None else importance
     cut = np.zeros((count * size, outputs), np.float32)
